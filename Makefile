@@ -1,0 +1,33 @@
+# make run   set up and execute the default notebook; results under outputs/
+# make lab   set up and open JupyterLab
+# make test  set up, then formatter, linter and tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run lab test clean
+
+run: .venv/installed
+	mkdir -p outputs
+	$(BIN)/jupyter nbconvert --to notebook --execute --log-level ERROR --output-dir outputs neural_style_audio_pretrained.ipynb
+	@echo "Done. The executed notebook, the sound (wav), the pictures (png) and the settings (json):"
+	@find outputs -maxdepth 1 -type f -newer .venv/installed | sort
+
+lab: .venv/installed
+	$(BIN)/jupyter lab
+
+test: .venv/tested
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	touch $@
+
+.venv/tested: .venv/installed tests/requirements.txt
+	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv outputs

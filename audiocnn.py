@@ -1,0 +1,887 @@
+"""Neural style transfer and texture synthesis on audio: the mechanism behind the notebooks.
+
+The pipeline, in the order of this file:
+  1. sound -> magnitudes (STFT or constant-Q) -> log1p -> [0, 1] -> network tensor, and back;
+  2. a 3-block CNN with random or loaded weights, or any chain of PyTorch layers;
+  3. style (Gram) and content losses, inserted after layers that are called by name;
+  4. a start, noise or the content, which L-BFGS changes until the losses are small;
+  5. pictures, and files that are written whole or not at all.
+
+Conventions
+  samples    float32 numpy array [shape=(n,)], mono, full scale is -1 to 1
+  magnitude  float32 numpy array [shape=(n_bins, n_frames)], non-negative, not decibels
+  features   log1p(magnitude), divided by 7 if scaled to [0, 1] [shape=(n_bins, n_frames)]
+  image      torch tensor [shape=(1, channels, height, width)], the features as a network sees them:
+             "freq" (1, n_bins, 1, n_frames), "time" (1, n_frames, 1, n_bins),
+             "2D" (1, 1, n_bins, n_frames)
+  units      times in seconds, frequencies in Hz; n_fft, hop_length and lengths in samples
+
+Sources
+  Gatys, Ecker, Bethge 2015, A Neural Algorithm of Artistic Style, arXiv:1508.06576
+  Ulyanov, Lebedev 2016, Audio texture synthesis and style transfer (blog post)
+  Huzaifah, Wyse 2019, Applying visual domain style transfer and texture synthesis techniques
+    to audio, arXiv:1901.10240
+  Griffin, Lim 1984, Signal estimation from modified short-time Fourier transform
+  Perraudin, Balazs, Søndergaard 2013, A fast Griffin-Lim algorithm
+"""
+
+import copy
+import itertools
+import json
+import os
+import pickle
+import platform
+import re
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import librosa
+import librosa.display
+import matplotlib.pyplot as plt
+import numpy as np
+import scipy.signal
+import soundfile
+import torch
+import torch.fx
+from torch import nn
+
+ORIENTATIONS = ("freq", "time", "2D")
+STARTS = ("samples", "rand", "randn", "content")
+LOG_RANGE = 7.0  # log1p(magnitude) of a full-scale sound at n_fft 1024 stays below this
+CQT_GAIN = 384**0.5  # brings noise to its level in an STFT with n_fft 1024, so that log1p bends both alike
+
+
+# 1. Spectrograms ---------------------------------------------------------------------------------
+
+
+def load_audio(path, *, sample_rate, offset=0.0, duration=None):
+    """Read a sound file, mix it down to mono and resample it to samples [shape=(n,)].
+
+    Parameters
+    ----------
+    path : str or Path
+        Any format that libsndfile reads (wav, flac, ogg, mp3 ...), any rate, any number of channels.
+    sample_rate : int > 0 [Hz]
+    offset, duration : float >= 0 [s]
+        The excerpt to read; a duration of None reads to the end.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No such file, not audio, or empty, silent or non-finite sound.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file; give the path of a sound file, relative to {Path.cwd()}")
+    if offset < 0 or (duration is not None and duration <= 0):
+        raise ValueError(f"{offset=} must be at least 0 and {duration=} positive or None")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            file.seek(min(round(offset * rate), file.frames))
+            frames = -1 if duration is None else round(duration * rate)
+            samples = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} is not a sound file that libsndfile can read ({error}); convert it to wav") from error
+    _check_samples(samples, f"{path} ({offset=}, {duration=})")
+    return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+
+
+def _check_samples(samples, name):
+    if samples.ndim != 1 or len(samples) == 0:
+        raise ValueError(f"{name}: no samples [shape={samples.shape}]; give a mono sound, or a smaller offset")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{name} holds NaN or infinite samples; repair or re-export the file")
+    if not samples.any():
+        raise ValueError(f"{name} is silent; choose another file or excerpt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class STFT:
+    """Short-time Fourier transform: samples to magnitudes, and back by fast Griffin-Lim.
+
+    Parameters
+    ----------
+    sample_rate : int > 0 [Hz]
+    n_fft : int > 0 [samples]
+        Length of the Hann window; gives n_fft // 2 + 1 bins.
+    hop_length : int > 0 [samples]
+        At most half of n_fft, or the frames can't be inverted; at most a quarter to find a phase.
+    n_iter : int > 0
+        Griffin-Lim iterations (momentum 0.99, Perraudin 2013).
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_iter: int = 100
+
+    def __post_init__(self):
+        _require_positive_int(**vars(self))
+        overlap = self.n_fft - self.hop_length
+        if overlap <= 0 or not scipy.signal.check_NOLA("hann", self.n_fft, overlap):
+            raise ValueError(
+                f"n_fft={self.n_fft} with hop_length={self.hop_length} can't be inverted: "
+                f"the hop must be at most {self.n_fft // 2}; {self.n_fft // 4} is usual"
+            )
+        if 4 * self.hop_length > self.n_fft:
+            warnings.warn(
+                f"hop_length={self.hop_length} is more than a quarter of n_fft={self.n_fft}: "
+                "magnitudes overlap too little to find a good phase",
+                stacklevel=3,
+            )
+
+    @property
+    def frequencies(self):
+        """Centre of each bin [shape=(n_bins,), Hz]."""
+        return librosa.fft_frequencies(sr=self.sample_rate, n_fft=self.n_fft)
+
+    @property
+    def axes(self):
+        """Keyword arguments for librosa.display.specshow."""
+        return dict(sr=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length, x_axis="time", y_axis="linear")
+
+    def magnitude(self, samples):
+        """Analyse: samples [shape=(n,)] to magnitude [shape=(n_bins, 1 + n // hop_length)]."""
+        _check_length(samples, self.n_fft, self.sample_rate, f"n_fft={self.n_fft}")
+        return np.abs(librosa.stft(samples, n_fft=self.n_fft, hop_length=self.hop_length))
+
+    def samples(self, magnitude, *, length=None, seed=0):
+        """Resynthesise: magnitude [shape=(n_bins, n_frames)] to samples [shape=(length,)]."""
+        return librosa.griffinlim(
+            _check_magnitude(magnitude, len(self.frequencies)),
+            n_iter=self.n_iter,
+            hop_length=self.hop_length,
+            n_fft=self.n_fft,
+            length=length,
+            random_state=seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CQT:
+    """Constant-Q transform: samples to magnitudes, and back by Griffin-Lim on the constant-Q grid.
+
+    Parameters
+    ----------
+    sample_rate : int > 0 [Hz]
+    hop_length : int > 0 [samples]
+    bins_per_octave : int > 0
+        Resolution in frequency; the lowest filters grow with it and blur time.
+    fmin : float > 0 [Hz]
+        Lowest frequency.
+    n_octaves : int > 0
+        The highest filter has to end below the Nyquist frequency.
+    n_iter : int > 0
+        Griffin-Lim iterations (momentum 0.99, Perraudin 2013).
+    """
+
+    sample_rate: int
+    hop_length: int
+    bins_per_octave: int
+    fmin: float
+    n_octaves: int
+    n_iter: int = 32
+
+    def __post_init__(self):
+        _require_positive_int(**{name: value for name, value in vars(self).items() if name != "fmin"})
+        if not self.fmin > 0:
+            raise ValueError(f"fmin={self.fmin} must be a positive frequency in Hz, for example 41.2")
+        lengths, cutoff = self._filters
+        if cutoff >= self.sample_rate / 2:
+            raise ValueError(
+                f"fmin={self.fmin} and n_octaves={self.n_octaves} reach {cutoff:.0f} Hz, above the Nyquist "
+                f"frequency of {self.sample_rate / 2:.0f} Hz; lower fmin or n_octaves, or raise the sample rate"
+            )
+        if self.hop_length > lengths[-1] / 2:
+            warnings.warn(
+                f"hop_length={self.hop_length} skips more than half of the shortest filter "
+                f"({lengths[-1]:.0f} samples): high frequencies come back poorly",
+                stacklevel=3,
+            )
+
+    @property
+    def frequencies(self):
+        """Centre of each bin [shape=(n_bins,), Hz]."""
+        return librosa.cqt_frequencies(
+            self.bins_per_octave * self.n_octaves, fmin=self.fmin, bins_per_octave=self.bins_per_octave
+        )
+
+    @property
+    def axes(self):
+        """Keyword arguments for librosa.display.specshow."""
+        return self._grid | dict(x_axis="time", y_axis="cqt_hz")
+
+    @property
+    def _filters(self):
+        # Length of every filter in samples, and the frequency where the highest one ends.
+        return librosa.filters.wavelet_lengths(freqs=self.frequencies, sr=self.sample_rate, window="hann")
+
+    @property
+    def _grid(self):
+        return dict(
+            sr=self.sample_rate, hop_length=self.hop_length, fmin=self.fmin, bins_per_octave=self.bins_per_octave
+        )
+
+    def magnitude(self, samples):
+        """Analyse: samples [shape=(n,)] to magnitude [shape=(n_bins, 1 + n // hop_length)]."""
+        longest = int(np.ceil(self._filters[0][0]))
+        _check_length(samples, longest, self.sample_rate, "the lowest filter; raise fmin, or lower bins_per_octave,")
+        return CQT_GAIN * np.abs(librosa.cqt(samples, n_bins=len(self.frequencies), **self._grid))
+
+    def samples(self, magnitude, *, length=None, seed=0):
+        """Resynthesise: magnitude [shape=(n_bins, n_frames)] to samples [shape=(length,)]."""
+        magnitude = _check_magnitude(magnitude, len(self.frequencies))
+        return librosa.griffinlim_cqt(
+            magnitude / CQT_GAIN, n_iter=self.n_iter, length=length, random_state=seed, **self._grid
+        )
+
+
+def _require_positive_int(**values):
+    for name, value in values.items():
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name}={value!r} must be a positive whole number")
+
+
+def _require_choice(setting, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{setting}={value!r} is unknown; choose one of {', '.join(allowed)}")
+
+
+def _check_length(samples, shortest, sample_rate, reason):
+    _check_samples(samples, "samples")
+    if len(samples) < shortest:
+        raise ValueError(
+            f"the sound has {len(samples)} samples ({len(samples) / sample_rate:.2f} s), too short for {reason}: "
+            f"it needs at least {shortest} samples ({shortest / sample_rate:.2f} s)"
+        )
+
+
+def _check_magnitude(magnitude, n_bins):
+    if magnitude.ndim != 2 or len(magnitude) != n_bins:
+        raise ValueError(
+            f"magnitude has shape {magnitude.shape}; this transform has {n_bins} bins: ({n_bins}, n_frames)"
+        )
+    if not np.isfinite(magnitude).all():
+        raise ValueError("magnitude holds NaN or infinite values; go back to the last step with finite losses")
+    return magnitude
+
+
+def compress(magnitude, *, use01scale):
+    """Magnitude to features: log1p, then from [0, 7] to [0, 1] if use01scale (Huzaifah & Wyse 2019)."""
+    features = np.log1p(magnitude)
+    if features.max() > LOG_RANGE:
+        warnings.warn(
+            f"log1p(magnitude) reaches {features.max():.2f}, above {LOG_RANGE:g}: scaled features leave [0, 1]; "
+            "use a quieter sound or a smaller n_fft",
+            stacklevel=2,
+        )
+    return features / LOG_RANGE if use01scale else features
+
+
+def expand(features, *, use01scale):
+    """Features to magnitude: the inverse of compress; what lies below 0 becomes 0."""
+    return np.expm1(np.maximum(features * LOG_RANGE if use01scale else features, 0))
+
+
+def to_image(features, which_channel):
+    """Features [shape=(n_bins, n_frames)] to a network's image; which_channel is "freq", "time" or "2D"."""
+    _require_choice("whichChannel", which_channel, ORIENTATIONS)
+    features = torch.as_tensor(features, dtype=torch.float32)
+    if which_channel == "2D":
+        return features[None, None]  # (1, 1, n_bins, n_frames)
+    rows = features.T if which_channel == "time" else features
+    return rows[None, :, None]  # (1, n_bins, 1, n_frames) or (1, n_frames, 1, n_bins)
+
+
+def from_image(image, which_channel):
+    """Turn a network's image back to features [shape=(n_bins, n_frames)]: the inverse of to_image."""
+    _require_choice("whichChannel", which_channel, ORIENTATIONS)
+    rows = image[0, 0] if which_channel == "2D" else image[0, :, 0]
+    return (rows.T if which_channel == "time" else rows).detach().cpu().numpy()
+
+
+# 2. The network ----------------------------------------------------------------------------------
+
+
+class CNN(nn.Module):
+    """Three blocks of convolution, batch norm, ReLU and max-pool, then a linear classifier.
+
+    Parameters
+    ----------
+    parameters : dict
+        l1channels, l2channels, l3channels : filters of each block
+        orientation : "freq", "time" (1-D filters over the width, pooling halves it) or
+            "2D" (square filters, pooling halves both sides)
+        in_channels, in_height, in_width : shape of the images that the classifier was made for;
+            the blocks before it take any width
+        kernelsize : length of a filter, in positions
+        n_classes : outputs of the classifier
+    """
+
+    def __init__(self, parameters):
+        super().__init__()
+        self.parameters_used = _check_parameters(parameters)
+        flat = parameters["orientation"] != "2D"
+        kernel = parameters["kernelsize"]
+        kernel, pool = ((1, kernel), (1, 2)) if flat else ((kernel, kernel), (2, 2))
+        channels = [parameters[name] for name in ("in_channels", "l1channels", "l2channels", "l3channels")]
+        blocks = [
+            nn.Sequential(
+                nn.Conv2d(before, after, kernel, padding="same"),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+                nn.MaxPool2d(pool),
+            )
+            for before, after in itertools.pairwise(channels)
+        ]
+        self.layer1, self.layer2, self.layer3 = blocks
+        height, width = parameters["in_height"] // pool[0] ** 3, parameters["in_width"] // 8
+        self.fc = nn.Linear(channels[-1] * height * width, parameters["n_classes"])
+
+    def forward(self, image):
+        """Image [shape=(batch, in_channels, in_height, in_width)] to scores [shape=(batch, n_classes)]."""
+        features = self.layer3(self.layer2(self.layer1(image)))
+        return self.fc(features.flatten(1))
+
+
+_NUMBERS = ("l1channels", "l2channels", "l3channels", "in_channels", "in_height", "in_width", "kernelsize", "n_classes")
+
+
+def _check_parameters(parameters):
+    missing = [name for name in (*_NUMBERS, "orientation") if name not in parameters]
+    if missing:
+        raise ValueError(f"the network's parameters lack {', '.join(missing)}; they hold {', '.join(parameters)}")
+    _require_positive_int(**{name: parameters[name] for name in _NUMBERS})
+    _require_choice("orientation", parameters["orientation"], ORIENTATIONS)
+    pooled = ("in_width",) if parameters["orientation"] != "2D" else ("in_height", "in_width")
+    for name in pooled:
+        if parameters[name] < 8:
+            raise ValueError(f"{name}={parameters[name]} must be at least 8: three max-pools halve it each")
+    return dict(parameters)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    # Numbers, strings, lists and dicts need no class, so refusing every class keeps code from running.
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def load_parameters(path):
+    """Read a network's parameters from a pickle file, named with or without .pkl; never runs code from it.
+
+    Returns
+    -------
+    parameters : dict
+        As CNN takes them. Only plain dicts, numbers and strings are let in.
+    """
+    path = Path(path)
+    path = path if path.is_file() else path.with_name(path.name + ".pkl")
+    if not path.is_file():
+        raise FileNotFoundError(f"no parameter file {path}; give one of params/, or None to type the parameters")
+    try:
+        with open(path, "rb") as file:
+            parameters = _PlainUnpickler(file).load()
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise ValueError(
+            f"{path} is not a parameter file: {error}; only a pickled dict of numbers and strings is allowed"
+        ) from error
+    if not isinstance(parameters, dict) or not all(isinstance(v, int | float | str) for v in parameters.values()):
+        raise ValueError(f"{path} is not a parameter file: only a flat dict of numbers and strings is allowed")
+    _check_parameters(parameters)
+    return parameters
+
+
+def build_network(parameters, *, model_path=None, seed=0):
+    """Make a CNN with loaded or random weights, frozen and in eval mode.
+
+    Parameters
+    ----------
+    parameters : dict
+        As CNN takes them.
+    model_path : str, Path or None
+        A .pth file with a state dict; None draws PyTorch's default random weights.
+    seed : int
+        Of the random weights; PyTorch's global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = CNN(parameters)
+    if model_path is not None:
+        weights = _load_weights(Path(model_path))
+        _check_weights(network, weights, model_path)
+        network.load_state_dict(weights)
+    return network.requires_grad_(False).eval()
+
+
+def _load_weights(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}; give one of models/, or None for random weights")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
+        raise ValueError(f"{path} is not a file of plain PyTorch weights (a saved state_dict): {error}") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(
+            f"{path} holds no state dict of tensors; save the network with torch.save(net.state_dict(), path)"
+        )
+    return weights
+
+
+def _check_weights(network, weights, path):
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = [
+        f"{name}: parameters say {expected.get(name, 'nothing')}, weights have {found.get(name, 'nothing')}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]
+    if wrong:
+        raise ValueError(
+            f"the parameters don't fit the weights in {path}; use the pair of one name. " + "; ".join(wrong)
+        )
+
+
+def check_fit(parameters, which_channel, image):
+    """Raise ValueError unless a network with these parameters takes this image in this orientation."""
+    if parameters["orientation"] != which_channel:
+        raise ValueError(
+            f"the network's orientation is {parameters['orientation']!r} but whichChannel={which_channel!r}; "
+            "change one of them"
+        )
+    sides = dict(zip(("in_channels", "in_height", "in_width"), image.shape[1:], strict=True))
+    if which_channel != "time":
+        del sides["in_width"]  # time frames: the blocks before the classifier take any number
+    for name, size in sides.items():
+        if parameters[name] != size:
+            side = "time frames" if (which_channel, name) == ("time", "in_channels") else "frequency bins or layout"
+            raise ValueError(
+                f"the network was made for {name}={parameters[name]} but the spectrogram gives {size} ({side}); "
+                "change the transform's settings or the sound's duration, or take another network"
+            )
+
+
+# 3. Layers and losses ----------------------------------------------------------------------------
+
+
+def named_layers(network):
+    """List the layers of a network in the order of its forward pass.
+
+    A layer is called by its kind and its number within that kind: conv_1, batchnorm_1, relu_1,
+    pool_1, conv_2 ... A layer used twice counts twice. The list ends at the first step that is no
+    layer (a flatten, a sum of branches), since what lies behind can't be rebuilt as a chain.
+
+    Returns
+    -------
+    layers : dict from str to nn.Module
+    """
+    try:
+        nodes = torch.fx.symbolic_trace(network).graph.nodes
+    except Exception as error:  # fx raises nearly anything on control flow that depends on data
+        raise ValueError(f"{type(network).__name__} is not a chain of layers: {error}; use an nn.Sequential") from error
+    layers, counts, previous = {}, {}, None
+    for node in nodes:
+        if previous is not None:
+            if node.op != "call_module" or node.args != (previous,):
+                break
+            layer = network.get_submodule(node.target)
+            kind = _kind(layer)
+            counts[kind] = counts.get(kind, 0) + 1
+            layers[f"{kind}_{counts[kind]}"] = layer
+        previous = node
+    return layers
+
+
+def _kind(layer):
+    name = re.sub(r"[123]d$", "", type(layer).__name__.lower())
+    return next((kind for kind in ("conv", "batchnorm", "pool") if kind in name), name)
+
+
+def _apply(name, layer, image):
+    try:
+        return layer(image)
+    except RuntimeError as error:
+        raise ValueError(
+            f"layer {name}, {layer}, can't take features of shape {tuple(image.shape)}: {error}; "
+            "change the network, or use a longer sound"
+        ) from error
+
+
+@torch.no_grad()
+def layer_shapes(network, image):
+    """Feature shape after each layer: dict from layer name to (1, channels, height, width)."""
+    shapes, image = {}, image.clone()  # the first layer may work in place
+    for name, layer in named_layers(network).items():
+        image = _apply(name, layer, image)
+        shapes[name] = tuple(image.shape)
+    return shapes
+
+
+def gram_matrix(features):
+    """Gram matrix of the channels [shape=(channels, channels)], divided by the number of positions.
+
+    Gatys divides by channels too, inside the loss; here StyleLoss takes the mean over the entries.
+    """
+    rows = _rows(features)
+    return rows @ rows.T
+
+
+class _GramDistance(torch.autograd.Function):
+    """Sum of squared differences between the Gram matrices F F' and S S', without forming them.
+
+    |F F' - S S'|^2 = |F' F|^2 - 2 |F' S|^2 + |S' S|^2, where every product is as small as the number
+    of positions. Near the optimum the three terms cancel, so they are summed in float64.
+    """
+
+    @staticmethod
+    def forward(ctx, features, style, style_term):  # (channels, n), (channels, m), |S' S|^2
+        both = torch.cat([features.double(), style.double()], dim=1)  # (channels, n + m)
+        product = both[:, : features.shape[1]].T @ both  # (n, n + m)
+        own, cross = product.tensor_split([features.shape[1]], dim=1)
+        distance = own.square().sum() - 2 * cross.square().sum() + style_term
+        cross.neg_()
+        ctx.save_for_backward(both, product)
+        return distance
+
+    @staticmethod
+    def backward(ctx, grad):
+        both, product = ctx.saved_tensors
+        return 4 * grad * (both @ product.T), None, None
+
+
+class StyleLoss(nn.Module):
+    """Mean squared difference between the Gram matrices of the features and of the style.
+
+    A transparent layer: forward returns its input and leaves the loss in `loss`. Gatys divides by
+    4 channels^2 positions^2; we divide by channels^2, with Gram matrices per position, so that the
+    lengths of the two sounds may differ. With many more channels than positions the Gram matrices
+    are never formed: the result is the same, the cost is not.
+    """
+
+    def __init__(self, style_features):
+        super().__init__()
+        self.rows = _rows(style_features.detach())
+        self.gram = gram_matrix(style_features.detach())
+        rows = self.rows.double()
+        self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum()
+        self.loss = None
+
+    def forward(self, features):
+        """Return features [shape=(1, channels, height, width)] as they are."""
+        rows = _rows(features)
+        if 2 * (rows.shape[1] + self.rows.shape[1]) < len(rows):  # 2: float64 takes twice the time
+            distance = _GramDistance.apply(rows, self.rows, self.style_term)
+        else:
+            distance = (rows @ rows.T - self.gram).square().sum()
+        self.loss = distance / len(rows) ** 2
+        return features
+
+
+def _rows(features):
+    rows = features.flatten(2)[0]  # (channels, positions)
+    return rows / rows.shape[1] ** 0.5
+
+
+class ContentLoss(nn.Module):
+    """Mean squared difference between the features and the content's; transparent like StyleLoss."""
+
+    def __init__(self, content_features):
+        super().__init__()
+        self.target = content_features.detach()
+        self.loss = None
+
+    def forward(self, features):
+        """Return features [shape=(1, channels, height, width)] as they are."""
+        self.loss = (features - self.target).square().mean()
+        return features
+
+
+def insert_losses(network, *, style, style_layers, content=None, content_layers=()):
+    """Rebuild a network as far as its last tapped layer, with a loss after every tapped one.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A CNN or any chain of layers; it is not changed.
+    style, content : torch.Tensor [shape=(1, channels, height, width)]
+        The images whose features the losses compare with; content may be None. They may differ in
+        width, unless the width or the channels are time frames.
+    style_layers, content_layers : list of str
+        Names as named_layers gives them.
+
+    Returns
+    -------
+    model : nn.Sequential
+        Layers and losses; the losses are called "style relu_1", "content relu_3" ...
+    """
+    layers = named_layers(network)
+    _check_layers(layers, style_layers, content_layers, content)
+    model = nn.Sequential()
+    last = max(list(layers).index(name) for name in (*style_layers, *content_layers))
+    for name, layer in list(layers.items())[: last + 1]:
+        layer = copy.deepcopy(layer).requires_grad_(False).eval()
+        if getattr(layer, "inplace", False):
+            layer.inplace = False  # an in-place ReLU would overwrite the features a loss has tapped
+        model.add_module(name, layer)
+        with torch.no_grad():
+            style = _apply(name, layer, style)
+            content = None if content is None else _apply(name, layer, content)
+        if name in style_layers:
+            model.add_module(f"style {name}", StyleLoss(style))
+        if name in content_layers:
+            model.add_module(f"content {name}", ContentLoss(content))
+    return model.to(memory_format=torch.channels_last)
+
+
+def _check_layers(layers, style_layers, content_layers, content):
+    for setting, names in (("style layers", style_layers), ("content layers", content_layers)):
+        if isinstance(names, str):
+            raise ValueError(f"{setting}: {names!r} must be a list of layer names, such as [{names!r}]")
+        for name in names:
+            if name not in layers:
+                raise ValueError(f"{setting}: there is no layer {name!r}; choose among {', '.join(layers)}")
+    if content is None and content_layers:
+        raise ValueError(f"content layers {content_layers} need a content; give one, or an empty list")
+    if not style_layers and not content_layers:
+        raise ValueError(f"no style layers and no content layers; choose at least one of {', '.join(layers)}")
+
+
+# 4. The start ------------------------------------------------------------------------------------
+
+
+def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25, content=None):
+    """Make the image that the optimisation starts from.
+
+    Parameters
+    ----------
+    start : str
+        "samples": truncated normal (mu, sigma) between lower and upper; "rand": uniform 0 to 0.1;
+        "randn": normal around 0; "content": a copy of the content.
+    like : torch.Tensor
+        An image with the shape and the device to use.
+    seed : int
+        The same seed gives the same image.
+    content : torch.Tensor, only for the start "content"
+    """
+    _require_choice("start", start, STARTS)
+    if start == "content":
+        if content is None:
+            raise ValueError("the start 'content' needs a content; give one, or choose samples, rand or randn")
+        return content.detach().clone()
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device starts alike
+    noise = torch.empty(like.shape)
+    if start == "samples":
+        if not (lower < upper and sigma > 0):
+            raise ValueError(f"{lower=} must be below {upper=}, and {sigma=} positive")
+        nn.init.trunc_normal_(noise, mu, sigma, lower, upper, generator=generator)
+    elif start == "rand":
+        noise.uniform_(0, 0.1, generator=generator)
+    else:
+        noise.normal_(0, 1, generator=generator)
+    return noise.to(like.device)
+
+
+# 5. Optimisation ---------------------------------------------------------------------------------
+
+
+def optimise(image, model, *, style_weight, content_weight, reg_weight, num_steps, history_size=50):
+    """Change the image by L-BFGS with a strong-Wolfe line search, one step for each yield.
+
+    Parameters
+    ----------
+    image : torch.Tensor [shape=(1, channels, height, width)]
+        Changed in place, only by whole steps: after an interrupt it holds the last finished one, and
+        calling optimise again goes on from there.
+    model : nn.Sequential
+        As insert_losses makes it.
+    style_weight, content_weight, reg_weight : float >= 0
+        Of every style loss, every content loss, and the soft bound to [0, 1].
+    num_steps, history_size : int
+        Steps (of one or more evaluations), and steps that L-BFGS remembers.
+
+    Yields
+    ------
+    losses : dict from str to float
+        The weighted losses after the step, by name, and their "total".
+    """
+    weights = {"style": style_weight, "content": content_weight}
+    objective = _Objective(image, model, weights, reg_weight)
+    # Tolerances of 0: the absolute defaults stop small losses early.
+    optimizer = torch.optim.LBFGS(
+        [objective.image],
+        max_iter=1,
+        max_eval=25,  # also bounds the line search; its default, from max_iter, would allow none
+        history_size=history_size,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+    for step in range(1, num_steps + 1):
+        try:
+            optimizer.step(objective)
+            losses = objective.losses()
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {step}: {error}; the image keeps step {step - 1}") from None
+        image.copy_(objective.image.detach())
+        yield losses
+
+
+class _Objective:
+    # The closure of L-BFGS. Every step begins with an evaluation where the last one ended, so the
+    # latest evaluation is kept.
+
+    def __init__(self, image, model, weights, reg_weight):
+        self.image = image.detach().clone().requires_grad_()
+        self.model, self.weights, self.reg_weight = model, weights, reg_weight
+        self.seen = None
+
+    def __call__(self):
+        if self.seen is None or not torch.equal(self.seen, self.image):
+            self.seen = None
+            self.terms = self._terms()
+            self.total = sum(self.terms.values())
+            self.image.grad = torch.autograd.grad(self.total, self.image)[0].contiguous()
+            self.seen = self.image.detach().clone()
+        return self.total.detach()
+
+    def losses(self):
+        self()
+        return {name: float(term.detach()) for name, term in (*self.terms.items(), ("total", self.total))}
+
+    def _terms(self):
+        self.model(self.image)
+        terms = {
+            name: self.weights[name.split()[0]] * layer.loss
+            for name, layer in self.model.named_children()
+            if isinstance(layer, StyleLoss | ContentLoss)
+        }
+        if self.reg_weight:
+            outside = self.image - self.image.clamp(0, 1)
+            terms["bound"] = self.reg_weight * outside.square().sum()
+        for name, term in terms.items():
+            if not torch.isfinite(term):
+                raise FloatingPointError(f"the loss {name!r} is {float(term)}; lower its weight or change the start")
+        return terms
+
+
+# 6. Looking and listening ------------------------------------------------------------------------
+
+
+def plot_spectrograms(features, transform):
+    """Draw spectrograms side by side on one scale.
+
+    Parameters
+    ----------
+    features : dict from title to np.ndarray [shape=(n_bins, n_frames)]
+    transform : STFT or CQT
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(1, len(features), figsize=(5 * len(features), 4), squeeze=False, layout="constrained")
+    top = max(values.max() for values in features.values())
+    for ax, (title, values) in zip(axes[0], features.items(), strict=True):
+        mesh = librosa.display.specshow(values, ax=ax, vmin=0, vmax=top, cmap="magma", **transform.axes)
+        ax.set(title=title, xlabel="Time [s]", ylabel="Frequency [Hz]")
+    figure.colorbar(mesh, ax=axes, label="log1p magnitude, as the network sees it")
+    plt.close(figure)  # or a notebook would show it twice
+    return figure
+
+
+def plot_histograms(features):
+    """Draw how often each value occurs, one curve for each title in the dict; returns the figure."""
+    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    for title, values in features.items():
+        ax.hist(values.ravel(), bins=100, density=True, histtype="step", label=title)
+    ax.set(xlabel="value", ylabel="density", yscale="log", title="What the network sees")
+    ax.legend()
+    plt.close(figure)
+    return figure
+
+
+def plot_losses(histories):
+    """Draw the weighted losses over the steps, for a list of runs, each a list of dicts; returns the figure."""
+    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    for run, history in enumerate(histories):
+        for color, name in enumerate(history[0] if history else ()):
+            values = [losses[name] for losses in history]
+            ax.plot(
+                range(1, len(values) + 1), values, f"C{color}", alpha=1 / (1 + run), label=name if run == 0 else None
+            )
+    ax.set(xlabel="step", ylabel="weighted loss", yscale="log", title="Losses")
+    if ax.lines:
+        ax.legend()
+    plt.close(figure)
+    return figure
+
+
+def level(samples):
+    """Peak and root mean square of samples, in dB below full scale."""
+    peak, rms = np.abs(samples).max(), np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
+    decibels = 20 * np.log10(np.maximum([peak, rms], 1e-10))
+    return {"peak_dbfs": round(float(decibels[0]), 2), "rms_dbfs": round(float(decibels[1]), 2)}
+
+
+def fit_full_scale(samples):
+    """Turn samples down where they would clip (peak above 0.99), and leave them alone otherwise."""
+    return samples * min(1.0, 0.99 / max(np.abs(samples).max(), 1e-10))
+
+
+def new_stem(folder, outname):
+    """First free path folder/outname-001, -002, ... without suffix, so that no run overwrites another."""
+    number = 1
+    while list(Path(folder).glob(f"{outname}-{number:03d}*")):
+        number += 1
+    return Path(folder) / f"{outname}-{number:03d}"
+
+
+def save_run(stem, samples, *, sample_rate, settings, losses, figures):
+    """Write what a run made: stem.wav, stem.json and a picture for each figure.
+
+    Parameters
+    ----------
+    stem : Path
+        Folder and name without suffix, as new_stem gives it.
+    samples : np.ndarray [shape=(n,)]
+        Within -1 to 1; written as 16-bit wav.
+    settings : dict
+        Everything needed to repeat the run; versions and levels are added.
+    losses : list of dict
+    figures : dict from name to Figure
+        Written as stem-name.png.
+
+    Returns
+    -------
+    paths : list of Path
+        Every file is written whole or not at all.
+    """
+    _check_samples(samples, "the result")
+    packages = {"python": platform.python_version(), "torch": torch.__version__, "librosa": librosa.__version__}
+    report = {"settings": settings, "versions": packages, "level": level(samples), "losses": losses}
+    text = json.dumps(report, indent=1, default=str)
+    writers = {
+        ".wav": lambda path: soundfile.write(path, samples, sample_rate, subtype="PCM_16"),
+        ".json": lambda path: Path(path).write_text(text + "\n"),
+    }
+    for name, figure in figures.items():
+        writers[f"-{name}.png"] = lambda path, figure=figure: figure.savefig(path, dpi=100)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(stem.name + ending) for ending in writers]
+    for path, write in zip(paths, writers.values(), strict=True):
+        _write_whole(path, write)
+    return paths
+
+
+def _write_whole(path, write):
+    # Under another name in the same folder first: a crash or a full disk leaves no half-written file.
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(partial)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
