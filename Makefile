@@ -7,10 +7,11 @@ BIN := .venv/bin
 .PHONY: run lab test clean
 
 run: .venv/installed
-	mkdir -p outputs
-	$(BIN)/jupyter nbconvert --to notebook --execute --log-level ERROR --output-dir outputs neural_style_audio_pretrained.ipynb
+	touch .venv/started
+	$(BIN)/jupyter nbconvert --to notebook --execute --log-level ERROR \
+	  --ExecutePreprocessor.coalesce_streams=True --output-dir outputs neural_style_audio_pretrained.ipynb
 	@echo "Done. The executed notebook, the sound (wav), the pictures (png) and the settings (json):"
-	@find outputs -maxdepth 1 -type f -newer .venv/installed | sort
+	@find outputs -maxdepth 1 -type f -newer .venv/started | sort
 
 lab: .venv/installed
 	$(BIN)/jupyter lab

@@ -50,7 +50,7 @@ from torch import nn
 ORIENTATIONS = ("freq", "time", "2D")
 STARTS = ("samples", "rand", "randn", "content")
 LOG_RANGE = 7.0  # log1p(magnitude) of a full-scale sound at n_fft 1024 stays below this
-CQT_GAIN = 384**0.5  # brings noise to its level in an STFT with n_fft 1024, so that log1p bends both alike
+CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that log1p bends both alike
 
 
 # 1. Spectrograms ---------------------------------------------------------------------------------
@@ -195,10 +195,10 @@ class CQT:
                 f"fmin={self.fmin} and n_octaves={self.n_octaves} reach {cutoff:.0f} Hz, above the Nyquist "
                 f"frequency of {self.sample_rate / 2:.0f} Hz; lower fmin or n_octaves, or raise the sample rate"
             )
-        if self.hop_length > lengths[-1] / 2:
+        if self.hop_length > lengths[-1]:
             warnings.warn(
-                f"hop_length={self.hop_length} skips more than half of the shortest filter "
-                f"({lengths[-1]:.0f} samples): high frequencies come back poorly",
+                f"hop_length={self.hop_length} leaves gaps between the shortest filters ({lengths[-1]:.0f} samples): "
+                "high frequencies come back poorly",
                 stacklevel=3,
             )
 

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import audiocnn
+
+ROOT = Path(__file__).parents[1]
+SAMPLE_RATE = 22050
+
+
+@pytest.fixture(scope="session")
+def load():
+    def load(name, **excerpt):
+        return audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=SAMPLE_RATE, **excerpt)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def stft():
+    return audiocnn.STFT(sample_rate=SAMPLE_RATE, n_fft=1024, hop_length=256)
+
+
+@pytest.fixture
+def parameters():
+    return dict(
+        l1channels=12,
+        l2channels=8,
+        l3channels=6,
+        orientation="freq",
+        in_channels=20,
+        in_height=1,
+        in_width=64,
+        n_classes=5,
+        kernelsize=11,
+    )
+
+
+@pytest.fixture
+def image():
+    return torch.from_numpy(np.random.default_rng(0).random((1, 20, 1, 64), dtype=np.float32))

@@ -1,0 +1,154 @@
+"""Losses against computations that are written out here, and their gradients."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import audiocnn
+
+
+def features(channels, positions, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(1, channels, 1, positions, generator=generator, dtype=dtype)
+
+
+def written_out_style_loss(x, style):
+    grams = [np.einsum("chw,dhw->cd", f, f) / f[0].size for f in (x[0].numpy(), style[0].numpy())]
+    return np.mean((grams[0] - grams[1]) ** 2)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 1, 30), (1, 5, 6, 4), (1, 3, 1, 1)])
+def test_gram_matrix(shape):
+    x = torch.rand(shape, dtype=torch.float64)
+    expected = np.einsum("chw,dhw->cd", x[0].numpy(), x[0].numpy()) / (shape[2] * shape[3])
+    np.testing.assert_allclose(audiocnn.gram_matrix(x), expected, rtol=1e-12)
+
+
+# On both sides of the switch between the two ways to compute the style loss, with equal and other lengths.
+SIZES = [
+    (200, 20, 20),
+    (200, 20, 60),
+    (200, 50, 50),
+    (81, 20, 20),
+    (80, 20, 20),
+    (30, 90, 40),
+    (64, 64, 64),
+    (8, 300, 300),
+]
+
+
+@pytest.mark.parametrize(("channels", "positions", "style_positions"), SIZES)
+def test_style_loss(channels, positions, style_positions):
+    x, style = features(channels, positions), features(channels, style_positions, seed=1)
+    loss = audiocnn.StyleLoss(style)
+    assert loss(x) is x
+    assert float(loss.loss) == pytest.approx(written_out_style_loss(x, style), rel=1e-10)
+
+
+@pytest.mark.parametrize(("channels", "positions", "style_positions"), SIZES)
+@pytest.mark.parametrize("distance", [1.0, 1e-3, 1e-5])
+def test_style_loss_in_float32_and_near_the_optimum(channels, positions, style_positions, distance):
+    """Loss and gradient in float32 against plain autograd in float64, from far away to nearly solved."""
+    repeats = -(-positions // style_positions)
+    style = features(channels, style_positions, dtype=torch.float32)
+    near = style.repeat(1, 1, 1, repeats)[..., :positions]
+    if positions % style_positions:
+        style = near
+    x = (near + distance * features(channels, positions, seed=2, dtype=torch.float32)).requires_grad_()
+    loss = audiocnn.StyleLoss(style)
+    loss(x)
+    (gradient,) = torch.autograd.grad(loss.loss, x)
+    exact_x = x.detach().double().requires_grad_()
+    grams = [torch.einsum("chw,dhw->cd", f[0], f[0]) / f[0, 0].numel() for f in (exact_x, style.double())]
+    exact = (grams[0] - grams[1]).square().mean()
+    (exact_gradient,) = torch.autograd.grad(exact, exact_x)
+    assert float(loss.loss.detach()) == pytest.approx(float(exact.detach()), rel=2e-3)
+    assert torch.norm(gradient - exact_gradient) < 5e-3 * torch.norm(exact_gradient)
+
+
+@pytest.mark.parametrize(("channels", "positions", "style_positions"), [(40, 6, 8), (5, 9, 7)])
+def test_gradients(channels, positions, style_positions):
+    style, content = features(channels, style_positions, seed=1), features(channels, positions, seed=3)
+    x = features(channels, positions).requires_grad_()
+
+    def run(layer):
+        def loss(x):
+            layer(x)
+            return layer.loss
+
+        return loss
+
+    assert torch.autograd.gradcheck(run(audiocnn.StyleLoss(style)), x)
+    assert torch.autograd.gradcheck(run(audiocnn.ContentLoss(content)), x)
+
+
+def test_content_loss():
+    x, content = features(4, 9), features(4, 9, seed=1)
+    loss = audiocnn.ContentLoss(content)
+    assert loss(x) is x
+    assert float(loss.loss) == pytest.approx(np.mean((x.numpy() - content.numpy()) ** 2), rel=1e-12)
+
+
+def test_every_layer_of_the_network_can_be_tapped(parameters, image):
+    network = audiocnn.build_network(parameters)
+    style = image.flip(3)[..., :48]
+    chain = [layer for block in (network.layer1, network.layer2, network.layer3) for layer in block]
+    x, y = image, style
+    for number, (name, layer) in enumerate(zip(audiocnn.named_layers(network), chain, strict=True), start=1):
+        x, y = layer(x), layer(y)
+        model = audiocnn.insert_losses(
+            network, style=style, style_layers=[name], content=image + 0.1, content_layers=[name]
+        )
+        model(image)
+        losses = dict(model.named_children())
+        assert list(losses)[-3:] == [name, f"style {name}", f"content {name}"] and len(losses) == number + 2
+        assert float(losses[f"style {name}"].loss) == pytest.approx(written_out_style_loss(x, y), rel=1e-3, abs=1e-12)
+    assert not hasattr(network, "loss") and len(list(network.layer1.children())) == 4
+
+
+def test_losses_are_transparent_and_the_rest_is_cut_off(parameters, image):
+    network = audiocnn.build_network(parameters)
+    model = audiocnn.insert_losses(
+        network, style=image, style_layers=["relu_1", "pool_2"], content=image, content_layers=["conv_2"]
+    )
+    assert list(dict(model.named_children()))[-1] == "style pool_2"
+    assert "conv_3" not in dict(model.named_children())
+    torch.testing.assert_close(model(image), network.layer2(network.layer1(image)), rtol=1e-4, atol=1e-6)
+    assert all(float(layer.loss) < 1e-10 for name, layer in model.named_children() if " " in name)
+
+
+def test_in_place_layers_do_not_spoil_a_tap(image):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(20, 6, (1, 3)), nn.ReLU(inplace=True))
+    target = network[0](image).detach().clone() + 1
+    model = audiocnn.insert_losses(
+        network, style=image, style_layers=["conv_1"], content=image, content_layers=["conv_1", "relu_1"]
+    )
+    x = (image + 0.1).requires_grad_()
+    model(x)
+    losses = dict(model.named_children())
+    sum(losses[name].loss for name in ("style conv_1", "content conv_1", "content relu_1")).backward()
+    expected = (network[0](image + 0.1) - (target - 1)).square().mean()
+    assert float(losses["content conv_1"].loss.detach()) == pytest.approx(float(expected), rel=1e-4)
+    assert network[1].inplace  # the user's network is left as it was
+
+
+def test_bad_layers(parameters, image):
+    network = audiocnn.build_network(parameters)
+
+    def insert(**settings):
+        return audiocnn.insert_losses(network, style=image, **settings)
+
+    with pytest.raises(ValueError, match=r"style layers: there is no layer 'relu_4'; choose among conv_1, batchnorm_1"):
+        insert(style_layers=["relu_4"])
+    with pytest.raises(ValueError, match=r"content layers: there is no layer 'relu1'"):
+        insert(style_layers=["relu_1"], content=image, content_layers=["relu1"])
+    with pytest.raises(ValueError, match=r"content layers \['relu_3'\] need a content"):
+        insert(style_layers=["relu_1"], content_layers=["relu_3"])
+    with pytest.raises(ValueError, match="no style layers and no content layers"):
+        insert(style_layers=[])
+    with pytest.raises(ValueError, match=r"'relu_1' must be a list of layer names, such as \['relu_1'\]"):
+        insert(style_layers="relu_1")
+    with pytest.raises(ValueError, match=r"layer pool_1.* can't take features of shape .*use a longer sound"):
+        audiocnn.insert_losses(network, style=image[..., :1], style_layers=["pool_1"])

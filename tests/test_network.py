@@ -1,0 +1,188 @@
+"""The network, its files, and the names of its layers."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import audiocnn
+
+KINDS = ("conv", "batchnorm", "relu", "pool")
+NAMES = [f"{kind}_{block}" for block in (1, 2, 3) for kind in KINDS]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "image", "pooled"),
+    [("freq", (1, 513, 1, 100), (1, 12)), ("time", (1, 100, 1, 513), (1, 64)), ("2D", (1, 1, 65, 100), (8, 12))],
+)
+def test_shapes_in_every_orientation(orientation, image, pooled, parameters):
+    parameters |= dict(orientation=orientation, in_channels=image[1], in_height=image[2], in_width=image[3])
+    network = audiocnn.build_network(parameters)
+    shapes = audiocnn.layer_shapes(network, torch.rand(image))
+    assert list(shapes) == NAMES
+    assert shapes["relu_1"] == (1, 12, *image[2:])
+    assert shapes["pool_3"] == (1, 6, *pooled)
+    assert network(torch.rand(image)).shape == (1, 5)
+    assert not network.training and not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_state_dict_keys_are_those_of_existing_files(parameters):
+    """The keys and shapes that a network with four Sequential(conv, batchnorm, relu, pool) blocks saves."""
+    shapes = {name: tuple(value.shape) for name, value in audiocnn.CNN(parameters).state_dict().items()}
+    assert shapes["layer1.0.weight"] == (12, 20, 1, 11) and shapes["layer3.0.bias"] == (6,)
+    assert shapes["layer2.1.running_mean"] == (8,) and shapes["fc.weight"] == (5, 6 * 8)
+    assert {name.split(".")[0] for name in shapes} == {"layer1", "layer2", "layer3", "fc"}
+
+
+def test_the_first_block_is_its_formula(parameters, image):
+    network = audiocnn.build_network(parameters)
+    network.layer1[1].running_mean += 0.1
+    x, weight, bias = image[0, :, 0].numpy(), network.layer1[0].weight[:, :, 0].numpy(), network.layer1[0].bias.numpy()
+    padded = np.pad(x, ((0, 0), (5, 5)))
+    conv = np.stack([np.tensordot(weight, padded[:, t : t + 11]) for t in range(64)], axis=1) + bias[:, None]
+    expected = np.maximum((conv - 0.1) / np.sqrt(1 + 1e-5), 0).reshape(12, 32, 2).max(axis=2)
+    np.testing.assert_allclose(network.layer1(image)[0, :, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_seed_of_random_weights(parameters):
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    weights = [audiocnn.build_network(parameters, seed=seed).layer1[0].weight for seed in (3, 3, 4)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_pair_of_files_loads(tmp_path, parameters, image):
+    saved = audiocnn.CNN(parameters)
+    saved.layer2[1].running_var *= 3
+    torch.save(saved.state_dict(), tmp_path / "net.pth")
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps(parameters, protocol=2))
+    for name in ("net", "net.pkl"):
+        loaded = audiocnn.load_parameters(tmp_path / name)
+        assert loaded == parameters
+        network = audiocnn.build_network(loaded, model_path=tmp_path / "net.pth", seed=5)
+        torch.testing.assert_close(network(image), saved.eval()(image))
+
+
+def test_parameter_files_never_run_code(tmp_path, parameters):
+    marker = tmp_path / "was-here"
+    call = (eval, (f"open({str(marker)!r}, 'w').close()",))
+    evil = type("Evil", (), {"__reduce__": lambda self: call})()
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(parameters | {"extra": evil}))
+    with pytest.raises(
+        ValueError, match=r"evil.pkl is not a parameter file: it asks for builtins.eval; only a pickled"
+    ):
+        audiocnn.load_parameters(tmp_path / "evil")
+    assert not marker.exists()
+
+
+def test_bad_parameter_files(tmp_path, parameters):
+    with pytest.raises(FileNotFoundError, match=r"no parameter file .*gone.pkl; give one of params/, or None"):
+        audiocnn.load_parameters(tmp_path / "gone")
+    cases = {
+        "text.pkl": (b"not a pickle", "is not a parameter file"),
+        "array.pkl": (pickle.dumps(np.ones(3)), "only a pickled dict"),
+        "list.pkl": (pickle.dumps([1, 2]), "only a flat dict"),
+        "nested.pkl": (pickle.dumps(parameters | {"kernelsize": [1, 11]}), "only a flat dict"),
+        "short.pkl": (pickle.dumps({"l1channels": 3}), "parameters lack l2channels, l3channels, in_channels"),
+        "zero.pkl": (pickle.dumps(parameters | {"kernelsize": 0}), "kernelsize=0 must be a positive whole number"),
+        "wrong.pkl": (pickle.dumps(parameters | {"orientation": "2d"}), "orientation='2d' is unknown; choose one of"),
+        "tiny.pkl": (pickle.dumps(parameters | {"in_width": 7}), "in_width=7 must be at least 8"),
+    }
+    for name, (content, message) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            audiocnn.load_parameters(tmp_path / name)
+
+
+def test_bad_weights(tmp_path, parameters):
+    with pytest.raises(FileNotFoundError, match=r"no weights file .*gone.pth; give one of models/"):
+        audiocnn.build_network(parameters, model_path=tmp_path / "gone.pth")
+    torch.save(audiocnn.CNN(parameters | {"l1channels": 13}).state_dict(), tmp_path / "other.pth")
+    message = r"layer1.0.weight: parameters say \(12, 20, 1, 11\), weights have \(13, 20, 1, 11\)"
+    with pytest.raises(ValueError, match=message):
+        audiocnn.build_network(parameters, model_path=tmp_path / "other.pth")
+    torch.save({"layer1.0.weight": torch.ones(1)}, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=r"fc.bias: parameters say \(5,\), weights have nothing"):
+        audiocnn.build_network(parameters, model_path=tmp_path / "part.pth")
+    torch.save(audiocnn.CNN(parameters), tmp_path / "whole.pth")  # a pickled class, not weights
+    torch.save([torch.ones(1)], tmp_path / "list.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    for name, message in {"whole": "plain PyTorch weights", "list": "no state dict", "text": "plain PyTorch"}.items():
+        with pytest.raises(ValueError, match=message):
+            audiocnn.build_network(parameters, model_path=tmp_path / f"{name}.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "which_channel", "shape", "message"),
+    [
+        ({}, "time", (1, 20, 1, 64), "orientation is 'freq' but whichChannel='time'"),
+        ({}, "freq", (1, 21, 1, 64), "made for in_channels=20 but the spectrogram gives 21 .frequency bins"),
+        ({"orientation": "time"}, "time", (1, 31, 1, 64), "in_channels=20 but the spectrogram gives 31 .time frames"),
+        ({"orientation": "time"}, "time", (1, 20, 1, 65), "in_width=64 but the spectrogram gives 65 .frequency bins"),
+        ({"orientation": "2D", "in_channels": 1, "in_height": 9}, "2D", (1, 1, 8, 64), "in_height=9 but .* gives 8"),
+    ],
+)
+def test_networks_that_do_not_fit(change, which_channel, shape, message, parameters):
+    with pytest.raises(ValueError, match=message):
+        audiocnn.check_fit(parameters | change, which_channel, torch.ones(shape))
+
+
+def test_any_length_fits_but_time_as_channels(parameters):
+    audiocnn.check_fit(parameters, "freq", torch.ones(1, 20, 1, 999))
+    audiocnn.check_fit(parameters | {"orientation": "time"}, "time", torch.ones(1, 20, 1, 64))
+
+
+class Custom(nn.Module):
+    """Nested, out of order, with a layer used twice, and a head that is no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.act = nn.ReLU(inplace=True)
+        self.inner = nn.Sequential(nn.Conv2d(4, 3, (1, 3), padding="same"), nn.AvgPool2d((1, 2)))
+        self.first = nn.Conv2d(20, 4, (1, 5), padding="same")
+        self.norm = nn.InstanceNorm2d(4)
+
+    def forward(self, x):
+        x = self.act(self.inner(self.norm(self.act(self.first(x)))))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def test_names_in_a_custom_network(image):
+    network = Custom().eval()
+    names = ["conv_1", "relu_1", "instancenorm_1", "conv_2", "pool_1", "relu_2"]
+    layers = audiocnn.named_layers(network)
+    assert list(layers) == names
+    assert layers["conv_1"] is network.first and layers["relu_1"] is layers["relu_2"] is network.act
+    before = image.clone()
+    features = image
+    for layer in layers.values():
+        features = layer(features)
+    torch.testing.assert_close(network.head(features.mean(dim=(2, 3))), network(image))
+    assert audiocnn.layer_shapes(network, image)["pool_1"] == (1, 3, 1, 32)
+    assert audiocnn.layer_shapes(nn.Sequential(nn.ReLU(inplace=True)), image - 1) == {"relu_1": (1, 20, 1, 64)}
+    torch.testing.assert_close(image, before)
+
+
+def test_networks_that_are_no_chain(image):
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(20, 20, (1, 3), padding="same"), nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(x + self.conv(x))
+
+    class Loop(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    assert list(audiocnn.named_layers(Branch())) == ["conv_1"]
+    with pytest.raises(ValueError, match="Loop is not a chain of layers"):
+        audiocnn.named_layers(Loop())
+    with pytest.raises(ValueError, match=re.escape("can't take features of shape (1, 20, 1, 64)")):
+        audiocnn.layer_shapes(nn.Sequential(nn.Conv2d(3, 4, 1)), image)

@@ -1,0 +1,183 @@
+"""The notebooks: how they are written, and what they do when they run."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[1]
+STFT, CQT = "neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb"
+SMALL = dict(param_pkl=None, model_path=None, l1channels=24, l2channels=8, l3channels=8, num_steps=8, outname="test")
+EXCERPT = dict(offset=0.2, duration=2.0, griffinlim_iterations=8)
+
+
+def cells(name, kind=None, tag=None):
+    notebook = nbformat.read(ROOT / name, as_version=4)
+    nbformat.validate(notebook)
+    found = [cell for cell in notebook.cells if kind in (None, cell.cell_type)]
+    return [cell for cell in found if tag is None or tag in cell.metadata.get("tags", [])]
+
+
+def assigned(name):
+    """Names assigned in the settings cell."""
+    (cell,) = cells(name, "code", "parameters")
+    return {
+        node.id
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def test_shared_cells_are_identical():
+    first, second = ([(c.cell_type, c.source) for c in cells(name, tag="shared")] for name in (STFT, CQT))
+    assert first == second
+    assert len(first) > 30
+    kinds = ([c.cell_type for c in cells(name)] for name in (STFT, CQT))
+    assert next(kinds) == next(kinds)  # the same steps in the same order
+    for name in (STFT, CQT):
+        own = [c for c in cells(name, "code") if "shared" not in c.metadata.get("tags", [])]
+        assert len(own) == 2  # the settings and the transform
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_form(name):
+    everything = cells(name)
+    for before, cell in zip([None, *everything], everything, strict=False):
+        if cell.cell_type == "code":
+            assert before is not None and before.cell_type == "markdown", cell.source
+            assert len(cell.source.splitlines()) <= 15, cell.source
+            assert not cell.outputs and cell.execution_count is None
+    text = "\n".join(cell.source for cell in everything)
+    assert "### Here we create a custom network" in text
+    assert "image to input in generative network" in text
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_every_setting_is_explained_and_saved(name):
+    names = assigned(name)
+    table = next(cell.source for cell in cells(name, "markdown") if "| setting |" in cell.source)
+    saved = next(cell.source for cell in cells(name, "code") if "setting_names =" in cell.source)
+    for setting in names - {"l2channels", "l3channels", "kernelsize"}:  # the table says l1channels ... n_classes
+        assert f"`{setting}`" in table, setting
+    assert names <= set(re.search('"""(.*)"""', saved, re.S)[1].split())
+    promised = "STYLE_FILENAME CONTENT_FILENAME outname runs seed K_HOP model_path param_pkl l1channels l2channels "
+    promised += "l3channels orientation in_height in_width in_channels n_classes kernelsize use01scale boundopt "
+    promised += "reg_weight whichChannel content_layers_default style_layers_default lower upper mu sigma "
+    promised += "style_weight content_weight num_steps offset duration sample_rate"
+    assert set(promised.split()) <= names
+
+
+def run(name, folder, monkeypatch, **settings):
+    """Execute a notebook in an empty folder; return its outputs folder and the executed notebook."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    executed = papermill.execute_notebook(
+        ROOT / name,
+        folder / "executed.ipynb",
+        parameters=SMALL | EXCERPT | settings,
+        cwd=folder,
+        progress_bar=False,
+    )
+    return folder / "outputs", executed
+
+
+def sample(name):
+    return str(ROOT / f"samples/{name}.flac")
+
+
+def check(outputs, executed, stem="test-001"):
+    samples, rate = soundfile.read(outputs / f"{stem}.wav")
+    assert rate == 22050 and len(samples) == 2 * 22050
+    assert np.isfinite(samples).all() and 0.01 < np.abs(samples).max() < 1
+    report = json.loads((outputs / f"{stem}.json").read_text())
+    losses = [losses["total"] for losses in report["losses"]]
+    assert len(losses) == 8 and losses[-1] < 0.5 * losses[0]
+    for picture in ("spectrograms", "losses"):
+        assert (outputs / f"{stem}-{picture}.png").read_bytes().startswith(b"\x89PNG")
+    data = [
+        output.data
+        for cell in executed.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "data" in output
+    ]
+    players = [entry["text/html"] for entry in data if "<audio" in entry.get("text/html", "")]
+    assert len(players) >= 3 and all(len(player) > 20000 for player in players)
+    assert sum("image/png" in entry for entry in data) >= 5
+    return report
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_texture(name, tmp_path, monkeypatch):
+    outputs, executed = run(name, tmp_path, monkeypatch, STYLE_FILENAME=sample("water_stream"))
+    report = check(outputs, executed)
+    used = report["settings"]["used"]
+    assert used["start"] == "rand" and used["style_weight"] == 1e9
+    assert [layer for layer in used["layers"] if " " in layer] == ["style relu_1"]
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_transfer(name, tmp_path, monkeypatch):
+    settings = dict(STYLE_FILENAME=sample("tabla"), CONTENT_FILENAME=sample("speech"))
+    report = check(*run(name, tmp_path, monkeypatch, **settings))
+    used = report["settings"]["used"]
+    assert used["start"] == "content" and used["style_weight"] == 1e7
+    assert [layer for layer in used["layers"] if " " in layer] == ["style relu_1", "content relu_3"]
+    assert {"style relu_1", "content relu_3", "bound", "total"} == set(report["losses"][0])
+
+
+def test_other_settings(tmp_path, monkeypatch):
+    """Time as channels, a typed setting for each of the rest, two runs, and the same seed again."""
+    settings = dict(
+        STYLE_FILENAME=sample("fire"), CONTENT_FILENAME=sample("birds"), whichChannel="time", start="samples"
+    )
+    settings |= dict(use01scale=False, boundopt=False, runs=2, style_layers_default=["conv_1", "pool_2"])
+    outputs, executed = run(STFT, tmp_path, monkeypatch, **settings)
+    reports = [check(outputs, executed, stem) for stem in ("test-001", "test-002")]
+    assert [report["settings"]["run"] for report in reports] == [0, 1]
+    assert reports[0]["losses"] != reports[1]["losses"] and "bound" not in reports[0]["losses"][0]
+    outputs, _ = run(STFT, tmp_path, monkeypatch, **settings)
+    again = [soundfile.read(outputs / f"test-00{number}.wav")[0] for number in (1, 3, 2)]
+    np.testing.assert_array_equal(again[0], again[1])
+    assert np.abs(again[0] - again[2]).max() > 0.01
+
+
+@pytest.mark.parametrize("settings", [dict(whichChannel="2D", kernelsize=3), dict(use_style_net=True)])
+def test_2d_and_custom_network(settings, tmp_path, monkeypatch):
+    report = check(*run(STFT, tmp_path, monkeypatch, STYLE_FILENAME=sample("frogs"), **settings))
+    assert report["settings"]["use_style_net"] == settings.get("use_style_net", False)
+
+
+PAIRS = sorted(path.stem for path in ROOT.glob("params/*.pkl"))
+
+
+def test_the_shipped_pairs_are_pairs():
+    assert PAIRS and sorted(path.stem for path in ROOT.glob("models/*.pth")) == PAIRS
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_shipped_pair_in_its_notebook(pair, tmp_path, monkeypatch):
+    settings = dict(param_pkl=str(ROOT / "params" / pair), model_path=str(ROOT / "models" / f"{pair}.pth"))
+    settings |= dict(STYLE_FILENAME=sample("tabla"), whichChannel="freq")
+    check(*run(STFT, tmp_path, monkeypatch, **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(STYLE_FILENAME="gone.wav"), "gone.wav is not a file; give the path"),
+        (dict(style_layers_default=["relu_9"]), "there is no layer 'relu_9'; choose among conv_1"),
+        (dict(whichChannel="2d"), "whichChannel='2d' is unknown; choose one of freq, time, 2D"),
+        (dict(start="content"), "the start 'content' needs a content"),
+    ],
+)
+def test_bad_settings_stop_the_notebook(settings, message, tmp_path, monkeypatch):
+    settings = dict(STYLE_FILENAME=sample("rooster")) | settings
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        run(STFT, tmp_path, monkeypatch, **settings)
+    assert not (tmp_path / "outputs").exists()

@@ -1,0 +1,203 @@
+"""Starts, L-BFGS, interrupts, and files."""
+
+import itertools
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import scipy.stats
+import soundfile
+import torch
+from matplotlib.figure import Figure
+
+import audiocnn
+
+LIKE = torch.zeros(1, 100, 1, 300)
+NOISE = dict(lower=0.05, upper=0.3, mu=0.1, sigma=0.1)
+DISTRIBUTIONS = {
+    "samples": scipy.stats.truncnorm((0.05 - 0.1) / 0.1, (0.3 - 0.1) / 0.1, loc=0.1, scale=0.1),
+    "rand": scipy.stats.uniform(0, 0.1),
+    "randn": scipy.stats.norm(0, 1),
+}
+
+
+@pytest.mark.parametrize("start", DISTRIBUTIONS)
+def test_start_distributions(start):
+    values = audiocnn.start_image(start, like=LIKE, seed=1, **NOISE).numpy().ravel()
+    assert scipy.stats.kstest(values, DISTRIBUTIONS[start].cdf).pvalue > 0.01
+    again = audiocnn.start_image(start, like=LIKE, seed=1, **NOISE).numpy().ravel()
+    other = audiocnn.start_image(start, like=LIKE, seed=2, **NOISE).numpy().ravel()
+    np.testing.assert_array_equal(values, again)
+    assert abs(np.corrcoef(values, other)[0, 1]) < 0.05
+
+
+def test_start_from_the_content(image):
+    start = audiocnn.start_image("content", like=image, content=image)
+    assert torch.equal(start, image)
+    start += 1
+    assert not torch.equal(start, image)
+
+
+def test_bad_starts(image):
+    with pytest.raises(ValueError, match="start='noise' is unknown; choose one of samples, rand, randn, content"):
+        audiocnn.start_image("noise", like=image)
+    with pytest.raises(ValueError, match="'content' needs a content"):
+        audiocnn.start_image("content", like=image)
+    with pytest.raises(ValueError, match=r"lower=0.5 must be below upper=0.2"):
+        audiocnn.start_image("samples", like=image, lower=0.5, upper=0.2)
+
+
+@pytest.fixture
+def model(parameters, image):
+    network = audiocnn.build_network(parameters)
+    return audiocnn.insert_losses(
+        network, style=image.flip(1), style_layers=["relu_1"], content=image, content_layers=["relu_2"]
+    )
+
+
+WEIGHTS = dict(style_weight=1e5, content_weight=1.0, reg_weight=1e-3)
+
+
+def test_losses_fall_and_have_names(model, image):
+    start = audiocnn.start_image("rand", like=image)
+    image = start.clone()
+    history = list(audiocnn.optimise(image, model, **WEIGHTS, num_steps=40))
+    assert len(history) == 40
+    assert list(history[0]) == ["style relu_1", "content relu_2", "bound", "total"]
+    totals = [losses["total"] for losses in history]
+    assert all(late <= early for early, late in itertools.pairwise(totals))
+    assert totals[-1] < 0.02 * totals[0]
+    model(image)
+    losses = dict(model.named_children())
+    bound = 1e-3 * float(torch.relu(-image).square().sum() + torch.relu(image - 1).square().sum())
+    assert history[-1]["style relu_1"] == pytest.approx(1e5 * float(losses["style relu_1"].loss), rel=1e-4)
+    assert history[-1]["content relu_2"] == pytest.approx(float(losses["content relu_2"].loss), rel=1e-4)
+    assert history[-1]["bound"] == pytest.approx(bound, rel=1e-3, abs=1e-9)
+    assert history[-1]["total"] == pytest.approx(sum(list(history[-1].values())[:-1]), rel=1e-5)
+
+
+def test_a_step_costs_little_more_than_an_evaluation(model, image):
+    """Strong Wolfe needs about one evaluation a step; none may be spent on a point seen before."""
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    list(audiocnn.optimise(audiocnn.start_image("rand", like=image), model, **WEIGHTS, num_steps=40))
+    assert len(calls) < 60
+
+
+def test_bound_holds_the_result(model, image):
+    def outside(reg_weight):
+        result = audiocnn.start_image("randn", like=image)
+        weights = WEIGHTS | dict(reg_weight=reg_weight)
+        history = list(audiocnn.optimise(result, model, **weights, num_steps=60))
+        assert ("bound" in history[-1]) == (reg_weight > 0)
+        return float((result - result.clamp(0, 1)).abs().max())
+
+    assert outside(10.0) < 0.3 * outside(0)
+
+
+def test_the_optimum_is_scipys(image):
+    """A quadratic problem with a known answer: content loss alone on the convolution's output."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(20, 20, 1, bias=False)).requires_grad_(False)
+    network[0].weight.copy_(torch.eye(20)[:, :, None, None] * 2)
+    model = audiocnn.insert_losses(network, style=image, style_layers=[], content=image, content_layers=["conv_1"])
+    result = torch.zeros_like(image)
+    list(audiocnn.optimise(result, model, style_weight=0, content_weight=1, reg_weight=0, num_steps=20))
+    torch.testing.assert_close(result, image, rtol=0, atol=1e-4)
+
+
+def test_same_seed_same_image(model, image):
+    results = []
+    for _ in range(2):
+        results.append(audiocnn.start_image("samples", like=image, seed=3))
+        list(audiocnn.optimise(results[-1], model, **WEIGHTS, num_steps=5))
+    assert torch.equal(*results)
+
+
+def test_interrupt_keeps_the_last_step_and_goes_on(model, image):
+    result = audiocnn.start_image("rand", like=image)
+    steps = audiocnn.optimise(result, model, **WEIGHTS, num_steps=30)
+    losses = [next(steps) for _ in range(5)][-1]
+    kept = result.clone()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = model.register_forward_pre_hook(interrupt)  # in the middle of a line search
+    with pytest.raises(KeyboardInterrupt):
+        next(steps)
+    hook.remove()
+    assert torch.equal(result, kept)
+    more = list(audiocnn.optimise(result, model, **WEIGHTS, num_steps=10))
+    assert more[0]["total"] < losses["total"] and more[-1]["total"] < 0.7 * losses["total"]
+
+
+def test_infinite_losses_stop_the_run(model, image):
+    result = audiocnn.start_image("rand", like=image)
+    steps = audiocnn.optimise(result, model, **WEIGHTS, num_steps=30)
+    next(steps), next(steps)
+    kept = result.clone()
+    dict(model.named_children())["content relu_2"].target.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"step 3: the loss 'content relu_2' is nan.*the image keeps step 2"):
+        list(steps)
+    assert torch.equal(result, kept)
+    with pytest.raises(FloatingPointError, match=r"step 1: the loss 'style relu_1' is inf"):
+        list(audiocnn.optimise(result, model, **WEIGHTS | dict(style_weight=1e45), num_steps=3))
+
+
+def test_level_and_full_scale():
+    tone = 2 * np.sin(np.arange(22050) * 0.1)
+    assert audiocnn.level(tone) == {"peak_dbfs": 6.02, "rms_dbfs": 3.01}
+    assert np.abs(audiocnn.fit_full_scale(tone)).max() == pytest.approx(0.99)
+    assert np.array_equal(audiocnn.fit_full_scale(0.3 * tone), 0.3 * tone)
+
+
+def save(stem, samples, **changes):
+    settings = dict(sample_rate=22050, settings={"seed": 1}, losses=[{"total": 2.0}], figures={"nothing": Figure()})
+    return audiocnn.save_run(stem, samples, **settings | changes)
+
+
+def test_saved_run(tmp_path):
+    stems = []
+    samples = np.sin(np.arange(2205) * 0.1) / 2
+    for _ in range(2):
+        stems.append(audiocnn.new_stem(tmp_path / "outputs", "name"))
+        paths = save(stems[-1], samples)
+    assert [stem.name for stem in stems] == ["name-001", "name-002"]
+    assert sorted(path.name for path in paths) == ["name-002-nothing.png", "name-002.json", "name-002.wav"]
+    back, rate = soundfile.read(paths[0])
+    assert rate == 22050 and np.abs(back - samples).max() < 1e-4
+    report = json.loads(paths[1].read_text())
+    assert report["settings"] == {"seed": 1} and report["losses"] == [{"total": 2.0}]
+    assert report["versions"]["torch"] == torch.__version__ and report["level"]["peak_dbfs"] == -6.02
+    assert len(list((tmp_path / "outputs").iterdir())) == 6  # nothing partial is left
+
+
+def test_files_are_whole_or_absent(tmp_path):
+    class Broken:
+        def savefig(self, path, **_):
+            with open(path, "wb") as file:
+                file.write(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        save(tmp_path / "name", np.ones(100) / 2, figures={"broken": Broken()})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["name.json", "name.wav"]
+    with pytest.raises(ValueError, match="the result holds NaN"):
+        save(tmp_path / "other", np.full(100, np.nan))
+    assert not list(tmp_path.glob("other*"))
+
+
+def test_pictures(stft, load):
+    features = audiocnn.compress(stft.magnitude(load("rooster")), use01scale=True)
+    figure = audiocnn.plot_spectrograms({"a": features, "b": features / 2}, stft)
+    meshes = [ax.collections[0] for ax in figure.axes if ax.get_title()]
+    assert [ax.get_title() for ax in figure.axes][:2] == ["a", "b"]
+    assert meshes[0].get_clim() == meshes[1].get_clim() == (0, features.max())  # one scale
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(11025, rel=0.01)
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(2.4, abs=0.1)
+    assert audiocnn.plot_histograms({"a": features}).axes[0].patches
+    curves = audiocnn.plot_losses([[{"x": 1.0, "total": 2.0}] * 3, [{"x": 1.0, "total": 2.0}]]).axes[0].lines
+    assert [len(curve.get_xdata()) for curve in curves] == [3, 3, 1, 1]
+    assert not audiocnn.plot_losses([[]]).axes[0].lines
+    assert not plt.get_fignums()

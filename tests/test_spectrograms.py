@@ -1,0 +1,207 @@
+"""Sound to features and back, on real recordings."""
+
+import re
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import audiocnn
+
+SAMPLES = sorted(path.stem for path in Path(__file__).parents[1].glob("samples/*.flac"))
+
+
+def convergence(target, samples):
+    """Spectral convergence in dB, in an STFT that is not the one under test."""
+    spectra = [np.abs(librosa.stft(y, n_fft=2048, hop_length=300)) for y in (target, samples)]
+    return 20 * np.log10(np.linalg.norm(spectra[0] - spectra[1]) / np.linalg.norm(spectra[0]))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_sample_loads(name, load):
+    samples = load(name)
+    assert samples.dtype == np.float32 and samples.ndim == 1
+    assert 2 * 22050 < len(samples) < 11 * 22050
+    assert 0.1 < np.abs(samples).max() <= 1.0
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
+def test_formats_rates_and_stereo(tmp_path, ending):
+    """A stereo tone at another rate keeps its length and pitch, and the channels are averaged."""
+    rate = 48000
+    time = np.arange(rate) / rate
+    tone = np.sin(2 * np.pi * 1000 * time)
+    soundfile.write(tmp_path / f"tone.{ending}", np.stack([0.5 * tone, 0.1 * tone], axis=1), rate)
+    samples = audiocnn.load_audio(tmp_path / f"tone.{ending}", sample_rate=22050)
+    assert abs(len(samples) - 22050) < 0.06 * 22050  # mp3 pads
+    middle = samples[5000:16000]
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.03)
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    assert np.fft.rfftfreq(len(middle), 1 / 22050)[spectrum.argmax()] == pytest.approx(1000, abs=3)
+
+
+def test_offset_and_duration(load):
+    whole = load("tabla")
+    part = load("tabla", offset=1.0, duration=2.0)
+    np.testing.assert_array_equal(part, whole[22050 : 3 * 22050])
+
+
+def test_stft_magnitude_is_the_definition(load, stft):
+    samples = load("piano", duration=1.0)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
+    frame = samples[40 * 256 - 512 : 40 * 256 + 512]
+    np.testing.assert_allclose(
+        stft.magnitude(samples)[:, 40], np.abs(np.fft.rfft(window * frame)), rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"), [("speech", -22), ("piano", -22), ("tabla", -20), ("water_stream", -15), ("orchestra_1936", -18)]
+)
+def test_stft_round_trip(name, bound, load, stft):
+    samples = load(name, offset=1.0, duration=3.0)
+    back = stft.samples(stft.magnitude(samples), length=len(samples))
+    assert len(back) == len(samples) and np.isfinite(back).all()
+    assert convergence(samples, back) < bound
+
+
+def test_cqt_peak_is_where_the_tone_is():
+    cqt = audiocnn.CQT(sample_rate=22050, hop_length=96, bins_per_octave=36, fmin=41.2, n_octaves=8)
+    for frequency in (110.0, 1000.0, 8000.0):
+        tone = 0.5 * np.sin(2 * np.pi * frequency * np.arange(2 * 22050) / 22050).astype(np.float32)
+        peak = cqt.frequencies[cqt.magnitude(tone)[:, 150].argmax()]
+        assert abs(np.log2(peak / frequency)) < 1 / 24
+
+
+def test_cqt_reaches_close_to_nyquist_and_is_as_loud_as_the_stft(stft):
+    cqt = audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+    assert cqt.frequencies[-1] > 0.94 * 11025
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4 * 22050).astype(np.float32)
+    middle = cqt.magnitude(noise)[200:, 100:-100]
+    ratio = np.sqrt(np.mean(middle**2) / np.mean(stft.magnitude(noise)[50:-50, 5:-5] ** 2))
+    assert ratio == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("speech", -10), ("piano", -9)])
+def test_cqt_round_trip(name, bound, load):
+    cqt = audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+    samples = load(name, duration=2.5)
+    back = cqt.samples(cqt.magnitude(samples), length=len(samples))
+    assert len(back) == len(samples) and np.isfinite(back).all()
+    assert convergence(samples, back) < bound
+
+
+@pytest.mark.parametrize("use01scale", [True, False])
+def test_compression_inverts(use01scale, load, stft):
+    magnitude = stft.magnitude(load("fire", duration=1.0))
+    features = audiocnn.compress(magnitude, use01scale=use01scale)
+    assert features.min() >= 0
+    assert features.max() == pytest.approx(np.log1p(magnitude.max()) / (7 if use01scale else 1), rel=1e-5)
+    np.testing.assert_allclose(audiocnn.expand(features, use01scale=use01scale), magnitude, rtol=1e-4, atol=1e-5)
+    assert audiocnn.expand(np.full((2, 2), -0.3), use01scale=use01scale).max() == 0
+
+
+def test_loud_magnitudes_warn():
+    with pytest.warns(UserWarning, match=re.escape("reaches 9.21, above 7")):
+        audiocnn.compress(np.full((3, 3), 1e4), use01scale=True)
+
+
+@pytest.mark.parametrize(
+    ("which_channel", "shape"), [("freq", (1, 5, 1, 9)), ("time", (1, 9, 1, 5)), ("2D", (1, 1, 5, 9))]
+)
+def test_orientations(which_channel, shape):
+    features = np.arange(45, dtype=np.float32).reshape(5, 9)
+    image = audiocnn.to_image(features, which_channel)
+    assert tuple(image.shape) == shape and image.dtype == torch.float32
+    np.testing.assert_array_equal(audiocnn.from_image(image, which_channel), features)
+    where = {"freq": (0, 2, 0, 7), "time": (0, 7, 0, 2), "2D": (0, 0, 2, 7)}[which_channel]
+    assert image[where] == features[2, 7]
+
+
+def write(path, samples, rate=22050):
+    soundfile.write(path, np.asarray(samples, dtype=np.float32), rate, subtype="FLOAT")
+    return path
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.wav is not a file; give the path"):
+        audiocnn.load_audio(tmp_path / "nowhere.wav", sample_rate=22050)
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        audiocnn.load_audio(tmp_path, sample_rate=22050)
+    (tmp_path / "text.wav").write_text("this is no sound")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    for name in ("text.wav", "empty.wav"):
+        with pytest.raises(ValueError, match="not a sound file that libsndfile can read"):
+            audiocnn.load_audio(tmp_path / name, sample_rate=22050)
+    cases = {"no samples": [], "silent": np.zeros(9000), "NaN or infinite": [0.1] * 500 + [np.nan] + [0.1] * 500}
+    for message, samples in cases.items():
+        with pytest.raises(ValueError, match=message):
+            audiocnn.load_audio(write(tmp_path / "bad.wav", samples), sample_rate=22050)
+
+
+def test_bad_excerpts(tmp_path):
+    path = write(tmp_path / "noise.wav", 0.1 * np.ones(22050))
+    with pytest.raises(ValueError, match=r"offset=-1 must be at least 0"):
+        audiocnn.load_audio(path, sample_rate=22050, offset=-1)
+    with pytest.raises(ValueError, match=r"duration=0 positive or None"):
+        audiocnn.load_audio(path, sample_rate=22050, duration=0)
+    with pytest.raises(ValueError, match=r"offset=5.*no samples.*smaller offset"):
+        audiocnn.load_audio(path, sample_rate=22050, offset=5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(n_fft=1024, hop_length=1024), "hop_length=1024 can't be inverted: the hop must be at most 512"),
+        (dict(n_fft=1024, hop_length=4000), "can't be inverted"),
+        (dict(n_fft=1024, hop_length=0), "hop_length=0 must be a positive whole number"),
+        (dict(n_fft=1024.5, hop_length=256), "n_fft=1024.5 must be a positive whole number"),
+        (dict(n_fft=1024, hop_length=256, n_iter=0), "n_iter=0 must be a positive whole number"),
+    ],
+)
+def test_bad_stft(settings, message):
+    with pytest.raises(ValueError, match=message):
+        audiocnn.STFT(sample_rate=22050, **settings)
+
+
+@pytest.mark.filterwarnings("default")
+def test_poor_hops_warn():
+    with pytest.warns(UserWarning, match="hop_length=512 is more than a quarter of n_fft=1024"):
+        audiocnn.STFT(sample_rate=22050, n_fft=1024, hop_length=512)
+    with pytest.warns(UserWarning, match="hop_length=256 leaves gaps between the shortest filters"):
+        audiocnn.CQT(sample_rate=22050, hop_length=256, bins_per_octave=48, fmin=41.2, n_octaves=8)
+
+
+def test_bad_cqt():
+    good = dict(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+    with pytest.raises(ValueError, match=r"n_octaves=9 reach \d+ Hz, above the Nyquist frequency of 11025 Hz; lower"):
+        audiocnn.CQT(**good | dict(n_octaves=9))
+    with pytest.raises(ValueError, match="fmin=0 must be a positive frequency"):
+        audiocnn.CQT(**good | dict(fmin=0))
+    with pytest.raises(ValueError, match="bins_per_octave=-1 must be"):
+        audiocnn.CQT(**good | dict(bins_per_octave=-1))
+
+
+def test_too_short(stft):
+    cqt = audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+    noise = np.random.default_rng(0).standard_normal(30000).astype(np.float32)
+    with pytest.raises(ValueError, match=r"has 1000 samples \(0.05 s\), too short for n_fft=1024.*at least 1024"):
+        stft.magnitude(noise[:1000])
+    with pytest.raises(ValueError, match=r"too short for the lowest filter; raise fmin"):
+        cqt.magnitude(noise)
+
+
+def test_bad_magnitudes(stft):
+    with pytest.raises(ValueError, match=r"shape \(512, 9\); this transform has 513 bins"):
+        stft.samples(np.ones((512, 9)))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        stft.samples(np.full((513, 9), np.inf))
+    for which_channel in ("2d", "frequency", None):
+        message = f"whichChannel={which_channel!r} is unknown; choose one of freq, time, 2D"
+        with pytest.raises(ValueError, match=message):
+            audiocnn.to_image(np.ones((3, 3)), which_channel)
+        with pytest.raises(ValueError, match=message):
+            audiocnn.from_image(torch.ones(1, 3, 1, 3), which_channel)
