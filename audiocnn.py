@@ -32,7 +32,6 @@ import os
 import pickle
 import platform
 import re
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -877,11 +876,9 @@ def save_run(stem, samples, *, sample_rate, settings, losses, figures):
 
 def _write_whole(path, write):
     # Under another name in the same folder first: a crash or a full disk leaves no half-written file.
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
-    os.close(handle)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         write(partial)
         os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    finally:
+        partial.unlink(missing_ok=True)
