@@ -189,7 +189,7 @@ def train(network, clips, names, settings, checkpoint):
         losses = []
         network.train()
         for group in optimizer.param_groups:  # cosine from the full rate to nearly nothing
-            group["lr"] = settings.rate * (0.51 + 0.49 * np.cos(np.pi * epoch / settings.epochs))
+            group["lr"] = float(settings.rate * (0.51 + 0.49 * np.cos(np.pi * epoch / settings.epochs)))
         batches = training_batches(clips, names, settings, epoch)
         for images, labels in tqdm(batches, desc=f"epoch {epoch + 1}", total=settings.windows // settings.batch):
             loss = functional.cross_entropy(network(images), labels, label_smoothing=0.1)
