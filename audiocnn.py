@@ -23,9 +23,11 @@ Sources
     to audio, arXiv:1901.10240
   Griffin, Lim 1984, Signal estimation from modified short-time Fourier transform
   Perraudin, Balazs, Søndergaard 2013, A fast Griffin-Lim algorithm
+  Průša, Balazs, Søndergaard 2017, A noniterative method for reconstruction of phase from STFT magnitude
 """
 
 import copy
+import heapq
 import itertools
 import json
 import os
@@ -39,6 +41,7 @@ from pathlib import Path
 import librosa
 import librosa.display
 import matplotlib.pyplot as plt
+import numba
 import numpy as np
 import scipy.signal
 import soundfile
@@ -99,7 +102,7 @@ def _check_samples(samples, name):
 
 @dataclass(frozen=True, kw_only=True)
 class STFT:
-    """Short-time Fourier transform: samples to magnitudes, and back by fast Griffin-Lim.
+    """Short-time Fourier transform: samples to magnitudes, and back by PGHI and fast Griffin-Lim.
 
     Parameters
     ----------
@@ -149,19 +152,16 @@ class STFT:
 
     def samples(self, magnitude, *, length=None, seed=0):
         """Resynthesise: magnitude [shape=(n_bins, n_frames)] to samples [shape=(length,)]."""
-        return librosa.griffinlim(
-            _check_magnitude(magnitude, len(self.frequencies)),
-            n_iter=self.n_iter,
-            hop_length=self.hop_length,
-            n_fft=self.n_fft,
-            length=length,
-            random_state=seed,
-        )
+        magnitude = _check_magnitude(magnitude, len(self.frequencies))
+        lengths = np.full(len(magnitude), self.n_fft)
+        phase = _estimate_phase(magnitude, self.frequencies / self.sample_rate, lengths, self.hop_length, seed)
+        phase += np.pi * np.arange(len(magnitude))[:, None]  # librosa's phase is that of a frame's beginning
+        return _griffinlim(magnitude, phase, self.n_fft, self.hop_length, length, self.n_iter)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CQT:
-    """Constant-Q transform: samples to magnitudes, and back by Griffin-Lim on the constant-Q grid.
+    """Constant-Q transform by librosa: samples to magnitudes, and back by PGHI and L-BFGS on the samples.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class CQT:
     n_octaves : int > 0
         The highest filter has to end below the Nyquist frequency.
     n_iter : int > 0
-        Griffin-Lim iterations (momentum 0.99, Perraudin 2013).
+        L-BFGS iterations.
     """
 
     sample_rate: int
@@ -182,7 +182,7 @@ class CQT:
     bins_per_octave: int
     fmin: float
     n_octaves: int
-    n_iter: int = 32
+    n_iter: int = 60
 
     def __post_init__(self):
         _require_positive_int(**{name: value for name, value in vars(self).items() if name != "fmin"})
@@ -232,10 +232,118 @@ class CQT:
 
     def samples(self, magnitude, *, length=None, seed=0):
         """Resynthesise: magnitude [shape=(n_bins, n_frames)] to samples [shape=(length,)]."""
-        magnitude = _check_magnitude(magnitude, len(self.frequencies))
-        return librosa.griffinlim_cqt(
-            magnitude / CQT_GAIN, n_iter=self.n_iter, length=length, random_state=seed, **self._grid
+        magnitude = _check_magnitude(magnitude, len(self.frequencies)) / CQT_GAIN
+        length = length or self.hop_length * (magnitude.shape[1] - 1)
+        frequencies, lengths = self.frequencies / self.sample_rate, self._filters[0]
+        phase = _estimate_phase(magnitude, frequencies, lengths, self.hop_length, seed)
+        bank = _FilterBank(frequencies, lengths, self.hop_length, length, magnitude.shape[1])
+        target = torch.from_numpy(magnitude)
+        found = bank.inverse(torch.polar(target, torch.from_numpy(phase))).requires_grad_()
+
+        def distance():
+            found.grad = None
+            loss = (bank.transform(found).abs() - target).square().sum()
+            loss.backward()
+            return loss
+
+        _lbfgs(found, max_iter=self.n_iter, history_size=10).step(distance)
+        return found.detach().numpy()
+
+
+@numba.njit(cache=True)
+def _integrate(log_magnitude, along_time, along_bins, floor, phase):
+    # From the loudest point to its neighbours, always on from the loudest one reached so far.
+    todo = log_magnitude > floor
+    n_bins, n_frames = log_magnitude.shape
+    for point in np.argsort(-log_magnitude.ravel()):
+        heap = [(0.0, point // n_frames, point % n_frames)]
+        if not todo[heap[0][1], heap[0][2]]:
+            continue
+        todo[heap[0][1], heap[0][2]] = False
+        while heap:
+            _, k, n = heapq.heappop(heap)
+            for dk, dn in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+                i, j = k + dk, n + dn
+                if 0 <= i < n_bins and 0 <= j < n_frames and todo[i, j]:
+                    slope = dn * (along_time[k, n] + along_time[i, j]) + dk * (along_bins[k, n] + along_bins[i, j])
+                    phase[i, j] = phase[k, n] + slope / 2
+                    todo[i, j] = False
+                    heapq.heappush(heap, (-log_magnitude[i, j], i, j))
+    return phase
+
+
+def _estimate_phase(magnitude, frequencies, lengths, hop_length, seed):
+    """Phase gradient heap integration (Průša 2017), for Hann windows with a length of their own in each bin.
+
+    The phase of a Gaussian-windowed transform follows from the slopes of its log magnitude; a Hann
+    window is close to a Gaussian. Frequencies in cycles per sample, lengths in samples [shape=(n_bins,)];
+    the phase [shape=(n_bins, n_frames), float32] is that of the frames' centres.
+    """
+    width = 0.25645 * lengths[:, None] ** 2.0
+    level = magnitude / np.sqrt(lengths)[:, None]  # or the constant-Q scaling would pass for a slope
+    floor = 1e-6 * level.max() + 1e-30
+    log_magnitude = np.log(np.maximum(level, floor)).astype(np.float64)
+    along_time = 2 * np.pi * frequencies[:, None] + np.gradient(log_magnitude, frequencies, axis=0) / width
+    along_bins = -width * np.gradient(log_magnitude, axis=1) / hop_length * np.gradient(frequencies)[:, None]
+    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi, magnitude.shape)  # where it is as good as silent
+    return _integrate(log_magnitude, hop_length * along_time, along_bins, np.log(floor), phase).astype(np.float32)
+
+
+def _griffinlim(magnitude, phase, n_fft, hop_length, length, n_iter):
+    # Perraudin 2013, momentum 0.99, in torch: librosa's takes no phase to start from.
+    window = torch.hann_window(n_fft)
+    magnitude = torch.from_numpy(np.asarray(magnitude, dtype=np.float32))
+    spectrum, before = torch.polar(magnitude, torch.from_numpy(phase.astype(np.float32))), None
+    for _ in range(n_iter):
+        samples = torch.istft(spectrum, n_fft, hop_length, window=window, length=length)
+        padded = nn.functional.pad(samples, (0, max(0, hop_length * (magnitude.shape[1] - 1) - len(samples))))
+        rebuilt = torch.stft(padded, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
+        rebuilt = rebuilt[:, : magnitude.shape[1]]
+        faster = rebuilt if before is None else rebuilt + 0.99 * (rebuilt - before)
+        spectrum, before = magnitude * torch.sgn(faster), rebuilt
+    return torch.istft(spectrum, n_fft, hop_length, window=window, length=length).numpy()
+
+
+class _FilterBank:
+    """The constant-Q transform as one linear map with gradients, and nearly its inverse.
+
+    librosa's transform within -28 dB, of which librosa's own shortcuts are the greater part. Each
+    filter is a Hann window, so it covers a few DFT bins of the whole sound: these are cut out,
+    weighted, folded to the frame rate and transformed back.
+    """
+
+    def __init__(self, frequencies, lengths, hop_length, length, n_frames):
+        self.length, self.n_frames, self.hop_length = length, n_frames, hop_length
+        self.n_bins, self.period = len(lengths), n_frames + -(-int(lengths[0]) // hop_length)  # frames, with room
+        self.n_fft = self.period * hop_length
+        sources, targets, gains = [], [], []
+        for k, (center, window) in enumerate(zip(frequencies, lengths, strict=True)):
+            low = max(1, int(np.ceil((center - 3 / window) * self.n_fft)))  # 3: the main lobe ends at 2
+            source = np.arange(low, min(self.n_fft // 2, int((center + 3 / window) * self.n_fft)) + 1)
+            offset = window * (source / self.n_fft - center)
+            hann = np.sinc(offset) + 0.5 * np.sinc(offset - 1) + 0.5 * np.sinc(offset + 1)
+            sources.append(source)
+            targets.append(k * self.period + source % self.period)
+            gains.append(np.sqrt(window) * hann)
+        self.sources, self.targets = (
+            torch.from_numpy(np.concatenate(sources)),
+            torch.from_numpy(np.concatenate(targets)),
         )
+        self.gains = torch.from_numpy(np.concatenate(gains).astype(np.float32))
+        power = torch.zeros(self.n_fft // 2 + 1).index_add_(0, self.sources, self.gains**2)
+        self.power = power + 1e-3 * power.max()
+
+    def transform(self, samples):  # (length,) to complex (n_bins, n_frames)
+        spectrum = torch.fft.rfft(samples, self.n_fft)
+        folded = torch.zeros(self.n_bins * self.period, dtype=spectrum.dtype)
+        folded = folded.index_add(0, self.targets, spectrum[self.sources] * self.gains)
+        return torch.fft.ifft(folded.view(self.n_bins, self.period))[:, : self.n_frames] / self.hop_length
+
+    def inverse(self, coefficients):  # complex (n_bins, n_frames) to (length,)
+        bands = torch.fft.fft(coefficients, self.period).flatten()
+        spectrum = torch.zeros(self.n_fft // 2 + 1, dtype=bands.dtype)
+        spectrum = spectrum.index_add(0, self.sources, bands[self.targets] * self.gains)
+        return torch.fft.irfft(spectrum / self.power * self.hop_length, self.n_fft)[: self.length].contiguous()
 
 
 def _require_positive_int(**values):
@@ -458,7 +566,8 @@ def check_fit(parameters, which_channel, image):
             side = "time frames" if (which_channel, name) == ("time", "in_channels") else "frequency bins or layout"
             raise ValueError(
                 f"the network was made for {name}={parameters[name]} but the spectrogram gives {size} ({side}); "
-                "change the transform's settings or the sound's duration, or take another network"
+                "change the transform or the duration, or take another network "
+                "(param_pkl and model_path None: a random one that fits)"
             )
 
 
@@ -707,16 +816,7 @@ def optimise(image, model, *, style_weight, content_weight, reg_weight, num_step
     """
     weights = {"style": style_weight, "content": content_weight}
     objective = _Objective(image, model, weights, reg_weight)
-    # Tolerances of 0: the absolute defaults stop small losses early.
-    optimizer = torch.optim.LBFGS(
-        [objective.image],
-        max_iter=1,
-        max_eval=25,  # also bounds the line search; its default, from max_iter, would allow none
-        history_size=history_size,
-        tolerance_grad=0,
-        tolerance_change=0,
-        line_search_fn="strong_wolfe",
-    )
+    optimizer = _lbfgs(objective.image, max_iter=1, history_size=history_size)
     for step in range(1, num_steps + 1):
         try:
             optimizer.step(objective)
@@ -725,6 +825,18 @@ def optimise(image, model, *, style_weight, content_weight, reg_weight, num_step
             raise FloatingPointError(f"step {step}: {error}; the image keeps step {step - 1}") from None
         image.copy_(objective.image.detach())
         yield losses
+
+
+def _lbfgs(tensor, *, max_iter, history_size):
+    return torch.optim.LBFGS(
+        [tensor],
+        max_iter=max_iter,
+        max_eval=25 + 2 * max_iter,  # bounds the line search too; the default, 1.25 max_iter, would allow it nothing
+        history_size=history_size,
+        tolerance_grad=0,  # the absolute defaults stop small losses early
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
 
 
 class _Objective:

@@ -11,10 +11,12 @@ import papermill
 import pytest
 import soundfile
 
+import audiocnn
+
 ROOT = Path(__file__).parents[1]
 STFT, CQT = "neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb"
 SMALL = dict(param_pkl=None, model_path=None, l1channels=24, l2channels=8, l3channels=8, num_steps=8, outname="test")
-EXCERPT = dict(offset=0.2, duration=2.0, griffinlim_iterations=8)
+EXCERPT = dict(offset=0.2, duration=2.0, phase_iterations=8)
 
 
 def cells(name, kind=None, tag=None):
@@ -157,14 +159,22 @@ PAIRS = sorted(path.stem for path in ROOT.glob("params/*.pkl"))
 
 
 def test_the_shipped_pairs_are_pairs():
-    assert PAIRS and sorted(path.stem for path in ROOT.glob("models/*.pth")) == PAIRS
+    assert PAIRS == ["cqt_freq", "stft_2d", "stft_freq", "stft_time"]
+    for pair in PAIRS:
+        assert (ROOT / f"models/{pair}.pth").stat().st_size < 8e6
+        assert "| top-1 accuracy |" in (ROOT / f"models/{pair}.md").read_text()
+    for name, pair in ((STFT, "stft_freq"), (CQT, "cqt_freq")):
+        (cell,) = cells(name, "code", "parameters")
+        assert f'model_path, param_pkl = "models/{pair}.pth", "params/{pair}"' in cell.source
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_shipped_pair_in_its_notebook(pair, tmp_path, monkeypatch):
     settings = dict(param_pkl=str(ROOT / "params" / pair), model_path=str(ROOT / "models" / f"{pair}.pth"))
-    settings |= dict(STYLE_FILENAME=sample("tabla"), whichChannel="freq")
-    check(*run(STFT, tmp_path, monkeypatch, **settings))
+    orientation = audiocnn.load_parameters(settings["param_pkl"])["orientation"]
+    settings |= dict(STYLE_FILENAME=sample("tabla"), whichChannel=orientation)
+    report = check(*run(CQT if pair.startswith("cqt") else STFT, tmp_path, monkeypatch, **settings))
+    assert report["settings"]["used"]["parameters"]["orientation"] == orientation
 
 
 @pytest.mark.parametrize(

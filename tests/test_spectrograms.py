@@ -59,13 +59,27 @@ def test_stft_magnitude_is_the_definition(load, stft):
 
 
 @pytest.mark.parametrize(
-    ("name", "bound"), [("speech", -22), ("piano", -22), ("tabla", -20), ("water_stream", -15), ("orchestra_1936", -18)]
+    ("name", "bound"), [("speech", -22), ("piano", -28), ("tabla", -30), ("water_stream", -17), ("orchestra_1936", -21)]
 )
 def test_stft_round_trip(name, bound, load, stft):
     samples = load(name, offset=1.0, duration=3.0)
-    back = stft.samples(stft.magnitude(samples), length=len(samples))
+    magnitude = stft.magnitude(samples)
+    back = stft.samples(magnitude, length=len(samples))
     assert len(back) == len(samples) and np.isfinite(back).all()
-    assert convergence(samples, back) < bound
+    ours = convergence(samples, back)
+    theirs = librosa.griffinlim(magnitude, n_iter=100, hop_length=256, n_fft=1024, length=len(samples), random_state=0)
+    assert ours < bound and ours < convergence(samples, theirs) - 0.3
+
+
+def test_lengths_and_seeds(load, stft):
+    samples = load("fire", duration=1.0)
+    magnitude = stft.magnitude(samples)
+    assert len(stft.samples(magnitude)) == 256 * (magnitude.shape[1] - 1)
+    for length in (22050, 20000):
+        assert len(stft.samples(magnitude, length=length)) == length
+    sounds = [stft.samples(magnitude, seed=seed) for seed in (1, 1)]
+    np.testing.assert_array_equal(*sounds)
+    assert not stft.samples(np.zeros((513, 40), dtype=np.float32)).any()
 
 
 def test_cqt_peak_is_where_the_tone_is():
@@ -76,8 +90,7 @@ def test_cqt_peak_is_where_the_tone_is():
         assert abs(np.log2(peak / frequency)) < 1 / 24
 
 
-def test_cqt_reaches_close_to_nyquist_and_is_as_loud_as_the_stft(stft):
-    cqt = audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+def test_cqt_reaches_close_to_nyquist_and_is_as_loud_as_the_stft(stft, cqt):
     assert cqt.frequencies[-1] > 0.94 * 11025
     noise = 0.1 * np.random.default_rng(0).standard_normal(4 * 22050).astype(np.float32)
     middle = cqt.magnitude(noise)[200:, 100:-100]
@@ -85,13 +98,28 @@ def test_cqt_reaches_close_to_nyquist_and_is_as_loud_as_the_stft(stft):
     assert ratio == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize(("name", "bound"), [("speech", -10), ("piano", -9)])
-def test_cqt_round_trip(name, bound, load):
-    cqt = audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+@pytest.fixture(scope="module")
+def cqt():
+    return audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("speech", -14), ("piano", -17), ("tabla", -18)])
+def test_cqt_round_trip(name, bound, load, cqt):
+    """librosa's griffinlim_cqt, 32 iterations, comes to -9 to -13 dB on such sounds."""
     samples = load(name, duration=2.5)
     back = cqt.samples(cqt.magnitude(samples), length=len(samples))
     assert len(back) == len(samples) and np.isfinite(back).all()
     assert convergence(samples, back) < bound
+
+
+def test_the_filter_bank_is_librosas_transform(load, cqt):
+    samples = load("orchestra_1936", duration=4.0)
+    expected = np.abs(librosa.cqt(samples, sr=22050, hop_length=128, fmin=41.2, n_bins=384, bins_per_octave=48))
+    frequencies, lengths = cqt.frequencies / 22050, cqt._filters[0]
+    bank = audiocnn._FilterBank(frequencies, lengths, 128, len(samples), expected.shape[1])
+    coefficients = bank.transform(torch.from_numpy(samples))
+    assert np.linalg.norm(coefficients.abs().numpy() - expected) < 10 ** (-26 / 20) * np.linalg.norm(expected)
+    assert convergence(samples, bank.inverse(coefficients).numpy()) < -16
 
 
 @pytest.mark.parametrize("use01scale", [True, False])
@@ -185,8 +213,7 @@ def test_bad_cqt():
         audiocnn.CQT(**good | dict(bins_per_octave=-1))
 
 
-def test_too_short(stft):
-    cqt = audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+def test_too_short(stft, cqt):
     noise = np.random.default_rng(0).standard_normal(30000).astype(np.float32)
     with pytest.raises(ValueError, match=r"has 1000 samples \(0.05 s\), too short for n_fft=1024.*at least 1024"):
         stft.magnitude(noise[:1000])
