@@ -1,7 +1,8 @@
 """Neural style transfer and texture synthesis on audio: the mechanism behind the notebooks.
 
 The pipeline, in the order of this file:
-  1. sound -> magnitudes (STFT or constant-Q) -> log1p -> [0, 1] -> network tensor, and back;
+  1. sound -> magnitudes (STFT or constant-Q) -> log1p -> [0, 1] -> network tensor, and back by
+     estimating the phase from the magnitudes and improving it;
   2. a 3-block CNN with random or loaded weights, or any chain of PyTorch layers;
   3. style (Gram) and content losses, inserted after layers that are called by name;
   4. a start, noise or the content, which L-BFGS changes until the losses are small;
@@ -292,8 +293,8 @@ def _estimate_phase(magnitude, frequencies, lengths, hop_length, seed):
 def _griffinlim(magnitude, phase, n_fft, hop_length, length, n_iter):
     # Perraudin 2013, momentum 0.99, in torch: librosa's takes no phase to start from.
     window = torch.hann_window(n_fft)
-    magnitude = torch.from_numpy(np.asarray(magnitude, dtype=np.float32))
-    spectrum, before = torch.polar(magnitude, torch.from_numpy(phase.astype(np.float32))), None
+    magnitude = torch.from_numpy(magnitude)
+    spectrum, before = torch.polar(magnitude, torch.from_numpy(phase)), None
     for _ in range(n_iter):
         samples = torch.istft(spectrum, n_fft, hop_length, window=window, length=length)
         padded = nn.functional.pad(samples, (0, max(0, hop_length * (magnitude.shape[1] - 1) - len(samples))))
@@ -324,12 +325,10 @@ class _FilterBank:
             hann = np.sinc(offset) + 0.5 * np.sinc(offset - 1) + 0.5 * np.sinc(offset + 1)
             sources.append(source)
             targets.append(k * self.period + source % self.period)
-            gains.append(np.sqrt(window) * hann)
-        self.sources, self.targets = (
-            torch.from_numpy(np.concatenate(sources)),
-            torch.from_numpy(np.concatenate(targets)),
+            gains.append((np.sqrt(window) * hann).astype(np.float32))
+        self.sources, self.targets, self.gains = (
+            torch.from_numpy(np.concatenate(parts)) for parts in (sources, targets, gains)
         )
-        self.gains = torch.from_numpy(np.concatenate(gains).astype(np.float32))
         power = torch.zeros(self.n_fft // 2 + 1).index_add_(0, self.sources, self.gains**2)
         self.power = power + 1e-3 * power.max()
 
@@ -373,7 +372,7 @@ def _check_magnitude(magnitude, n_bins):
         )
     if not np.isfinite(magnitude).all():
         raise ValueError("magnitude holds NaN or infinite values; go back to the last step with finite losses")
-    return magnitude
+    return np.asarray(magnitude, dtype=np.float32)
 
 
 def compress(magnitude, *, use01scale):

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-import metrics  # noqa: E402
-
 import audiocnn  # noqa: E402
+import metrics  # noqa: E402
+from report import write_section  # noqa: E402
 
 RATE = 22050
 PAIRS = ("stft_freq", "stft_time", "stft_2d", "cqt_freq")
@@ -32,7 +32,6 @@ SEEDS = (0, 1, 2)  # of random weights, and of the starts
 TEXTURES = ("water_stream", "fire", "frogs")
 WIDTHS = (64, 128, 256, 2048)  # filters of the first block, for the texture table
 STEPS = 100
-MARKS = ("<!-- compare: begin -->", "<!-- compare: end -->")
 
 
 def make_transform(pair):
@@ -192,11 +191,10 @@ def main():
     parser.add_argument("probe", type=Path, help="the folder FOLDER/probe that models/sounds.py made")
     folder = parser.parse_args().probe
     parts = {"Linear probe": compare_probes(folder), "Texture": compare_textures(), "Transfer": compare_transfers()}
-    text = "\n\n".join("\n".join([f"### {title}", "", *rows]) for title, rows in parts.items())
-    readme = ROOT / "models/README.md"
-    before, _, after = readme.read_text().partition(MARKS[0])
-    readme.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after.partition(MARKS[1])[2]}")
-    print(text)
+    lines = []
+    for title, rows in parts.items():
+        lines += [f"### {title}", "", *rows, ""]
+    write_section("compare", lines, readme=ROOT / "models/README.md")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import train
 
 import audiocnn
+import train
 
 TREE = {"water": ("water_stream", "rain"), "music": ("piano", "guitar"), "drums": ("drum_loop", "tabla")}
 TINY = ["--channels", "8", "6", "4", "--windows", "48", "--batch", "8", "--epochs", "2", "--patience", "9"]

@@ -1,0 +1,36 @@
+"""What the benchmarks share: the yardstick, timing, and tables between marks in a README."""
+
+import time
+from pathlib import Path
+
+import torch
+
+README = Path(__file__).with_name("README.md")
+
+
+def best_time(function, *, repeats=5):
+    """Return the shortest of several times, after a first call that doesn't count [s]."""
+    function()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def sgemm_speed():
+    """Return what this machine's matrix product does in single precision [GFLOP/s]."""
+    a, b = torch.randn(4096, 4096), torch.randn(4096, 1024)
+    return 2 * 4096 * 4096 * 1024 / best_time(lambda: a @ b) / 1e9
+
+
+def write_section(name, lines, *, readme=README):
+    """Put lines between the marks of a section in a README, and print them."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = readme.read_text().partition(begin)
+    if not found or end not in rest:
+        raise ValueError(f"{readme} lacks the marks {begin} and {end}")
+    text = "\n".join(lines)
+    readme.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+    print(text)

@@ -1,0 +1,154 @@
+"""Time of an evaluation of loss and gradient: python benchmarks/speed.py.
+
+This project against the common recipe, which is written out below as `CommonRecipe`: the whole
+network of three equally wide blocks, Gram matrices of channels by channels, no line search. Paired
+in one run, with the machine's own matrix product as the yardstick.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from torch import nn
+
+from phase import ROOT, audiocnn
+from report import best_time, sgemm_speed, write_section
+
+RATE, N_FFT, HOP, WIDTH = 22050, 1024, 256, 11
+
+
+class CommonRecipe:
+    """The usual implementation, from the PyTorch tutorial on style transfer, on a spectrogram."""
+
+    def __init__(self, network, style):
+        self.layers = nn.Sequential(*network.layer1, *network.layer2, *network.layer3)
+        self.target = self.gram(network.layer1[:3](style)).detach()
+
+    @staticmethod
+    def gram(features):
+        rows = features.view(features.shape[1], -1)
+        return torch.mm(rows, rows.t()) / rows.shape[1]
+
+    def loss(self, image):
+        loss = None
+        for number, layer in enumerate(self.layers):
+            image = layer(image)
+            if number == 2:  # relu_1
+                loss = nn.functional.mse_loss(self.gram(image), self.target)
+        return loss  # the layers behind relu_1 were computed for nothing
+
+
+def evaluate(loss, image):
+    """Compute a loss and its gradient."""
+    image = image.clone().requires_grad_()
+    torch.autograd.grad(loss(image), image)
+
+
+def our_loss(network, style):
+    """Return the same loss as this project computes it."""
+    model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1"])
+    layer = dict(model.named_children())["style relu_1"]
+
+    def loss(image):
+        model(image)
+        return layer.loss
+
+    return loss
+
+
+def make(filters, seconds, orientation):
+    """Return a network and a style image: noise-like frames of a real texture."""
+    samples = audiocnn.load_audio(ROOT / "samples/rain.flac", sample_rate=RATE)
+    samples = np.resize(samples, int(seconds * RATE))
+    transform = audiocnn.STFT(sample_rate=RATE, n_fft=N_FFT, hop_length=HOP)
+    image = audiocnn.to_image(audiocnn.compress(transform.magnitude(samples), use01scale=True), orientation)
+    parameters = dict(l1channels=filters, l2channels=filters, l3channels=filters, kernelsize=WIDTH, n_classes=2)
+    parameters |= dict(zip(("in_channels", "in_height", "in_width"), image.shape[1:], strict=True))
+    return audiocnn.build_network(parameters | dict(orientation=orientation)), image
+
+
+def compare_evaluations(cases, gflops):
+    """Return the rows of the table."""
+    rows = ["| filters | orientation | sound | common recipe [s] | here [s] | ratio | sgemm limit [s] | here / limit |"]
+    rows.append("|---|---|---|---|---|---|---|---|")
+    for filters, orientation, seconds in cases:
+        network, style = make(filters, seconds, orientation)
+        image = torch.rand_like(style) / 10
+        common = CommonRecipe(network, style)
+        loss = our_loss(network, style)
+        theirs = best_time(lambda: evaluate(common.loss, image), repeats=2)  # noqa: B023
+        ours = best_time(lambda: evaluate(loss, image))  # noqa: B023
+        positions = style.shape[2] * style.shape[3]
+        taps = style.shape[1] * (WIDTH if orientation != "2D" else WIDTH**2)
+        limit = 2 * 2 * filters * taps * positions / gflops / 1e9  # forward, and back to the image
+        numbers = f"{theirs:.2f} | {ours:.3f} | {theirs / ours:.1f} | {limit:.3f} | {ours / limit:.1f}"
+        rows.append(f"| {filters} | {orientation} | {seconds} s | {numbers} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def compare_descents(filters, seconds):
+    """Return a row on the time to the loss that the common recipe has after 500 evaluations.
+
+    Its loss is the same as ours, so its 500 evaluations are done with our faster ones, and counted with
+    the time that its own take.
+    """
+    network, style = make(filters, seconds, "freq")
+    common, loss = CommonRecipe(network, style), our_loss(network, style)
+    start = audiocnn.start_image("rand", like=style)
+    theirs = best_time(lambda: evaluate(common.loss, start), repeats=2)
+    image = start.clone().requires_grad_()
+    seen = []
+
+    def closure():
+        image.grad = None
+        value = 1e9 * loss(image)
+        value.backward()
+        image.grad = image.grad.contiguous()
+        seen.append(float(value.detach()))
+        return value
+
+    optimizer = torch.optim.LBFGS([image], max_iter=20)  # torch's defaults, as everybody has them
+    while len(seen) < 500:
+        before = len(seen)
+        optimizer.step(closure)
+        if len(seen) - before < 3:  # its tolerances have stopped it
+            break
+    target = min(seen[:500])
+    weights = dict(style_weight=1e9, content_weight=0, reg_weight=0)
+    model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1"])
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    for losses in audiocnn.optimise(start, model, **weights, num_steps=500):
+        if losses["total"] <= target:
+            break
+    ours = best_time(lambda: evaluate(loss, start))
+    ratio = len(seen[:500]) * theirs / (len(calls) * ours)
+    return [
+        f"{filters} filters, {seconds} s: after {len(seen[:500])} evaluations of {theirs:.2f} s the common recipe has "
+        f"a loss of {target:.3g} (style weight 1e9). Here that loss is reached after {len(calls)} evaluations of "
+        f"{ours:.2f} s: {ratio:.0f} times sooner."
+    ]
+
+
+def main():
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="512 and 1024 filters, 5 s, nothing written")
+    quick = parser.parse_args().quick
+    cases = [(filters, "freq", seconds) for filters in (512, 1024, 4096) for seconds in (5, 10, 30)]
+    cases += [(32, "2D", 5), (64, "2D", 5)]
+    if quick:
+        cases = [(512, "freq", 5), (1024, "freq", 5)]
+    gflops = sgemm_speed()
+    lines = [f"{torch.get_num_threads()} threads; matrix product {gflops:.0f} GFLOP/s.", ""]
+    lines += compare_evaluations(cases, gflops)
+    lines += ["", *compare_descents(512 if quick else 4096, 5 if quick else 10)]
+    if quick:
+        print("\n".join(lines))
+    else:
+        write_section("speed", lines)
+
+
+if __name__ == "__main__":
+    main()
