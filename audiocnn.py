@@ -550,6 +550,13 @@ def _check_weights(network, weights, path):
         )
 
 
+def best_device():
+    """Name the fastest device that is present: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def check_fit(parameters, which_channel, image):
     """Raise ValueError unless a network with these parameters takes this image in this orientation."""
     if parameters["orientation"] != which_channel:
@@ -671,14 +678,15 @@ class StyleLoss(nn.Module):
         super().__init__()
         self.rows = _rows(style_features.detach())
         self.gram = gram_matrix(style_features.detach())
-        rows = self.rows.double()
-        self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum()
+        rows = self.rows.to("cpu", torch.float64)
+        self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum().item()
         self.loss = None
 
     def forward(self, features):
         """Return features [shape=(1, channels, height, width)] as they are."""
         rows = _rows(features)
-        if 2 * (rows.shape[1] + self.rows.shape[1]) < len(rows):  # 2: float64 takes twice the time
+        # float64 takes twice the time, and MPS hasn't got it
+        if features.device.type != "mps" and 2 * (rows.shape[1] + self.rows.shape[1]) < len(rows):
             distance = _GramDistance.apply(rows, self.rows, self.style_term)
         else:
             distance = (rows @ rows.T - self.gram).square().sum()
@@ -711,17 +719,13 @@ def insert_losses(network, *, style, style_layers, content=None, content_layers=
     Parameters
     ----------
     network : nn.Module
-        A CNN or any chain of layers; it is not changed.
+        A CNN or any chain of layers; it is not changed. What is returned is an nn.Sequential, whose
+        losses are called "style relu_1", "content relu_3" ...
     style, content : torch.Tensor [shape=(1, channels, height, width)]
         The images whose features the losses compare with; content may be None. They may differ in
-        width, unless the width or the channels are time frames.
+        length, unless the channels are time frames.
     style_layers, content_layers : list of str
         Names as named_layers gives them.
-
-    Returns
-    -------
-    model : nn.Sequential
-        Layers and losses; the losses are called "style relu_1", "content relu_3" ...
     """
     layers = named_layers(network)
     _check_layers(layers, style_layers, content_layers, content)
@@ -794,7 +798,7 @@ def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25
 
 
 def optimise(image, model, *, style_weight, content_weight, reg_weight, num_steps, history_size=50):
-    """Change the image by L-BFGS with a strong-Wolfe line search, one step for each yield.
+    """Change the image by L-BFGS with a strong-Wolfe line search; yield each step's losses.
 
     Parameters
     ----------
@@ -802,16 +806,11 @@ def optimise(image, model, *, style_weight, content_weight, reg_weight, num_step
         Changed in place, only by whole steps: after an interrupt it holds the last finished one, and
         calling optimise again goes on from there.
     model : nn.Sequential
-        As insert_losses makes it.
+        As insert_losses makes it. What is yielded are its weighted losses by name, and "total".
     style_weight, content_weight, reg_weight : float >= 0
         Of every style loss, every content loss, and the soft bound to [0, 1].
     num_steps, history_size : int
         Steps (of one or more evaluations), and steps that L-BFGS remembers.
-
-    Yields
-    ------
-    losses : dict from str to float
-        The weighted losses after the step, by name, and their "total".
     """
     weights = {"style": style_weight, "content": content_weight}
     objective = _Objective(image, model, weights, reg_weight)
@@ -949,24 +948,18 @@ def new_stem(folder, outname):
 
 
 def save_run(stem, samples, *, sample_rate, settings, losses, figures):
-    """Write what a run made: stem.wav, stem.json and a picture for each figure.
+    """Write what a run made, every file whole or not at all, and return the list of paths.
 
     Parameters
     ----------
     stem : Path
         Folder and name without suffix, as new_stem gives it.
     samples : np.ndarray [shape=(n,)]
-        Within -1 to 1; written as 16-bit wav.
+        Within -1 to 1; written as 16-bit stem.wav.
     settings : dict
-        Everything needed to repeat the run; versions and levels are added.
-    losses : list of dict
+        Everything needed to repeat the run; stem.json also gets versions, level and losses.
     figures : dict from name to Figure
         Written as stem-name.png.
-
-    Returns
-    -------
-    paths : list of Path
-        Every file is written whole or not at all.
     """
     _check_samples(samples, "the result")
     packages = {"python": platform.python_version(), "torch": torch.__version__, "librosa": librosa.__version__}

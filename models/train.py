@@ -68,7 +68,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=audiocnn.best_device())
     return parser.parse_args(arguments)
 
 
@@ -179,9 +179,14 @@ def accuracies(confusion):
 def train(network, clips, names, settings, checkpoint):
     """Train with a checkpoint after every epoch; return the best state, its confusion, and the history."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=1e-2)
-    state = dict(epoch=0, best=-1.0, best_epoch=0, best_weights=None, confusion=None, history=[], seconds=0.0)
+    options = {name: str(value) for name, value in vars(settings).items() if name != "device"}
+    state = dict(
+        options=options, epoch=0, best=-1.0, best_epoch=0, best_weights=None, confusion=None, history=[], seconds=0.0
+    )
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location=settings.device, weights_only=True)
+        if state["options"] != options:
+            raise SystemExit(f"{checkpoint} was begun with other settings; repeat those, or remove it to start afresh")
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
     while state["epoch"] < settings.epochs and state["epoch"] - state["best_epoch"] < settings.patience:

@@ -201,3 +201,17 @@ def test_pictures(stft, load):
     assert [len(curve.get_xdata()) for curve in curves] == [3, 3, 1, 1]
     assert not audiocnn.plot_losses([[]]).axes[0].lines
     assert not plt.get_fignums()
+
+
+@pytest.mark.skipif(audiocnn.best_device() == "cpu", reason="no GPU here")
+def test_a_gpu_gives_the_same_losses(parameters, image):
+    histories = []
+    for device in ("cpu", audiocnn.best_device()):
+        network = audiocnn.build_network(parameters).to(device)
+        style = image.flip(1).to(device)
+        model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1", "relu_2"])
+        result = audiocnn.start_image("rand", like=style)
+        histories.append(list(audiocnn.optimise(result, model, **WEIGHTS, num_steps=5)))
+        assert result.device.type == device
+    for here, there in zip(*histories, strict=True):
+        assert there["total"] == pytest.approx(here["total"], rel=1e-2)

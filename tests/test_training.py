@@ -87,6 +87,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tree, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         run(tree, tmp_path / "broken", "--epochs", "3")
     assert not (tmp_path / "broken/models").exists()
+    with pytest.raises(SystemExit, match="was begun with other settings"):
+        run(tree, tmp_path / "broken", "--epochs", "4")
     capsys.readouterr()
     monkeypatch.setattr(train, "validate", validate)
     run(tree, tmp_path / "broken", "--epochs", "3")
