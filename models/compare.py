@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
@@ -84,7 +84,7 @@ def probe(values, labels, recordings, seed):
     for label in np.unique(labels):
         own = rng.permutation(np.unique(recordings[labels == label]))
         test |= np.isin(recordings, own[::2])
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, C=0.1, class_weight="balanced"))
+    classifier = make_pipeline(StandardScaler(), RidgeClassifier(alpha=30.0, class_weight="balanced"))
     classifier.fit(values[~test], labels[~test])
     guesses = classifier.predict(values[test])
     return np.mean([np.mean(guesses[labels[test] == label] == label) for label in np.unique(labels)])
