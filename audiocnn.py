@@ -44,6 +44,7 @@ import librosa.display
 import matplotlib.pyplot as plt
 import numba
 import numpy as np
+import scipy.fft
 import scipy.signal
 import soundfile
 import torch
@@ -119,7 +120,7 @@ class STFT:
     sample_rate: int
     n_fft: int
     hop_length: int
-    n_iter: int = 100
+    n_iter: int = 200
 
     def __post_init__(self):
         _require_positive_int(**vars(self))
@@ -183,7 +184,7 @@ class CQT:
     bins_per_octave: int
     fmin: float
     n_octaves: int
-    n_iter: int = 60
+    n_iter: int = 80
 
     def __post_init__(self):
         _require_positive_int(**{name: value for name, value in vars(self).items() if name != "fmin"})
@@ -239,11 +240,13 @@ class CQT:
         phase = _estimate_phase(magnitude, frequencies, lengths, self.hop_length, seed)
         bank = _FilterBank(frequencies, lengths, self.hop_length, length, magnitude.shape[1])
         target = torch.from_numpy(magnitude)
+        # Low bins are many and long for the little sound they hold: weights that bring all nearer to one footing.
+        weights = torch.from_numpy((frequencies / frequencies[-1]).astype(np.float32))[:, None]
         found = bank.inverse(torch.polar(target, torch.from_numpy(phase))).requires_grad_()
 
         def distance():
             found.grad = None
-            loss = (bank.transform(found).abs() - target).square().sum()
+            loss = (weights * (bank.transform(found).abs() - target).square()).sum()
             loss.backward()
             return loss
 
@@ -315,7 +318,8 @@ class _FilterBank:
 
     def __init__(self, frequencies, lengths, hop_length, length, n_frames):
         self.length, self.n_frames, self.hop_length = length, n_frames, hop_length
-        self.n_bins, self.period = len(lengths), n_frames + -(-int(lengths[0]) // hop_length)  # frames, with room
+        self.n_bins = len(lengths)
+        self.period = scipy.fft.next_fast_len(n_frames + 1 + int(lengths[0]) // hop_length)  # in frames, with room
         self.n_fft = self.period * hop_length
         sources, targets, gains = [], [], []
         for k, (center, window) in enumerate(zip(frequencies, lengths, strict=True)):

@@ -26,9 +26,9 @@ def main():
         return librosa.griffinlim_cqt(magnitude, sr=RATE, n_iter=32, length=length, random_state=0, **GRID)
 
     ways = {"librosa.griffinlim_cqt, 32 iterations": theirs}
-    for count in (1, 20, 60, 200):
+    for count in (1, 20, 80, 200):
         ours = audiocnn.CQT(sample_rate=RATE, n_octaves=8, n_iter=count, **GRID)
-        name = f"audiocnn, {count} iterations{' (default)' if count == 60 else ''}"
+        name = f"audiocnn, {count} iterations{' (default)' if count == 80 else ''}"
         ways[name] = lambda magnitude, ours=ours: ours.samples(magnitude, length=length)
     sounds = {name: load(name) for name in SAMPLES}
     magnitudes = {name: ours.magnitude(samples) for name, samples in sounds.items()}

@@ -54,7 +54,7 @@ def main():
         )
         for count in (32, 100, 500)
     }
-    for count in (0, 32, 100):
+    for count in (0, 32, 100, 200):
         ours = audiocnn.STFT(**TRANSFORM, n_iter=count or 1)
         name = f"audiocnn, {count or 1} iterations{' (default)' if count == transform.n_iter else ''}"
         ways[name] = lambda magnitude, ours=ours: ours.samples(magnitude, length=int(SECONDS * RATE))
