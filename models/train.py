@@ -217,6 +217,26 @@ def train(network, clips, names, settings, checkpoint):
     return state
 
 
+@torch.no_grad()
+def normalise(network, untrained, images):
+    """Scale each block's activations to the size that they have in an untrained network.
+
+    Gatys normalises VGG likewise. What the network computes in the end stays the same, since ReLU and
+    max-pool pass a factor on and the next layer takes it back; but the weights of style, content and
+    bound that are known from random networks hold for this one too.
+    """
+    pairs = [(net.layer1, net.layer2, net.layer3) for net in (network, untrained)]
+    following = [network.layer2[0], network.layer3[0], network.fc]
+    features = [images, images]
+    for trained_block, untrained_block, after in zip(*pairs, following, strict=True):
+        features = [block.eval()(x) for block, x in zip((trained_block, untrained_block), features, strict=True)]
+        factor = features[1].square().mean().sqrt() / features[0].square().mean().sqrt()
+        trained_block[1].weight *= factor
+        trained_block[1].bias *= factor
+        after.weight /= factor
+        features[0] = factor * features[0]
+
+
 def write_whole(path, write):
     """Write under another name first, so that an interrupt leaves no half-written file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -310,8 +330,12 @@ def main(arguments=None):
     network = audiocnn.build_network(parameters, seed=settings.seed).requires_grad_(True).to(settings.device)
     checkpoint = settings.into / "outputs" / "training" / f"{settings.name}.checkpoint"
     state = train(network, clips, names, settings, checkpoint)
+    network.load_state_dict(state["best_weights"])
+    some = np.random.default_rng(settings.seed).permutation(len(clips))[:64]
+    images = torch.cat([make_image(clips[number].magnitude, 0, settings) for number in some])
+    normalise(network.cpu(), audiocnn.build_network(parameters, seed=settings.seed), images)
     # Half precision halves the files; the network computes in float32.
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in state["best_weights"].items()}
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     weights_path = settings.into / "models" / f"{settings.name}.pth"
     write_whole(weights_path, lambda path: torch.save(weights, path))
     write_whole(

@@ -188,3 +188,18 @@ def test_help(capsys):
         train.main(["--help"])
     text = capsys.readouterr().out
     assert "ESC-50" in text and "--resume" not in text and "by recording" in text
+
+
+def test_normalising_changes_the_scale_and_not_the_output(parameters):
+    torch.manual_seed(0)
+    network, untrained = audiocnn.build_network(parameters, seed=1), audiocnn.build_network(parameters, seed=2)
+    network.layer2[1].weight *= 40
+    network.layer2[1].running_mean += 0.01
+    images = torch.rand(16, 20, 1, 64)
+    before = network(images)
+    train.normalise(network, untrained, images)
+    torch.testing.assert_close(network(images), before, rtol=1e-3, atol=1e-5)
+    ours, theirs = images, images
+    for block in ("layer1", "layer2", "layer3"):
+        ours, theirs = getattr(network, block)(ours), getattr(untrained, block)(theirs)
+        assert ours.square().mean().item() == pytest.approx(theirs.square().mean().item(), rel=1e-3)
