@@ -105,7 +105,7 @@ def cqt():
 
 @pytest.mark.parametrize(("name", "bound"), [("speech", -14), ("piano", -17), ("tabla", -18)])
 def test_cqt_round_trip(name, bound, load, cqt):
-    """librosa's griffinlim_cqt, 32 iterations, comes to -9 to -13 dB on such sounds."""
+    """Well above what librosa's griffinlim_cqt reaches; benchmarks/README.md has both."""
     samples = load(name, duration=2.5)
     back = cqt.samples(cqt.magnitude(samples), length=len(samples))
     assert len(back) == len(samples) and np.isfinite(back).all()
