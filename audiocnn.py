@@ -52,8 +52,10 @@ import torch.fx
 from torch import nn
 
 ORIENTATIONS = ("freq", "time", "2D")
-STARTS = ("samples", "rand", "randn", "content")
-LOG_RANGE = 7.0  # log1p(magnitude) of a full-scale sound at n_fft 1024 stays below this
+STARTS = ("samples", "rand", "randn", "content", "noise")
+LOUDEST = np.expm1(7.0)  # magnitude of a full-scale sound at n_fft 1024; log1p of it is 7
+KNEE = 1e-2  # magnitude below which a power becomes a straight line; -88 dB of full scale at n_fft 512
+N_QUANTILES = 512
 CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that log1p bends both alike
 
 
@@ -152,6 +154,11 @@ class STFT:
         _check_length(samples, self.n_fft, self.sample_rate, f"n_fft={self.n_fft}")
         return np.abs(librosa.stft(samples, n_fft=self.n_fft, hop_length=self.hop_length))
 
+    def analyser(self, length, *, device="cpu"):
+        """Return the analysis of samples [shape=(length,)] as a torch function with gradients."""
+        settings = dict(window=torch.hann_window(self.n_fft, device=device), pad_mode="constant", return_complex=True)
+        return lambda samples: torch.stft(samples, self.n_fft, self.hop_length, **settings).abs()
+
     def samples(self, magnitude, *, length=None, seed=0):
         """Resynthesise: magnitude [shape=(n_bins, n_frames)] to samples [shape=(length,)]."""
         magnitude = _check_magnitude(magnitude, len(self.frequencies))
@@ -232,13 +239,21 @@ class CQT:
         _check_length(samples, longest, self.sample_rate, "the lowest filter; raise fmin, or lower bins_per_octave,")
         return CQT_GAIN * np.abs(librosa.cqt(samples, n_bins=len(self.frequencies), **self._grid))
 
+    def analyser(self, length, *, device="cpu"):
+        """Return the analysis of samples [shape=(length,)] as a torch function with gradients, see _FilterBank."""
+        bank = self._bank(length, 1 + length // self.hop_length).to(device)
+        return lambda samples: CQT_GAIN * bank.transform(samples).abs()
+
+    def _bank(self, length, n_frames):
+        return _FilterBank(self.frequencies / self.sample_rate, self._filters[0], self.hop_length, length, n_frames)
+
     def samples(self, magnitude, *, length=None, seed=0):
         """Resynthesise: magnitude [shape=(n_bins, n_frames)] to samples [shape=(length,)]."""
         magnitude = _check_magnitude(magnitude, len(self.frequencies)) / CQT_GAIN
         length = length or self.hop_length * (magnitude.shape[1] - 1)
         frequencies, lengths = self.frequencies / self.sample_rate, self._filters[0]
         phase = _estimate_phase(magnitude, frequencies, lengths, self.hop_length, seed)
-        bank = _FilterBank(frequencies, lengths, self.hop_length, length, magnitude.shape[1])
+        bank = self._bank(length, magnitude.shape[1])
         target = torch.from_numpy(magnitude)
         # Low bins are many and long for the little sound they hold: weights that bring all nearer to one footing.
         weights = torch.from_numpy((frequencies / frequencies[-1]).astype(np.float32))[:, None]
@@ -336,9 +351,14 @@ class _FilterBank:
         power = torch.zeros(self.n_fft // 2 + 1).index_add_(0, self.sources, self.gains**2)
         self.power = power + 1e-3 * power.max()
 
+    def to(self, device):
+        for name in ("sources", "targets", "gains", "power"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
     def transform(self, samples):  # (length,) to complex (n_bins, n_frames)
         spectrum = torch.fft.rfft(samples, self.n_fft)
-        folded = torch.zeros(self.n_bins * self.period, dtype=spectrum.dtype)
+        folded = torch.zeros(self.n_bins * self.period, dtype=spectrum.dtype, device=spectrum.device)
         folded = folded.index_add(0, self.targets, spectrum[self.sources] * self.gains)
         return torch.fft.ifft(folded.view(self.n_bins, self.period))[:, : self.n_frames] / self.hop_length
 
@@ -379,21 +399,32 @@ def _check_magnitude(magnitude, n_bins):
     return np.asarray(magnitude, dtype=np.float32)
 
 
-def compress(magnitude, *, use01scale):
-    """Magnitude to features: log1p, then from [0, 7] to [0, 1] if use01scale (Huzaifah & Wyse 2019)."""
-    features = np.log1p(magnitude)
-    if features.max() > LOG_RANGE:
+def compress(magnitude, *, use01scale, power=None):
+    """Magnitude to features: log1p, or magnitude**power; the loudest becomes 1 if use01scale.
+
+    log1p from [0, 7] to [0, 1] is Huzaifah & Wyse's; a power near 0.3, as in the ear, has no knee
+    below which quiet sounds are lost. Takes numpy arrays, and torch tensors with gradients.
+    """
+    numbers = torch if isinstance(magnitude, torch.Tensor) else np
+    features = numbers.log1p(magnitude) if power is None else (magnitude + KNEE) ** power - KNEE**power
+    top = _top(power)
+    if features.max() > top:
         warnings.warn(
-            f"log1p(magnitude) reaches {features.max():.2f}, above {LOG_RANGE:g}: scaled features leave [0, 1]; "
+            f"the compressed magnitude reaches {features.max():.2f}, above {top:.3g}: scaled features leave [0, 1]; "
             "use a quieter sound or a smaller n_fft",
             stacklevel=2,
         )
-    return features / LOG_RANGE if use01scale else features
+    return features / top if use01scale else features
 
 
-def expand(features, *, use01scale):
+def expand(features, *, use01scale, power=None):
     """Features to magnitude: the inverse of compress; what lies below 0 becomes 0."""
-    return np.expm1(np.maximum(features * LOG_RANGE if use01scale else features, 0))
+    features = np.maximum(features * _top(power) if use01scale else features, 0)
+    return np.expm1(features) if power is None else (features + KNEE**power) ** (1 / power) - KNEE
+
+
+def _top(power):
+    return float(np.log1p(LOUDEST) if power is None else LOUDEST**power)
 
 
 def to_image(features, which_channel):
@@ -471,6 +502,43 @@ def _check_parameters(parameters):
         if parameters[name] < 8:
             raise ValueError(f"{name}={parameters[name]} must be at least 8: three max-pools halve it each")
     return dict(parameters)
+
+
+def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
+    """Random networks side by side that see a texture as the ear does: in bands, at several time scales.
+
+    Each has two layers: conv_1 adds up neighbouring bins to bands, from one to many ERB wide (sums
+    of hundreds of bins with random signs would be Gaussian for any sound, and see nothing); conv_2
+    filters every band over time by a random filter of its own. Separate widths follow Antognini 2019.
+
+    Parameters
+    ----------
+    frequencies : np.ndarray [shape=(n_bins,), Hz]
+        Of the transform; the images have the orientation "freq".
+    widths : list of int > 0
+        Lengths of the filters over time, in frames; dilation frames lie between their taps.
+    filters : int > 0
+        Bands of each network.
+
+    Returns
+    -------
+    networks : nn.ModuleDict of nn.Sequential, called width_1, width_2 ...
+    """
+    _require_positive_int(filters=filters, dilation=dilation, **{f"width {width}": width for width in widths})
+    generator = torch.Generator().manual_seed(seed)
+    erb = torch.from_numpy(9.265 * np.log1p(np.asarray(frequencies) / 228.8)).float()  # Glasberg & Moore 1990
+    networks = nn.ModuleDict()
+    for width in widths:
+        centres = torch.linspace(erb[0] + 0.5, erb[-1] - 0.5, filters)[:, None]
+        spread = (2 * erb[-1]) ** torch.rand(filters, 1, generator=generator) / 2  # from 1 to 2 erb[-1] ERB wide
+        bands = torch.exp(-0.5 * ((erb - centres) / spread) ** 2)
+        bands = nn.functional.normalize(torch.where(bands < 1e-3, 0, bands))  # (filters, n_bins)
+        taps = nn.functional.normalize(torch.randn(filters, width, generator=generator))
+        conv_1 = nn.Conv2d(len(erb), filters, 1, bias=False)
+        conv_2 = nn.Conv2d(filters, filters, (1, width), dilation=(1, dilation), groups=filters, bias=False)
+        conv_1.weight.data, conv_2.weight.data = bands[:, :, None, None], taps[:, None, None]
+        networks[f"width_{width}"] = nn.Sequential(conv_1, conv_2)
+    return networks.requires_grad_(False).eval()
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -627,14 +695,38 @@ def _apply(name, layer, image):
         ) from error
 
 
+def _chains(network):
+    # Networks side by side by their prefix; a single one has none.
+    if isinstance(network, nn.ModuleDict):
+        return {f"{name} ": chain for name, chain in network.items()}
+    return {"": network}
+
+
 @torch.no_grad()
 def layer_shapes(network, image):
     """Feature shape after each layer: dict from layer name to (1, channels, height, width)."""
-    shapes, image = {}, image.clone()  # the first layer may work in place
-    for name, layer in named_layers(network).items():
-        image = _apply(name, layer, image)
-        shapes[name] = tuple(image.shape)
+    shapes = {}
+    for prefix, chain in _chains(network).items():
+        features = image.clone()  # the first layer may work in place
+        for name, layer in named_layers(chain).items():
+            features = _apply(name, layer, features)
+            shapes[prefix + name] = tuple(features.shape)
     return shapes
+
+
+def receptive_fields(network):
+    """Positions of the image's width that one position after each layer covers: dict from layer name to int."""
+    fields = {}
+    for prefix, chain in _chains(network).items():
+        field, step = 1, 1
+        for name, layer in named_layers(chain).items():
+            kernel, stride, dilation = (
+                value[-1] if isinstance(value := getattr(layer, side, 1), tuple) else value
+                for side in ("kernel_size", "stride", "dilation")
+            )
+            field, step = field + (kernel - 1) * dilation * step, step * stride
+            fields[prefix + name] = field
+    return fields
 
 
 def gram_matrix(features):
@@ -675,13 +767,15 @@ class StyleLoss(nn.Module):
     A transparent layer: forward returns its input and leaves the loss in `loss`. Gatys divides by
     4 channels^2 positions^2; we divide by channels^2, with Gram matrices per position, so that the
     lengths of the two sounds may differ. With many more channels than positions the Gram matrices
-    are never formed: the result is the same, the cost is not.
+    are never formed: the result is the same, the cost is not. Several styles are blended: the
+    target is the mean of their Gram matrices, weighted by blend.
     """
 
-    def __init__(self, style_features):
+    def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
-        self.rows = _rows(style_features.detach())
-        self.gram = gram_matrix(style_features.detach())
+        rows = [share**0.5 * _rows(style.detach()) for share, style in zip(blend, styles, strict=True)]
+        self.rows = torch.cat(rows, dim=1)
+        self.gram = self.rows @ self.rows.T
         rows = self.rows.to("cpu", torch.float64)
         self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum().item()
         self.loss = None
@@ -703,6 +797,90 @@ def _rows(features):
     return rows / rows.shape[1] ** 0.5
 
 
+class DistributionLoss(nn.Module):
+    """How far each channel's values are distributed from the style's: a sliced Wasserstein distance.
+
+    Mean squared difference of sorted values, divided by the style's variance; transparent like
+    StyleLoss. A Gram matrix sees means and covariances, this sees the whole distribution of every
+    channel: how often it is silent, how loud the rare events are (Heitz 2021). Several styles are
+    blended by the mean of their quantiles, the Wasserstein barycentre.
+    """
+
+    def __init__(self, *styles, blend=(1.0,)):
+        super().__init__()
+        self.target = sum(share * _quantiles(style.detach()) for share, style in zip(blend, styles, strict=True))
+        self.variance = self.target.var(dim=1).mean()
+        self.loss = None
+
+    def forward(self, features):
+        """Return features [shape=(1, channels, height, width)] as they are."""
+        self.loss = (_quantiles(features) - self.target).square().mean() / self.variance
+        return features
+
+
+def _quantiles(features):  # (channels, N_QUANTILES), the same for any number of positions
+    return nn.functional.adaptive_avg_pool1d(features.flatten(2)[0].sort(dim=1).values, N_QUANTILES)
+
+
+class RhythmLoss(nn.Module):
+    """Difference between the autocorrelations over time, relative to the style's (Antognini 2019).
+
+    Mean over channels and lags up to half the style's length; transparent like StyleLoss.
+    """
+
+    def __init__(self, *styles, blend=(1.0,)):
+        super().__init__()
+        self.n_lags = min(style.shape[-1] for style in styles) // 2
+        pairs = zip(blend, styles, strict=True)
+        self.target = sum(share * self._autocorrelation(style.detach()) for share, style in pairs)
+        self.loss = None
+
+    def forward(self, features):
+        """Return features [shape=(1, channels, height, width)] as they are."""
+        found = self._autocorrelation(features)
+        target = self.target[:, : found.shape[1]]
+        self.loss = (found - target).square().mean() / target.square().mean()
+        return features
+
+    def _autocorrelation(self, features):  # (channels, lags)
+        rows = features.flatten(2)[0]
+        rows = rows - rows.mean(dim=1, keepdim=True)
+        n_lags, length = min(self.n_lags, rows.shape[1] // 2), rows.shape[1]
+        power = torch.fft.rfft(rows, 2 * length).abs().square()
+        return torch.fft.irfft(power)[:, :n_lags] / (length - torch.arange(n_lags, device=rows.device))
+
+
+class DiversityLoss(nn.Module):
+    """How much of the features is the style's own, shifted by whatever time; transparent like StyleLoss.
+
+    The correlation with the style is taken at every shift, since an optimiser that is held off from
+    one copies at the next (Antognini 2019); the loss is nearly the highest of them.
+    """
+
+    def __init__(self, *styles, blend=(1.0,)):
+        super().__init__()
+        self.rows = [self._centred(style.detach()) for style in styles]
+        self.loss = None
+
+    def forward(self, features):
+        """Return features [shape=(1, channels, height, width)] as they are."""
+        rows = self._centred(features)
+        self.loss = sum(self._similarity(rows, style) for style in self.rows)
+        return features
+
+    @staticmethod
+    def _centred(features):
+        rows = features.flatten(2)[0]
+        rows = rows - rows.mean(dim=1, keepdim=True)
+        return rows / rows.norm().clamp_min(1e-12)
+
+    @staticmethod
+    def _similarity(rows, style):
+        period = rows.shape[1] + style.shape[1]
+        product = torch.fft.rfft(rows, period) * torch.fft.rfft(style, period).conj()
+        return torch.fft.irfft(product.sum(dim=0), period).norm(p=8)
+
+
 class ContentLoss(nn.Module):
     """Mean squared difference between the features and the content's; transparent like StyleLoss."""
 
@@ -717,91 +895,165 @@ class ContentLoss(nn.Module):
         return features
 
 
-def insert_losses(network, *, style, style_layers, content=None, content_layers=()):
+STATISTICS = {"gram": StyleLoss, "distribution": DistributionLoss}
+
+
+def insert_losses(
+    network,
+    *,
+    style,
+    style_layers,
+    content=None,
+    content_layers=(),
+    rhythm_layers=(),
+    diversity_layers=(),
+    statistic="gram",
+    blend=None,
+):
     """Rebuild a network as far as its last tapped layer, with a loss after every tapped one.
 
     Parameters
     ----------
     network : nn.Module
-        A CNN or any chain of layers; it is not changed. What is returned is an nn.Sequential, whose
-        losses are called "style relu_1", "content relu_3" ...
+        A CNN, any chain of layers, or an nn.ModuleDict of chains side by side; it is not changed.
+        The losses in what is returned are called "style relu_1", "content relu_3" ...
     style, content : torch.Tensor [shape=(1, channels, height, width)]
-        The images whose features the losses compare with; content may be None. They may differ in
-        length, unless the channels are time frames.
-    style_layers, content_layers : list of str
+        The images whose features the losses compare with; content may be None, style a list of
+        images. They may differ in length, unless the channels are time frames.
+    style_layers, content_layers, rhythm_layers, diversity_layers : list of str, or dict to weights
         Names as named_layers gives them.
+    statistic : "gram" or "distribution"
+        What the style losses compare: StyleLoss or DistributionLoss.
+    blend : list of float > 0
+        Shares of the styles; None: equal.
     """
+    _require_choice("statistic", statistic, STATISTICS)
+    styles = [style] if isinstance(style, torch.Tensor) else list(style)
+    blend = _shares(blend, len(styles))
+    taps = {"style": style_layers, "content": content_layers, "rhythm": rhythm_layers, "diversity": diversity_layers}
+    kinds = {"style": STATISTICS[statistic], "rhythm": RhythmLoss, "diversity": DiversityLoss}
+    if isinstance(network, nn.ModuleDict):
+        chains = {name: _tap(chain, taps, kinds, styles, blend, content) for name, chain in network.items()}
+        return _SideBySide(chains)
+    return _tap(network, taps, kinds, styles, blend, content).to(memory_format=torch.channels_last)
+
+
+class _SideBySide(nn.ModuleDict):
+    def forward(self, image):
+        for chain in self.values():
+            chain(image)
+
+
+def _shares(blend, n_styles):
+    blend = [1.0] * n_styles if blend is None else list(blend)
+    if len(blend) != n_styles or min(blend) <= 0:
+        raise ValueError(f"blend={blend} must hold one positive share for each of the {n_styles} styles")
+    return [share / sum(blend) for share in blend]
+
+
+def _tap(network, taps, kinds, styles, blend, content):
     layers = named_layers(network)
-    _check_layers(layers, style_layers, content_layers, content)
+    taps = {
+        kind: dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names for kind, names in taps.items()
+    }
+    _check_layers(layers, taps, content)
     model = nn.Sequential()
-    last = max(list(layers).index(name) for name in (*style_layers, *content_layers))
+    last = max(list(layers).index(name) for names in taps.values() for name in names)
     for name, layer in list(layers.items())[: last + 1]:
         layer = copy.deepcopy(layer).requires_grad_(False).eval()
         if getattr(layer, "inplace", False):
             layer.inplace = False  # an in-place ReLU would overwrite the features a loss has tapped
         model.add_module(name, layer)
         with torch.no_grad():
-            style = _apply(name, layer, style)
+            styles = [_apply(name, layer, style) for style in styles]
             content = None if content is None else _apply(name, layer, content)
-        if name in style_layers:
-            model.add_module(f"style {name}", StyleLoss(style))
-        if name in content_layers:
-            model.add_module(f"content {name}", ContentLoss(content))
-    return model.to(memory_format=torch.channels_last)
+        for kind, names in taps.items():
+            if name in names:
+                loss = ContentLoss(content) if kind == "content" else kinds[kind](*styles, blend=blend)
+                loss.weight = names[name]
+                model.add_module(f"{kind} {name}", loss)
+    return model
 
 
-def _check_layers(layers, style_layers, content_layers, content):
-    for setting, names in (("style layers", style_layers), ("content layers", content_layers)):
+def _check_layers(layers, taps, content):
+    for kind, names in taps.items():
         if isinstance(names, str):
-            raise ValueError(f"{setting}: {names!r} must be a list of layer names, such as [{names!r}]")
+            raise ValueError(f"{kind} layers: {names!r} must be a list of layer names, such as [{names!r}]")
         for name in names:
             if name not in layers:
-                raise ValueError(f"{setting}: there is no layer {name!r}; choose among {', '.join(layers)}")
-    if content is None and content_layers:
-        raise ValueError(f"content layers {content_layers} need a content; give one, or an empty list")
-    if not style_layers and not content_layers:
+                raise ValueError(f"{kind} layers: there is no layer {name!r}; choose among {', '.join(layers)}")
+    if content is None and taps["content"]:
+        raise ValueError(f"content layers {list(taps['content'])} need a content; give one, or an empty list")
+    if not any(taps.values()):
         raise ValueError(f"no style layers and no content layers; choose at least one of {', '.join(layers)}")
 
 
 # 4. The start ------------------------------------------------------------------------------------
 
 
-def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25, content=None):
+def matched_noise(samples, *, length, seed=0):
+    """Stationary noise [shape=(length,)] with the level and the average spectrum of samples [shape=(n,)].
+
+    The best start for a texture: its spectrogram is one that a sound has, which independent random
+    values are not, so that the phase can be found again in the end.
+    """
+    n_fft = min(2048, len(samples))
+    frequencies, power = scipy.signal.welch(samples, nperseg=n_fft)
+    noise = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
+    noise = np.fft.irfft(noise * np.interp(np.fft.rfftfreq(length), frequencies, np.sqrt(power)), length)
+    return (noise * np.sqrt(np.mean(np.square(samples)) / np.mean(np.square(noise)))).astype(np.float32)
+
+
+def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25, content=None, noise=None):
     """Make the image that the optimisation starts from.
 
     Parameters
     ----------
     start : str
         "samples": truncated normal (mu, sigma) between lower and upper; "rand": uniform 0 to 0.1;
-        "randn": normal around 0; "content": a copy of the content.
+        "randn": normal around 0; "content", "noise": a copy of these.
     like : torch.Tensor
         An image with the shape and the device to use.
     seed : int
         The same seed gives the same image.
-    content : torch.Tensor, only for the start "content"
+    content, noise : torch.Tensor
+        Images of the content, and of matched_noise.
     """
     _require_choice("start", start, STARTS)
-    if start == "content":
-        if content is None:
-            raise ValueError("the start 'content' needs a content; give one, or choose samples, rand or randn")
-        return content.detach().clone()
+    if start in ("content", "noise"):
+        image = content if start == "content" else noise
+        if image is None:
+            raise ValueError(f"the start {start!r} needs a {start} image; give one, or choose samples, rand or randn")
+        return image.detach().clone()
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device starts alike
-    noise = torch.empty(like.shape)
+    values = torch.empty(like.shape)
     if start == "samples":
         if not (lower < upper and sigma > 0):
             raise ValueError(f"{lower=} must be below {upper=}, and {sigma=} positive")
-        nn.init.trunc_normal_(noise, mu, sigma, lower, upper, generator=generator)
+        nn.init.trunc_normal_(values, mu, sigma, lower, upper, generator=generator)
     elif start == "rand":
-        noise.uniform_(0, 0.1, generator=generator)
+        values.uniform_(0, 0.1, generator=generator)
     else:
-        noise.normal_(0, 1, generator=generator)
-    return noise.to(like.device)
+        values.normal_(0, 1, generator=generator)
+    return values.to(like.device)
 
 
 # 5. Optimisation ---------------------------------------------------------------------------------
 
 
-def optimise(image, model, *, style_weight, content_weight, reg_weight, num_steps, history_size=50):
+def optimise(
+    image,
+    model,
+    *,
+    style_weight,
+    content_weight=0.0,
+    reg_weight=0.0,
+    rhythm_weight=0.0,
+    diversity_weight=0.0,
+    num_steps,
+    history_size=50,
+    view=None,
+):
     """Change the image by L-BFGS with a strong-Wolfe line search; yield each step's losses.
 
     Parameters
@@ -809,15 +1061,18 @@ def optimise(image, model, *, style_weight, content_weight, reg_weight, num_step
     image : torch.Tensor [shape=(1, channels, height, width)]
         Changed in place, only by whole steps: after an interrupt it holds the last finished one, and
         calling optimise again goes on from there.
-    model : nn.Sequential
+    model : nn.Module
         As insert_losses makes it. What is yielded are its weighted losses by name, and "total".
-    style_weight, content_weight, reg_weight : float >= 0
-        Of every style loss, every content loss, and the soft bound to [0, 1].
+    style_weight, content_weight, rhythm_weight, diversity_weight, reg_weight : float >= 0
+        Of every loss of that kind, and of the soft bound to [0, 1].
     num_steps, history_size : int
         Steps (of one or more evaluations), and steps that L-BFGS remembers.
+    view : function, None: the image itself
+        Makes the image of whatever else is to be changed in its place, such as samples.
     """
     weights = {"style": style_weight, "content": content_weight}
-    objective = _Objective(image, model, weights, reg_weight)
+    weights |= {"rhythm": rhythm_weight, "diversity": diversity_weight, "bound": reg_weight}
+    objective = _Objective(image, model, weights, view or (lambda image: image))
     optimizer = _lbfgs(objective.image, max_iter=1, history_size=history_size)
     for step in range(1, num_steps + 1):
         try:
@@ -845,9 +1100,9 @@ class _Objective:
     # The closure of L-BFGS. Every step begins with an evaluation where the last one ended, so the
     # latest evaluation is kept.
 
-    def __init__(self, image, model, weights, reg_weight):
+    def __init__(self, image, model, weights, view):
         self.image = image.detach().clone().requires_grad_()
-        self.model, self.weights, self.reg_weight = model, weights, reg_weight
+        self.model, self.weights, self.view = model, weights, view
         self.seen = None
 
     def __call__(self):
@@ -864,15 +1119,16 @@ class _Objective:
         return {name: float(term.detach()) for name, term in (*self.terms.items(), ("total", self.total))}
 
     def _terms(self):
-        self.model(self.image)
-        terms = {
-            name: self.weights[name.split()[0]] * layer.loss
-            for name, layer in self.model.named_children()
-            if isinstance(layer, StyleLoss | ContentLoss)
-        }
-        if self.reg_weight:
-            outside = self.image - self.image.clamp(0, 1)
-            terms["bound"] = self.reg_weight * outside.square().sum()
+        image = self.view(self.image)
+        self.model(image)
+        terms = {}
+        for path, layer in self.model.named_modules():
+            name = path.rpartition(".")[2]  # networks side by side share their names
+            weight = self.weights.get(name.split()[0]) if hasattr(layer, "loss") else None
+            if weight:
+                terms[name] = terms.get(name, 0) + weight * layer.weight * layer.loss
+        if self.weights["bound"]:
+            terms["bound"] = self.weights["bound"] * (image - image.clamp(0, 1)).square().sum()
         for name, term in terms.items():
             if not torch.isfinite(term):
                 raise FloatingPointError(f"the loss {name!r} is {float(term)}; lower its weight or change the start")
@@ -927,6 +1183,18 @@ def plot_losses(histories):
     ax.set(xlabel="step", ylabel="weighted loss", yscale="log", title="Losses")
     if ax.lines:
         ax.legend()
+    plt.close(figure)
+    return figure
+
+
+def plot_receptive_fields(network, *, hop_seconds):
+    """Draw how many milliseconds one position of each layer covers, where frames are hop_seconds apart; returns it."""
+    fields = {name: 1000 * hop_seconds * field for name, field in receptive_fields(network).items()}
+    figure, ax = plt.subplots(figsize=(7, 1 + 0.22 * len(fields)), layout="constrained")
+    bars = ax.barh(list(fields), list(fields.values()))
+    ax.bar_label(bars, fmt="%.0f ms", padding=3)
+    ax.set(xlabel="receptive field [ms]", xscale="log", title="What one position covers")
+    ax.invert_yaxis()
     plt.close(figure)
     return figure
 

@@ -139,7 +139,7 @@ def n_frames(settings):
 def make_image(magnitude, first, settings, gain=1.0):
     """Return a window of a spectrogram as the network's image [shape=(1, channels, height, width)]."""
     part = gain * magnitude[:, first : first + n_frames(settings)].astype(np.float32)
-    return audiocnn.to_image(np.log1p(part) / audiocnn.LOG_RANGE, settings.orientation)
+    return audiocnn.to_image(audiocnn.compress(part, use01scale=True), settings.orientation)
 
 
 def training_batches(clips, names, settings, epoch):

@@ -1,0 +1,214 @@
+"""How good the sound is: python benchmarks/quality.py textures | transfers.
+
+Textures: for every texture of samples/, 5 s made from one take of at most 5 s, by the common recipe and
+by the notebooks' default, beside another take of the recording and noise with the right spectrum.
+Transfers: content kept against style taken, over the weight of the content or of the style.
+"""
+
+import argparse
+import json
+import time
+
+import librosa
+import numpy as np
+import torch
+
+import metrics
+from phase import ROOT, audiocnn
+from report import write_section
+
+RATE, SECONDS = 22050, 5.0
+PAIRS = (
+    ("speech", "tabla"),
+    ("piano", "water_stream"),
+    ("orchestra_1936", "fire"),
+    ("rooster", "frogs"),
+    ("speech", "water_stream"),
+    ("orchestra_1936", "tabla"),
+)
+LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5)  # content kept at which the curves are compared
+
+
+def notebook_settings():
+    """Return the settings of neural_style_audio_pretrained.ipynb, the default for textures and for transfers."""
+    cells = json.loads((ROOT / "neural_style_audio_pretrained.ipynb").read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    parameters = next(source for source in sources if source.startswith("STYLE_FILENAME"))
+    recipe = next(source for source in sources if source.startswith("is_transfer"))
+    found = {}
+    for kind, content in (("texture", None), ("transfer", "a file")):
+        found[kind] = {}
+        exec(parameters, found[kind])
+        found[kind]["CONTENT_FILENAME"] = content
+        exec(recipe, found[kind])
+    return found
+
+
+def default(style, content=None, *, length=None, **changes):
+    """Return the samples that the notebook would make."""
+    settings = notebook_settings()["texture" if content is None else "transfer"] | changes
+    transform = audiocnn.STFT(sample_rate=RATE, n_fft=settings["N_FFT"], hop_length=settings["K_HOP"])
+    length = len(content) if length is None else length
+
+    def image(magnitude):
+        return audiocnn.to_image(audiocnn.compress(magnitude, use01scale=True, power=settings["power"]), "freq")
+
+    networks = audiocnn.band_networks(
+        transform.frequencies, widths=settings["widths"], filters=settings["filters"], seed=settings["seed"]
+    )
+    images = {name: image(transform.magnitude(y)) for name, y in (("style", style), ("content", content)) if y is not None}
+    model = audiocnn.insert_losses(
+        networks,
+        **images,
+        style_layers=settings["style_layers_default"],
+        content_layers=settings["content_layers_default"] if content is not None else [],
+        statistic=settings["statistic"],
+    )
+    noise = image(transform.magnitude(audiocnn.matched_noise(style, length=length)))
+    found = audiocnn.start_image(settings["start"], like=noise, noise=noise, content=images.get("content"))
+    weights = {name: settings[name] for name in ("style_weight", "content_weight", "reg_weight")}
+    for _ in audiocnn.optimise(found, model, **weights, num_steps=settings["num_steps"]):
+        pass
+    loudest = max(float(values.max()) for values in images.values())
+    magnitude = audiocnn.expand(
+        audiocnn.from_image(found, "freq").clip(0, loudest), use01scale=True, power=settings["power"]
+    )
+    samples = torch.from_numpy(transform.samples(magnitude, length=length))
+    analyse = transform.analyser(length)
+    steps = audiocnn.optimise(
+        samples, model, **weights, num_steps=settings["refine_steps"], view=lambda samples: image(analyse(samples))
+    )
+    for _ in steps:
+        pass
+    return samples.numpy()
+
+
+def common(style, content=None, *, length=None, style_weight=1e9, filters=4096, steps=200):
+    """Return what the common recipe makes: one random layer, Gram matrices of log1p features, Griffin-Lim."""
+    transform = audiocnn.STFT(sample_rate=RATE, n_fft=1024, hop_length=256)
+    style, content = (
+        None if y is None else audiocnn.to_image(audiocnn.compress(transform.magnitude(y), use01scale=True), "freq")
+        for y in (style, content)
+    )
+    length = 256 * (content.shape[3] - 1) if length is None else length
+    parameters = dict(l1channels=filters, l2channels=256, l3channels=128, kernelsize=11, n_classes=50)
+    parameters |= dict(orientation="freq", in_channels=513, in_height=1, in_width=style.shape[3])
+    model = audiocnn.insert_losses(
+        audiocnn.build_network(parameters),
+        style=style,
+        style_layers=["relu_1"],
+        content=content,
+        content_layers=[] if content is None else ["relu_3"],
+    )
+    like = style.new_empty(1, 513, 1, 1 + length // 256)
+    image = audiocnn.start_image("rand" if content is None else "content", like=like, content=content)
+    weights = dict(style_weight=style_weight, content_weight=1.0, reg_weight=1e-3)
+    for _ in audiocnn.optimise(image, model, **weights, num_steps=steps):
+        pass
+    magnitude = audiocnn.expand(audiocnn.from_image(image, "freq"), use01scale=True)
+    return librosa.griffinlim(magnitude, n_iter=100, hop_length=256, n_fft=1024, length=length)
+
+
+def compare_textures():
+    """Return the rows of the table, and a dict of the sounds."""
+    names = {"common recipe": common, "default": default}
+    rows = ["| texture | what | distance ratio | copy score | spectrum [dB] | time [s] |", "|---|---|---|---|---|---|"]
+    scores, sounds = {}, {}
+    for texture in metrics.TEXTURES:
+        style, other = metrics.takes(texture, RATE)
+        made = {"another take": (other, None), "matched noise": (metrics.matched_noise(style), None)}
+        for name, function in names.items():
+            began = time.perf_counter()
+            made[name] = function(style, length=int(SECONDS * RATE)), time.perf_counter() - began
+        sounds[texture] = {"style": style} | {name: samples for name, (samples, _) in made.items()}
+        for name, (samples, seconds) in made.items():
+            values = (
+                metrics.statistics_distance(samples, style, other, RATE),
+                metrics.copy_score(samples, style, RATE),
+                metrics.log_spectral_distance(samples, style, RATE),
+            )
+            scores.setdefault(name, []).append((*values, seconds or 0))
+            rows.append("| {} | {} | {:.2f} | {:.2f} | {:.1f} | {} |".format(texture, name, *values, _time(seconds)))
+            print(rows[-1], flush=True)
+    for name, values in scores.items():
+        means = np.mean(values, axis=0)
+        cells = [f"**{value:{form}}**" for value, form in zip(means[:3], (".2f", ".2f", ".1f"), strict=True)]
+        rows.append(f"| **mean** | {name} | {' | '.join(cells)} | {_time(means[3])} |")
+    return rows, sounds
+
+
+def _time(seconds):
+    return f"{seconds:.0f}" if seconds else ""
+
+
+def excerpt(name):
+    """Return 5 s of a sample from 0.25 s on, or what there is."""
+    samples = audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, offset=0.25, duration=SECONDS)
+    return samples
+
+
+def distance_at(curve, level):
+    """Return the style distance where a curve of (kept, distance) passes a level of content kept, or nan."""
+    kept, distances = np.array(sorted(curve)).T
+    return float(np.interp(level, kept, distances, left=np.nan, right=np.nan))
+
+
+def compare_transfers():
+    """Return the rows of the tables."""
+    quick = dict(filters=128, num_steps=150, refine_steps=60)
+    recipes = {
+        "common": (common, "style_weight", (1e5, 1e6, 1e7, 1e8, 1e9), dict(filters=1024)),
+        "default": (default, "content_weight", CONTENT_WEIGHTS, quick),
+    }
+    rows = ["| content, style | recipe | weight | distance to the style | rhythm kept | pitch kept |"]
+    rows.append("|---|---|---|---|---|---|")
+    gains = {level: [] for level in LEVELS}
+    for pair in PAIRS:
+        content, style = (excerpt(name) for name in pair)
+        curves = {}
+        for name, (function, weight, values, settings) in recipes.items():
+            for value in values:
+                samples = function(style, content, **{weight: value}, **settings)
+                kept = metrics.content_kept(samples, content, RATE)
+                distance = metrics.difference(samples, style, RATE)
+                curves.setdefault(name, []).append((np.mean(kept), distance))
+                rows.append("| {}, {} | {} | {:g} | {:.2f} | {:.2f} | {:.2f} |".format(*pair, name, value, distance, *kept))
+                print(rows[-1], flush=True)
+        for level in LEVELS:
+            gains[level].append(1 - distance_at(curves["default"], level) / distance_at(curves["common"], level))
+    rows += ["", "| content kept (mean of both) | style distance below the common recipe's | pairs |", "|---|---|---|"]
+    for level, values in gains.items():
+        values = np.array(values)[np.isfinite(values)]
+        rows.append(f"| {level} | {np.mean(values):.0%} | {len(values)} |" if len(values) else f"| {level} | | 0 |")
+        print(rows[-1])
+    return rows
+
+
+CONTENT_WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+def draw(sounds):
+    """Save the spectrograms of three textures: style, common recipe, default."""
+    transform = audiocnn.STFT(sample_rate=RATE, n_fft=512, hop_length=128)
+    for texture in ("water_stream", "fire", "frogs"):
+        values = {
+            f"{texture}: {name}": audiocnn.compress(transform.magnitude(sounds[texture][name]), use01scale=True, power=0.3)
+            for name in ("style", "common recipe", "default")
+        }
+        audiocnn.plot_spectrograms(values, transform).savefig(ROOT / f"benchmarks/texture_{texture}.png", dpi=60)
+
+
+def main():
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("textures", "transfers"))
+    if parser.parse_args().what == "textures":
+        rows, sounds = compare_textures()
+        draw(sounds)
+    else:
+        rows = compare_transfers()
+    write_section(parser.parse_args().what, rows)
+
+
+if __name__ == "__main__":
+    main()
