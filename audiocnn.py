@@ -1102,37 +1102,43 @@ class _Objective:
 
     def __init__(self, image, model, weights, view):
         self.image = image.detach().clone().requires_grad_()
-        self.model, self.weights, self.view = model, weights, view
+        self.parts = list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
+        self.weights, self.view = weights, view
         self.seen = None
 
     def __call__(self):
         if self.seen is None or not torch.equal(self.seen, self.image):
             self.seen = None
-            self.terms = self._terms()
+            image = self.view(self.image)
+            leaf = image.detach().requires_grad_()
+            self.terms = {}
+            for part in self.parts:  # one after the other, so that only one network's features are in memory
+                part(leaf)
+                self._add(self._weighted(part), leaf)
+            if self.weights["bound"]:
+                self._add({"bound": self.weights["bound"] * (leaf - leaf.clamp(0, 1)).square().sum()}, leaf)
+            if not self.terms:
+                raise ValueError("every weight is 0, so there is nothing to optimise; give one loss a positive weight")
             self.total = sum(self.terms.values())
-            self.image.grad = torch.autograd.grad(self.total, self.image)[0].contiguous()
+            self.image.grad = torch.autograd.grad(image, self.image, leaf.grad)[0].contiguous()
             self.seen = self.image.detach().clone()
-        return self.total.detach()
+        return self.total
 
     def losses(self):
         self()
-        return {name: float(term.detach()) for name, term in (*self.terms.items(), ("total", self.total))}
+        return {name: float(term) for name, term in (*self.terms.items(), ("total", self.total))}
 
-    def _terms(self):
-        image = self.view(self.image)
-        self.model(image)
-        terms = {}
-        for path, layer in self.model.named_modules():
-            name = path.rpartition(".")[2]  # networks side by side share their names
-            weight = self.weights.get(name.split()[0]) if hasattr(layer, "loss") else None
-            if weight:
-                terms[name] = terms.get(name, 0) + weight * layer.weight * layer.loss
-        if self.weights["bound"]:
-            terms["bound"] = self.weights["bound"] * (image - image.clamp(0, 1)).square().sum()
+    def _weighted(self, part):
+        losses = {name: layer for name, layer in part.named_children() if self.weights.get(name.split()[0])}
+        return {name: self.weights[name.split()[0]] * layer.weight * layer.loss for name, layer in losses.items()}
+
+    def _add(self, terms, leaf):
         for name, term in terms.items():
             if not torch.isfinite(term):
                 raise FloatingPointError(f"the loss {name!r} is {float(term)}; lower its weight or change the start")
-        return terms
+            self.terms[name] = self.terms.get(name, 0) + term.detach()  # networks side by side share their names
+        if terms:
+            sum(terms.values()).backward(inputs=[leaf])
 
 
 # 6. Looking and listening ------------------------------------------------------------------------

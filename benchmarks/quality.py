@@ -56,7 +56,9 @@ def default(style, content=None, *, length=None, **changes):
     networks = audiocnn.band_networks(
         transform.frequencies, widths=settings["widths"], filters=settings["filters"], seed=settings["seed"]
     )
-    images = {name: image(transform.magnitude(y)) for name, y in (("style", style), ("content", content)) if y is not None}
+    images = {
+        name: image(transform.magnitude(y)) for name, y in (("style", style), ("content", content)) if y is not None
+    }
     model = audiocnn.insert_losses(
         networks,
         **images,
@@ -66,7 +68,7 @@ def default(style, content=None, *, length=None, **changes):
     )
     noise = image(transform.magnitude(audiocnn.matched_noise(style, length=length)))
     found = audiocnn.start_image(settings["start"], like=noise, noise=noise, content=images.get("content"))
-    weights = {name: settings[name] for name in ("style_weight", "content_weight", "reg_weight")}
+    weights = {name: settings[name] for name in ("style_weight", "content_weight", "reg_weight", "history_size")}
     for _ in audiocnn.optimise(found, model, **weights, num_steps=settings["num_steps"]):
         pass
     loudest = max(float(values.max()) for values in images.values())
@@ -172,7 +174,9 @@ def compare_transfers():
                 kept = metrics.content_kept(samples, content, RATE)
                 distance = metrics.difference(samples, style, RATE)
                 curves.setdefault(name, []).append((np.mean(kept), distance))
-                rows.append("| {}, {} | {} | {:g} | {:.2f} | {:.2f} | {:.2f} |".format(*pair, name, value, distance, *kept))
+                rows.append(
+                    "| {}, {} | {} | {:g} | {:.2f} | {:.2f} | {:.2f} |".format(*pair, name, value, distance, *kept)
+                )
                 print(rows[-1], flush=True)
         for level in LEVELS:
             gains[level].append(1 - distance_at(curves["default"], level) / distance_at(curves["common"], level))
@@ -192,7 +196,9 @@ def draw(sounds):
     transform = audiocnn.STFT(sample_rate=RATE, n_fft=512, hop_length=128)
     for texture in ("water_stream", "fire", "frogs"):
         values = {
-            f"{texture}: {name}": audiocnn.compress(transform.magnitude(sounds[texture][name]), use01scale=True, power=0.3)
+            f"{texture}: {name}": audiocnn.compress(
+                transform.magnitude(sounds[texture][name]), use01scale=True, power=0.3
+            )
             for name in ("style", "common recipe", "default")
         }
         audiocnn.plot_spectrograms(values, transform).savefig(ROOT / f"benchmarks/texture_{texture}.png", dpi=60)

@@ -152,3 +152,108 @@ def test_bad_layers(parameters, image):
         insert(style_layers="relu_1")
     with pytest.raises(ValueError, match=r"layer pool_1.* can't take features of shape .*use a longer sound"):
         audiocnn.insert_losses(network, style=image[..., :1], style_layers=["pool_1"])
+
+
+def side_by_side(n_bins=20):
+    return audiocnn.band_networks(np.linspace(0, 8000, n_bins), widths=[1, 4], filters=6)
+
+
+def test_distribution_loss_is_the_distance_of_sorted_values():
+    """For as many values as quantiles it is the mean squared difference of order statistics, over the variance."""
+    n = audiocnn.N_QUANTILES
+    x, style = features(3, n), 2 * features(3, n, seed=1)
+    loss = audiocnn.DistributionLoss(style)
+    assert loss(x) is x
+    ours, theirs = (np.sort(f[0, :, 0].numpy(), axis=1) for f in (x, style))
+    expected = np.mean((ours - theirs) ** 2) / np.mean(np.var(theirs, axis=1, ddof=1))
+    assert float(loss.loss) == pytest.approx(expected, rel=1e-10)
+
+
+def test_distribution_loss_is_scipys_wasserstein_distance_for_shifted_noise():
+    """Values of one distribution are close whatever their number and order; a shift costs its square."""
+    torch.manual_seed(0)
+    style, same, longer = torch.randn(1, 1, 1, 4000), torch.randn(1, 1, 1, 4000), torch.randn(1, 1, 1, 9000)
+    loss = audiocnn.DistributionLoss(style)
+    for x, expected in ((same, 0.0), (longer, 0.0), (longer + 3, 9.0)):
+        loss(x)
+        assert float(loss.loss) == pytest.approx(expected, abs=0.15)
+    loss(style[..., torch.randperm(4000)])
+    assert float(loss.loss) < 1e-10
+
+
+def test_rhythm_loss_sees_periods_but_not_phases():
+    time = torch.arange(400.0)
+    pulses = [
+        (torch.cos(2 * np.pi * (time + shift) / period) > 0.9).float()[None, None, None]
+        for period, shift in ((40, 0), (40, 13), (29, 0))
+    ]
+    loss = audiocnn.RhythmLoss(pulses[0])
+    values = []
+    for x in pulses:
+        loss(x)
+        values.append(float(loss.loss))
+    assert values[0] < 1e-10 and values[1] < 0.05 and values[2] > 0.5
+
+
+def test_diversity_loss_finds_a_copy_at_any_shift():
+    style, other = features(5, 200, dtype=torch.float32), features(5, 300, seed=1, dtype=torch.float32)
+    copy = torch.cat([other[..., :100], style], dim=3)
+    loss = audiocnn.DiversityLoss(style)
+    values = []
+    for x in (style, style.roll(60, dims=3), copy, other):
+        loss(x)
+        values.append(float(loss.loss))
+    assert values[0] == pytest.approx(1, abs=1e-4)
+    assert values[1] > 0.6 and values[2] > 0.6 and values[3] < 0.2
+
+
+@pytest.mark.parametrize("kind", [audiocnn.DistributionLoss, audiocnn.RhythmLoss, audiocnn.DiversityLoss])
+def test_gradients_of_the_others(kind):
+    style, x = features(3, 14, seed=1), features(3, 11).requires_grad_()
+    layer = kind(style)
+
+    def loss(x):
+        layer(x)
+        return layer.loss
+
+    assert torch.autograd.gradcheck(loss, x)
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (200, 12)])
+def test_a_blend_of_styles_is_the_mean_of_their_statistics(shape):
+    x, *styles = (features(shape[0], shape[1] + seed, seed=seed) for seed in range(3))
+    grams = [torch.einsum("chw,dhw->cd", f[0], f[0]) / f[0, 0].numel() for f in (x, *styles)]
+    loss = audiocnn.StyleLoss(*styles, blend=(0.25, 0.75))
+    loss(x)
+    expected = (grams[0] - 0.25 * grams[1] - 0.75 * grams[2]).square().mean()
+    assert float(loss.loss) == pytest.approx(float(expected), rel=1e-8)
+    loss = audiocnn.DistributionLoss(*(0 * styles[0] + value for value in (0.0, 4.0)), blend=(0.25, 0.75))
+    assert torch.all(loss.target == 3)
+
+
+def test_networks_side_by_side_and_weights_of_layers(image):
+    networks = side_by_side()
+    plain, weighted = (
+        audiocnn.insert_losses(
+            networks, style=[image, image + 1], blend=[1, 3], style_layers=layers, statistic="distribution"
+        )
+        for layers in (["conv_1", "conv_2"], {"conv_1": 1, "conv_2": 10})
+    )
+    start = image + torch.rand_like(image)
+    first, second = (
+        next(audiocnn.optimise(start.clone(), model, style_weight=1.0, num_steps=1)) for model in (plain, weighted)
+    )
+    assert set(first) == set(second) == {"style conv_1", "style conv_2", "total"}
+    for model, ratio in ((plain, 1), (weighted, 10)):
+        losses = dict(model["width_4"].named_children())
+        assert losses["style conv_2"].weight == ratio
+        assert list(losses) == ["conv_1", "style conv_1", "conv_2", "style conv_2"]
+
+
+def test_bad_blends_and_statistics(parameters, image):
+    network = audiocnn.build_network(parameters)
+    for blend in ([1], [1, -1]):
+        with pytest.raises(ValueError, match="must hold one positive share for each of the 2 styles"):
+            audiocnn.insert_losses(network, style=[image, image], style_layers=["relu_1"], blend=blend)
+    with pytest.raises(ValueError, match="statistic='mean' is unknown; choose one of gram, distribution"):
+        audiocnn.insert_losses(network, style=image, style_layers=["relu_1"], statistic="mean")

@@ -186,3 +186,44 @@ def test_networks_that_are_no_chain(image):
         audiocnn.named_layers(Loop())
     with pytest.raises(ValueError, match=re.escape("can't take features of shape (1, 20, 1, 64)")):
         audiocnn.layer_shapes(nn.Sequential(nn.Conv2d(3, 4, 1)), image)
+
+
+def test_band_networks_are_bands(stft):
+    """The first layer adds up neighbouring bins with positive weights; the second sees each band alone."""
+    networks = audiocnn.band_networks(stft.frequencies, widths=[1, 8, 32], filters=40, dilation=2)
+    assert list(networks) == ["width_1", "width_8", "width_32"]
+    for chain, width in zip(networks.values(), (1, 8, 32), strict=True):
+        bands, taps = chain[0].weight[:, :, 0, 0], chain[1].weight[:, 0, 0]
+        assert (bands >= 0).all() and torch.allclose(bands.norm(dim=1), torch.ones(40))
+        centres = (bands * torch.arange(513.0)).sum(dim=1) / bands.sum(dim=1)
+        assert centres[0] < 40 and centres[-1] > 250  # from the lowest to the highest bins
+        assert taps.shape == (40, width) and torch.allclose(taps.norm(dim=1), torch.ones(40))
+    x = torch.rand(1, 513, 1, 90)
+    shapes = audiocnn.layer_shapes(networks, x)
+    assert shapes["width_32 conv_1"] == (1, 40, 1, 90) and shapes["width_32 conv_2"] == (1, 40, 1, 90 - 62)
+    assert audiocnn.receptive_fields(networks)["width_32 conv_2"] == 1 + 2 * 31
+    changed = x.clone()
+    changed[:, 300:] += 1
+    difference = (networks["width_8"](changed) - networks["width_8"](x)).abs().amax(dim=(0, 2, 3))
+    assert (difference < 1e-5).any() and (difference > 0.1).any()
+    same, other = (audiocnn.band_networks(stft.frequencies, widths=[8], filters=40, seed=seed) for seed in (0, 1))
+    assert not torch.equal(same["width_8"][1].weight, other["width_8"][1].weight)
+    with pytest.raises(ValueError, match="width 0=0 must be a positive whole number"):
+        audiocnn.band_networks(stft.frequencies, widths=[0], filters=4)
+    with pytest.raises(ValueError, match="use a longer sound"):
+        audiocnn.layer_shapes(networks, x[..., :20])
+
+
+def test_receptive_fields_are_what_changes_an_output(parameters):
+    """Counted by changing one position of the input at a time."""
+    network = audiocnn.build_network(parameters)
+    x = torch.rand(1, 20, 1, 160, requires_grad=True)
+    features = x
+    for name, layer in audiocnn.named_layers(network).items():
+        features = layer(features)
+        (gradient,) = torch.autograd.grad(features[0, :, 0, features.shape[3] // 2].sum(), x, retain_graph=True)
+        seen = torch.nonzero(gradient.abs().sum(dim=(0, 1, 2)))
+        covered = int(seen.max() - seen.min() + 1)
+        assert covered <= audiocnn.receptive_fields(network)[name]
+        if name.startswith("conv"):
+            assert covered > 0.8 * audiocnn.receptive_fields(network)[name]  # pooling and ReLU hide some

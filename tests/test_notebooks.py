@@ -15,7 +15,17 @@ import audiocnn
 
 ROOT = Path(__file__).parents[1]
 STFT, CQT = "neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb"
-SMALL = dict(param_pkl=None, model_path=None, l1channels=24, l2channels=8, l3channels=8, num_steps=8, outname="test")
+FIELD = dict(
+    recipe="field",
+    param_pkl=None,
+    model_path=None,
+    l1channels=24,
+    l2channels=8,
+    l3channels=8,
+    num_steps=8,
+    outname="test",
+)
+BANDS = dict(filters=24, num_steps=6, refine_steps=2, outname="test")
 EXCERPT = dict(offset=0.2, duration=2.0, phase_iterations=8)
 
 
@@ -44,7 +54,7 @@ def test_shared_cells_are_identical():
     assert next(kinds) == next(kinds)  # the same steps in the same order
     for name in (STFT, CQT):
         own = [c for c in cells(name, "code") if "shared" not in c.metadata.get("tags", [])]
-        assert len(own) == 2  # the settings and the transform
+        assert len(own) == 3  # the settings, the recipe and the transform
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
@@ -81,7 +91,7 @@ def run(name, folder, monkeypatch, **settings):
     executed = papermill.execute_notebook(
         ROOT / name,
         folder / "executed.ipynb",
-        parameters=SMALL | EXCERPT | settings,
+        parameters=EXCERPT | (BANDS if settings.get("recipe") == "bands" else FIELD) | settings,
         cwd=folder,
         progress_bar=False,
     )
@@ -131,6 +141,34 @@ def test_transfer(name, tmp_path, monkeypatch):
     assert used["start"] == "content" and used["style_weight"] == 1e7
     assert [layer for layer in used["layers"] if " " in layer] == ["style relu_1", "content relu_3"]
     assert {"style relu_1", "content relu_3", "bound", "total"} == set(report["losses"][0])
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_default_texture(name, tmp_path, monkeypatch):
+    """The default recipe: from noise, on the spectrogram and then on the samples; another length than the style's."""
+    outputs, _ = run(name, tmp_path, monkeypatch, recipe="bands", STYLE_FILENAME=sample("fire"), result_duration=3.0)
+    samples, _ = soundfile.read(outputs / "test-001.wav")
+    assert len(samples) == 3 * 22050 and np.isfinite(samples).all() and 0.01 < np.abs(samples).max() < 1
+    report = json.loads((outputs / "test-001.json").read_text())
+    used = report["settings"]["used"]
+    assert used["start"] == "noise" and used["layers"] == ["conv_1", "conv_2", "style conv_2"] + [
+        name for name in used["layers"] if name.startswith("width_")
+    ]
+    losses = [losses["total"] for losses in report["losses"]]
+    assert len(losses) == 8 and losses[5] < 0.5 * losses[0] and losses[7] < losses[6]
+
+
+def test_default_transfer_with_everything(tmp_path, monkeypatch):
+    """A blend of two styles, weights of layers, rhythm and diversity, on a content of another length."""
+    settings = dict(STYLE_FILENAME=[sample("tabla"), sample("fire")], CONTENT_FILENAME=sample("rooster"))
+    settings |= dict(style_blend=[1, 2], style_layers_default={"conv_1": 0.5, "conv_2": 1.0}, dilation=2)
+    settings |= dict(rhythm_layers=["conv_1"], rhythm_weight=0.1, diversity_layers=["conv_1"], diversity_weight=0.1)
+    outputs, _ = run(STFT, tmp_path, monkeypatch, recipe="bands", widths=[1, 8], **settings)
+    samples, rate = soundfile.read(outputs / "test-001.wav")
+    assert len(samples) == 2 * rate
+    report = json.loads((outputs / "test-001.json").read_text())
+    names = {"style conv_1", "style conv_2", "content conv_2", "rhythm conv_1", "diversity conv_1", "bound", "total"}
+    assert names == set(report["losses"][0]) and report["settings"]["used"]["start"] == "content"
 
 
 def test_other_settings(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.stats
 import soundfile
 import torch
@@ -40,12 +41,72 @@ def test_start_from_the_content(image):
 
 
 def test_bad_starts(image):
-    with pytest.raises(ValueError, match="start='noise' is unknown; choose one of samples, rand, randn, content"):
+    with pytest.raises(ValueError, match="start='pink' is unknown; choose one of samples, rand, randn, content, noise"):
+        audiocnn.start_image("pink", like=image)
+    with pytest.raises(ValueError, match="'noise' needs a noise image"):
         audiocnn.start_image("noise", like=image)
     with pytest.raises(ValueError, match="'content' needs a content"):
         audiocnn.start_image("content", like=image)
     with pytest.raises(ValueError, match=r"lower=0.5 must be below upper=0.2"):
         audiocnn.start_image("samples", like=image, lower=0.5, upper=0.2)
+
+
+@pytest.mark.parametrize("name", ["rain", "piano"])
+def test_matched_noise_has_the_level_and_the_spectrum(name, load):
+    samples = load(name, duration=5.0)
+    noise = audiocnn.matched_noise(samples, length=7 * 22050, seed=1)
+    assert noise.shape == (7 * 22050,) and noise.dtype == np.float32
+    assert np.std(noise) == pytest.approx(np.std(samples), rel=0.01)
+    levels = [10 * np.log10(scipy.signal.welch(y, 22050, nperseg=1024)[1] + 1e-10) for y in (noise, samples)]
+    assert np.mean(np.abs(levels[0] - levels[1])) < 1.5
+    frames = np.square(noise[: 150 * 1000].reshape(150, -1)).mean(axis=1)
+    assert frames.std() < 0.8 * frames.mean()  # stationary
+    np.testing.assert_array_equal(noise, audiocnn.matched_noise(samples, length=7 * 22050, seed=1))
+    other = audiocnn.matched_noise(samples, length=7 * 22050, seed=2)
+    assert abs(np.corrcoef(noise, other)[0, 1]) < 0.1
+
+
+def texture_model(stft, samples, compress):
+    networks = audiocnn.band_networks(stft.frequencies, widths=[1, 8], filters=24)
+    style = audiocnn.to_image(compress(stft.magnitude(samples)), "freq")
+    return audiocnn.insert_losses(networks, style=style, style_layers=["conv_2"], statistic="distribution")
+
+
+def test_samples_can_be_refined(load, stft):
+    """Through a view, optimise changes samples, in place, and the sound's own statistics come nearer."""
+
+    def compress(magnitude):
+        return audiocnn.compress(magnitude, use01scale=True, power=0.3)
+
+    style = load("fire", duration=2.0)
+    model = texture_model(stft, style, compress)
+    samples = torch.from_numpy(audiocnn.matched_noise(style, length=40000))
+    before, analyse = samples.clone(), stft.analyser(40000)
+    steps = audiocnn.optimise(
+        samples,
+        model,
+        style_weight=1.0,
+        num_steps=25,
+        view=lambda samples: audiocnn.to_image(compress(analyse(samples)), "freq"),
+    )
+    losses = [losses["total"] for losses in steps]
+    assert losses[-1] < 0.2 * losses[0] and not torch.equal(samples, before)
+    model(audiocnn.to_image(compress(stft.magnitude(samples.numpy())), "freq"))
+    found = sum(float(layer.loss) for layer in model.modules() if hasattr(layer, "loss"))
+    assert found == pytest.approx(losses[-1], rel=1e-3)
+
+
+def test_weights_of_zero_switch_losses_off(image, parameters):
+    network = audiocnn.build_network(parameters)
+    layers = {key: ["relu_1"] for key in ("style_layers", "rhythm_layers", "diversity_layers")}
+    model = audiocnn.insert_losses(network, style=image, **layers)
+    start = image + torch.rand_like(image)
+    names = []
+    for weights in (dict(style_weight=1.0), dict(style_weight=0, rhythm_weight=1.0, diversity_weight=0.1)):
+        names.append(set(next(audiocnn.optimise(start.clone(), model, **weights, num_steps=1))))
+    assert names == [{"style relu_1", "total"}, {"rhythm relu_1", "diversity relu_1", "total"}]
+    with pytest.raises(ValueError, match="every weight is 0"):
+        next(audiocnn.optimise(start, model, style_weight=0, num_steps=1))
 
 
 @pytest.fixture

@@ -132,6 +132,44 @@ def test_compression_inverts(use01scale, load, stft):
     assert audiocnn.expand(np.full((2, 2), -0.3), use01scale=use01scale).max() == 0
 
 
+@pytest.mark.parametrize("use01scale", [True, False])
+@pytest.mark.parametrize("power", [0.3, 0.5])
+def test_a_power_inverts_and_takes_tensors(use01scale, power, load, stft):
+    magnitude = stft.magnitude(load("birds", duration=1.0))
+    settings = dict(use01scale=use01scale, power=power)
+    features = audiocnn.compress(magnitude, **settings)
+    assert features.min() >= 0 and features.max() > 0.3
+    np.testing.assert_allclose(audiocnn.expand(features, **settings), magnitude, rtol=1e-3, atol=1e-4)
+    loudest = audiocnn.compress(np.full((1, 1), np.expm1(7.0)), use01scale=True, power=power)
+    assert loudest == pytest.approx(1, abs=0.02)
+    tensor = torch.from_numpy(magnitude).requires_grad_()
+    same = audiocnn.compress(tensor, **settings)
+    np.testing.assert_allclose(same.detach().numpy(), features, rtol=1e-5, atol=1e-6)
+    same.sum().backward()
+    assert torch.isfinite(tensor.grad).all()
+    silence = torch.zeros(3, 3, requires_grad=True)
+    audiocnn.compress(silence, **settings).sum().backward()
+    assert torch.isfinite(silence.grad).all()
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("stft", -100), ("cqt", -26)])
+def test_the_analyser_is_the_analysis_with_gradients(kind, bound, load, request):
+    transform = request.getfixturevalue(kind)
+    samples = load("speech", duration=2.0)
+    target = transform.magnitude(samples)
+    analyse = transform.analyser(len(samples))
+    tensor = torch.from_numpy(samples).requires_grad_()
+    found = analyse(tensor)
+    error = np.linalg.norm(found.detach().numpy() - target) / np.linalg.norm(target)
+    assert found.shape == target.shape and 20 * np.log10(error) < bound
+    direction = torch.from_numpy(np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32))
+    energy = analyse(tensor).square().mean()
+    (gradient,) = torch.autograd.grad(energy, tensor)
+    with torch.no_grad():
+        slope = analyse(tensor + 1e-2 * direction).square().mean() - analyse(tensor - 1e-2 * direction).square().mean()
+    assert float(gradient @ direction) == pytest.approx(float(slope) / 2e-2, rel=0.02)
+
+
 def test_loud_magnitudes_warn():
     with pytest.warns(UserWarning, match=re.escape("reaches 9.21, above 7")):
         audiocnn.compress(np.full((3, 3), 1e4), use01scale=True)

@@ -1,0 +1,51 @@
+"""Time and peak memory over the length of the sound: python benchmarks/scale.py.
+
+The default notebook's texture (512 filters in every network), as long as its style: 25 steps on the
+spectrogram, the way back, 25 steps on the samples; each length in a process of its own.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from phase import ROOT, audiocnn
+from report import write_section
+
+LENGTHS = ((5, 20), (30, 20), (60, 20), (150, 20), (300, 20), (300, 10))  # seconds, and steps that L-BFGS remembers
+STEPS = 25  # more than L-BFGS remembers, so that its memory is full
+
+
+def measure(seconds, history_size):
+    """Print the time [s] and the peak memory [GB] of a texture."""
+    import quality
+
+    samples = audiocnn.load_audio(ROOT / "samples/fire.flac", sample_rate=quality.RATE)
+    samples = np.resize(samples, int(seconds * quality.RATE))
+    began = time.perf_counter()
+    quality.default(samples, length=len(samples), num_steps=STEPS, refine_steps=STEPS, history_size=history_size)
+    print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+
+
+def main():
+    """Measure every length in a process of its own, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--one", nargs=2, type=float, metavar=("SECONDS", "HISTORY"), help="measure one length here")
+    one = parser.parse_args().one
+    if one:
+        measure(one[0], int(one[1]))
+        return
+    rows = ["| sound [s] | history_size | time [s] | time / sound | peak memory [GB] |", "|---|---|---|---|---|"]
+    for seconds, history_size in LENGTHS:
+        command = [sys.executable, __file__, "--one", str(seconds), str(history_size)]
+        took, peak = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        rows.append(f"| {seconds} | {history_size} | {took:.0f} | {took / seconds:.2f} | {peak:.2f} |")
+        print(rows[-1], flush=True)
+    write_section("scale", rows)
+
+
+if __name__ == "__main__":
+    main()
