@@ -1,17 +1,17 @@
 """Neural style transfer and texture synthesis on audio: the mechanism behind the notebooks.
 
 The pipeline, in the order of this file:
-  1. sound -> magnitudes (STFT or constant-Q) -> log1p -> [0, 1] -> network tensor, and back by
-     estimating the phase from the magnitudes and improving it;
-  2. a 3-block CNN with random or loaded weights, or any chain of PyTorch layers;
-  3. style (Gram) and content losses, inserted after layers that are called by name;
-  4. a start, noise or the content, which L-BFGS changes until the losses are small;
+  1. sound -> magnitudes (STFT or constant-Q) -> compressed -> [0, 1] -> network tensor, and back
+     by estimating the phase from the magnitudes and improving it;
+  2. a 3-block CNN, random networks of bands side by side, or any chain of PyTorch layers;
+  3. losses of style (Gram matrices or distributions), content, rhythm and diversity, by layer names;
+  4. a start, which L-BFGS changes until the losses are small: the image first, then the samples;
   5. pictures, and files that are written whole or not at all.
 
 Conventions
   samples    float32 numpy array [shape=(n,)], mono, full scale is -1 to 1
   magnitude  float32 numpy array [shape=(n_bins, n_frames)], non-negative, not decibels
-  features   log1p(magnitude), divided by 7 if scaled to [0, 1] [shape=(n_bins, n_frames)]
+  features   log1p or a power of the magnitude, scaled to [0, 1] or not [shape=(n_bins, n_frames)]
   image      torch tensor [shape=(1, channels, height, width)], the features as a network sees them:
              "freq" (1, n_bins, 1, n_frames), "time" (1, n_frames, 1, n_bins),
              "2D" (1, 1, n_bins, n_frames)
@@ -22,6 +22,8 @@ Sources
   Ulyanov, Lebedev 2016, Audio texture synthesis and style transfer (blog post)
   Huzaifah, Wyse 2019, Applying visual domain style transfer and texture synthesis techniques
     to audio, arXiv:1901.10240
+  Antognini, Hoffman, Weiss 2019, Audio texture synthesis with random neural networks, arXiv:1806.08002
+  Heitz, Vanhoey, Chambon, Belcour 2021, A sliced Wasserstein loss for neural texture synthesis
   Griffin, Lim 1984, Signal estimation from modified short-time Fourier transform
   Perraudin, Balazs, Søndergaard 2013, A fast Griffin-Lim algorithm
   Průša, Balazs, Søndergaard 2017, A noniterative method for reconstruction of phase from STFT magnitude
