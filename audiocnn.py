@@ -407,9 +407,8 @@ def compress(magnitude, *, use01scale, power=None):
     log1p from [0, 7] to [0, 1] is Huzaifah & Wyse's; a power near 0.3, as in the ear, has no knee
     below which quiet sounds are lost. Takes numpy arrays, and torch tensors with gradients.
     """
-    numbers = torch if isinstance(magnitude, torch.Tensor) else np
-    features = numbers.log1p(magnitude) if power is None else (magnitude + KNEE) ** power - KNEE**power
-    top = _top(power)
+    features = _bend(magnitude, power)
+    top = float(_bend(LOUDEST, power))
     if features.max() > top:
         warnings.warn(
             f"the compressed magnitude reaches {features.max():.2f}, above {top:.3g}: scaled features leave [0, 1]; "
@@ -421,12 +420,14 @@ def compress(magnitude, *, use01scale, power=None):
 
 def expand(features, *, use01scale, power=None):
     """Features to magnitude: the inverse of compress; what lies below 0 becomes 0."""
-    features = np.maximum(features * _top(power) if use01scale else features, 0)
+    features = np.maximum(features * _bend(LOUDEST, power) if use01scale else features, 0)
     return np.expm1(features) if power is None else (features + KNEE**power) ** (1 / power) - KNEE
 
 
-def _top(power):
-    return float(np.log1p(LOUDEST) if power is None else LOUDEST**power)
+def _bend(magnitude, power):
+    if power is None:
+        return torch.log1p(magnitude) if isinstance(magnitude, torch.Tensor) else np.log1p(magnitude)
+    return (magnitude + KNEE) ** power - KNEE**power
 
 
 def to_image(features, which_channel):

@@ -26,7 +26,7 @@ PAIRS = (
     ("speech", "water_stream"),
     ("orchestra_1936", "tabla"),
 )
-LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5)  # content kept at which the curves are compared
+LEVELS = (0.8, 0.7, 0.6, 0.5, 0.4)  # content kept at which the curves are compared
 
 
 def notebook_settings():
@@ -159,7 +159,7 @@ def compare_transfers():
     """Return the rows of the tables."""
     quick = dict(filters=128, num_steps=150, refine_steps=60)
     recipes = {
-        "common": (common, "style_weight", (1e5, 1e6, 1e7, 1e8, 1e9), dict(filters=1024)),
+        "common": (common, "style_weight", (1e2, 1e4, 1e6, 1e8), dict(filters=1024)),
         "default": (default, "content_weight", CONTENT_WEIGHTS, quick),
     }
     rows = ["| content, style | recipe | weight | distance to the style | rhythm kept | pitch kept |"]
@@ -188,7 +188,7 @@ def compare_transfers():
     return rows
 
 
-CONTENT_WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+CONTENT_WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 def draw(sounds):

@@ -1,7 +1,7 @@
 """Time and peak memory over the length of the sound: python benchmarks/scale.py.
 
-The default notebook's texture (512 filters in every network), as long as its style: 25 steps on the
-spectrogram, the way back, 25 steps on the samples; each length in a process of its own.
+The default notebook's texture (512 filters in every network), as long as its style: 12 steps on the
+spectrogram, the way back, 12 steps on the samples; each length in a process of its own.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import numpy as np
 from phase import ROOT, audiocnn
 from report import write_section
 
-LENGTHS = ((5, 20), (30, 20), (60, 20), (150, 20), (300, 20), (300, 10))  # seconds, and steps that L-BFGS remembers
-STEPS = 25  # more than L-BFGS remembers, so that its memory is full
+LENGTHS = ((5, 10), (30, 10), (60, 10), (150, 10), (300, 10))  # seconds, and steps that L-BFGS remembers
+STEPS = 12  # more than L-BFGS remembers, so that its memory is full
 
 
 def measure(seconds, history_size):

@@ -138,10 +138,10 @@ def test_a_power_inverts_and_takes_tensors(use01scale, power, load, stft):
     magnitude = stft.magnitude(load("birds", duration=1.0))
     settings = dict(use01scale=use01scale, power=power)
     features = audiocnn.compress(magnitude, **settings)
-    assert features.min() >= 0 and features.max() > 0.3
+    assert features.min() >= 0 and features.max() > 0.1
     np.testing.assert_allclose(audiocnn.expand(features, **settings), magnitude, rtol=1e-3, atol=1e-4)
     loudest = audiocnn.compress(np.full((1, 1), np.expm1(7.0)), use01scale=True, power=power)
-    assert loudest == pytest.approx(1, abs=0.02)
+    assert loudest.item() == pytest.approx(1, abs=1e-6)
     tensor = torch.from_numpy(magnitude).requires_grad_()
     same = audiocnn.compress(tensor, **settings)
     np.testing.assert_allclose(same.detach().numpy(), features, rtol=1e-5, atol=1e-6)
