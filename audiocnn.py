@@ -1164,7 +1164,7 @@ def plot_spectrograms(features, transform):
     for ax, (title, values) in zip(axes[0], features.items(), strict=True):
         mesh = librosa.display.specshow(values, ax=ax, vmin=0, vmax=top, cmap="magma", **transform.axes)
         ax.set(title=title, xlabel="Time [s]", ylabel="Frequency [Hz]")
-    figure.colorbar(mesh, ax=axes, label="log1p magnitude, as the network sees it")
+    figure.colorbar(mesh, ax=axes, label="compressed magnitude, as the network sees it")
     plt.close(figure)  # or a notebook would show it twice
     return figure
 
@@ -1203,6 +1203,7 @@ def plot_receptive_fields(network, *, hop_seconds):
     bars = ax.barh(list(fields), list(fields.values()))
     ax.bar_label(bars, fmt="%.0f ms", padding=3)
     ax.set(xlabel="receptive field [ms]", xscale="log", title="What one position covers")
+    ax.margins(x=0.15)
     ax.invert_yaxis()
     plt.close(figure)
     return figure
