@@ -15,7 +15,7 @@ import numpy as np
 from phase import ROOT, audiocnn
 from report import write_section
 
-LENGTHS = ((5, 10), (30, 10), (60, 10), (150, 10), (300, 10))  # seconds, and steps that L-BFGS remembers
+LENGTHS = ((5, 10), (30, 10), (60, 10), (300, 10))  # seconds, and steps that L-BFGS remembers
 STEPS = 12  # more than L-BFGS remembers, so that its memory is full
 
 
