@@ -44,7 +44,8 @@ def texture_statistics(samples, sample_rate):
     """Return the statistics of a texture, a dict from the name of the group to an array."""
     bands = envelopes(samples, sample_rate)
     mean, deviation = bands.mean(axis=1), bands.std(axis=1)
-    frequencies, power = scipy.signal.welch(bands, ENVELOPE_RATE, nperseg=min(1024, bands.shape[1]), axis=1)
+    segment = min(1024, bands.shape[1])  # short sounds are padded, so that all have the same bins
+    frequencies, power = scipy.signal.welch(bands, ENVELOPE_RATE, nperseg=segment, nfft=1024, axis=1)
     shares = []
     for low, high in itertools.pairwise(MODULATIONS):
         chosen = (frequencies >= low) & (frequencies < high)
