@@ -532,7 +532,8 @@ def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
     erb = torch.from_numpy(9.265 * np.log1p(np.asarray(frequencies) / 228.8)).float()  # Glasberg & Moore 1990
     networks = nn.ModuleDict()
     for width in widths:
-        centres = torch.linspace(erb[0] + 0.5, erb[-1] - 0.5, filters)[:, None]
+        # Beyond both ends, or the outermost bins would hardly count, and fill with what fits nowhere else.
+        centres = torch.linspace(erb[0] - 0.5, erb[-1] + 0.5, filters)[:, None]
         spread = (2 * erb[-1]) ** torch.rand(filters, 1, generator=generator) / 2  # from 1 to 2 erb[-1] ERB wide
         bands = torch.exp(-0.5 * ((erb - centres) / spread) ** 2)
         bands = nn.functional.normalize(torch.where(bands < 1e-3, 0, bands))  # (filters, n_bins)

@@ -196,6 +196,7 @@ def test_band_networks_are_bands(stft):
         bands, taps = chain[0].weight[:, :, 0, 0], chain[1].weight[:, 0, 0]
         assert (bands >= 0).all() and torch.allclose(bands.norm(dim=1), torch.ones(40))
         centres = (bands * torch.arange(513.0)).sum(dim=1) / bands.sum(dim=1)
+        assert bands[0].argmax() == 0 and bands[-1].argmax() == 512  # a band at either end
         assert centres.min() < 40 and centres.max() > 250  # from the lowest to the highest bins
         assert taps.shape == (40, width) and torch.allclose(taps.norm(dim=1), torch.ones(40))
     x = torch.rand(1, 513, 1, 90)
