@@ -55,8 +55,8 @@ from torch import nn
 
 ORIENTATIONS = ("freq", "time", "2D")
 STARTS = ("samples", "rand", "randn", "content", "noise")
-LOUDEST = np.expm1(7.0)  # magnitude of a full-scale sound at n_fft 1024; log1p of it is 7
-KNEE = 1e-2  # magnitude below which a power becomes a straight line; -88 dB of full scale at n_fft 512
+LOUDEST = np.expm1(7.0)  # no full-scale sound reaches this magnitude at n_fft 1024; log1p of it is 7
+KNEE = 1e-2  # magnitude below which a power becomes a straight line; -82 dB of a full-scale sine at n_fft 512
 N_QUANTILES = 512
 CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that log1p bends both alike
 
@@ -404,8 +404,8 @@ def _check_magnitude(magnitude, n_bins):
 def compress(magnitude, *, use01scale, power=None):
     """Magnitude to features: log1p, or magnitude**power; the loudest becomes 1 if use01scale.
 
-    log1p from [0, 7] to [0, 1] is Huzaifah & Wyse's; a power near 0.3, as in the ear, has no knee
-    below which quiet sounds are lost. Takes numpy arrays, and torch tensors with gradients.
+    log1p from [0, 7] to [0, 1] is Huzaifah & Wyse's; a power near 0.3, as in the ear, has its
+    knee much lower, so that quiet sounds count. Takes numpy arrays, and torch tensors with gradients.
     """
     features = _bend(magnitude, power)
     top = float(_bend(LOUDEST, power))
