@@ -325,7 +325,7 @@ def _griffinlim(magnitude, phase, n_fft, hop_length, length, n_iter):
     return torch.istft(spectrum, n_fft, hop_length, window=window, length=length).numpy()
 
 
-class _FilterBank:
+class _FilterBank(nn.Module):
     """The constant-Q transform as one linear map with gradients, and nearly its inverse.
 
     librosa's transform within about -28 dB (a test holds it to -26). Each
@@ -334,6 +334,7 @@ class _FilterBank:
     """
 
     def __init__(self, frequencies, lengths, hop_length, length, n_frames):
+        super().__init__()
         self.length, self.n_frames, self.hop_length = length, n_frames, hop_length
         self.n_bins = len(lengths)
         self.period = scipy.fft.next_fast_len(n_frames + 1 + int(lengths[0]) // hop_length)  # in frames, with room
@@ -347,16 +348,10 @@ class _FilterBank:
             sources.append(source)
             targets.append(k * self.period + source % self.period)
             gains.append((np.sqrt(window) * hann).astype(np.float32))
-        self.sources, self.targets, self.gains = (
-            torch.from_numpy(np.concatenate(parts)) for parts in (sources, targets, gains)
-        )
+        for name, parts in (("sources", sources), ("targets", targets), ("gains", gains)):
+            self.register_buffer(name, torch.from_numpy(np.concatenate(parts)))
         power = torch.zeros(self.n_fft // 2 + 1).index_add_(0, self.sources, self.gains**2)
-        self.power = power + 1e-3 * power.max()
-
-    def to(self, device):
-        for name in ("sources", "targets", "gains", "power"):
-            setattr(self, name, getattr(self, name).to(device))
-        return self
+        self.register_buffer("power", power + 1e-3 * power.max())
 
     def transform(self, samples):  # (length,) to complex (n_bins, n_frames)
         spectrum = torch.fft.rfft(samples, self.n_fft)
@@ -407,6 +402,8 @@ def compress(magnitude, *, use01scale, power=None):
     log1p from [0, 7] to [0, 1] is Huzaifah & Wyse's; a power near 0.3, as in the ear, has its
     knee much lower, so that quiet sounds count. Takes numpy arrays, and torch tensors with gradients.
     """
+    if power is not None and not (isinstance(power, int | float) and 0 < power <= 1):
+        raise ValueError(f"power={power!r} must be above 0 and at most 1, for example 0.3; or None for log1p")
     features = _bend(magnitude, power)
     top = float(_bend(LOUDEST, power))
     if features.max() > top:
@@ -724,10 +721,8 @@ def receptive_fields(network):
     for prefix, chain in _chains(network).items():
         field, step = 1, 1
         for name, layer in named_layers(chain).items():
-            kernel, stride, dilation = (
-                value[-1] if isinstance(value := getattr(layer, side, 1), tuple) else value
-                for side in ("kernel_size", "stride", "dilation")
-            )
+            sides = ("kernel_size", "stride", "dilation")  # numbers, or one for height and one for width
+            kernel, stride, dilation = (int(np.ravel(getattr(layer, side, 1))[-1]) for side in sides)
             field, step = field + (kernel - 1) * dilation * step, step * stride
             fields[prefix + name] = field
     return fields
@@ -777,9 +772,9 @@ class StyleLoss(nn.Module):
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
-        rows = [share**0.5 * _rows(style.detach()) for share, style in zip(blend, styles, strict=True)]
-        self.rows = torch.cat(rows, dim=1)
-        self.gram = self.rows @ self.rows.T
+        pairs = [(share, style.detach()) for share, style in zip(blend, styles, strict=True)]
+        self.gram = sum(share * gram_matrix(style) for share, style in pairs)
+        self.rows = torch.cat([share**0.5 * _rows(style) for share, style in pairs], dim=1)  # rows rows' is gram
         rows = self.rows.to("cpu", torch.float64)
         self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum().item()
         self.loss = None
@@ -847,8 +842,7 @@ class RhythmLoss(nn.Module):
         return features
 
     def _autocorrelation(self, features):  # (channels, lags)
-        rows = features.flatten(2)[0]
-        rows = rows - rows.mean(dim=1, keepdim=True)
+        rows = _centred(features)
         n_lags, length = min(self.n_lags, rows.shape[1] // 2), rows.shape[1]
         power = torch.fft.rfft(rows, 2 * length).abs().square()
         return torch.fft.irfft(power)[:, :n_lags] / (length - torch.arange(n_lags, device=rows.device))
@@ -863,26 +857,26 @@ class DiversityLoss(nn.Module):
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
-        self.rows = [self._centred(style.detach()) for style in styles]
+        self.rows = [_centred(style.detach()) for style in styles]
         self.loss = None
 
     def forward(self, features):
         """Return features [shape=(1, channels, height, width)] as they are."""
-        rows = self._centred(features)
+        rows = _centred(features)
         self.loss = sum(self._similarity(rows, style) for style in self.rows)
         return features
-
-    @staticmethod
-    def _centred(features):
-        rows = features.flatten(2)[0]
-        rows = rows - rows.mean(dim=1, keepdim=True)
-        return rows / rows.norm().clamp_min(1e-12)
 
     @staticmethod
     def _similarity(rows, style):
         period = rows.shape[1] + style.shape[1]
         product = torch.fft.rfft(rows, period) * torch.fft.rfft(style, period).conj()
-        return torch.fft.irfft(product.sum(dim=0), period).norm(p=8)
+        correlation = torch.fft.irfft(product.sum(dim=0), period) / (rows.norm() * style.norm()).clamp_min(1e-12)
+        return correlation.norm(p=8)
+
+
+def _centred(features):  # (channels, positions), each channel without its mean
+    rows = features.flatten(2)[0]
+    return rows - rows.mean(dim=1, keepdim=True)
 
 
 class ContentLoss(nn.Module):
@@ -937,15 +931,10 @@ def insert_losses(
     taps = {"style": style_layers, "content": content_layers, "rhythm": rhythm_layers, "diversity": diversity_layers}
     kinds = {"style": STATISTICS[statistic], "rhythm": RhythmLoss, "diversity": DiversityLoss}
     if isinstance(network, nn.ModuleDict):
-        chains = {name: _tap(chain, taps, kinds, styles, blend, content) for name, chain in network.items()}
-        return _SideBySide(chains)
+        return nn.ModuleDict(
+            {name: _tap(chain, taps, kinds, styles, blend, content) for name, chain in network.items()}
+        )
     return _tap(network, taps, kinds, styles, blend, content).to(memory_format=torch.channels_last)
-
-
-class _SideBySide(nn.ModuleDict):
-    def forward(self, image):
-        for chain in self.values():
-            chain(image)
 
 
 def _shares(blend, n_styles):
@@ -1106,7 +1095,7 @@ class _Objective:
 
     def __init__(self, image, model, weights, view):
         self.image = image.detach().clone().requires_grad_()
-        self.parts = list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
+        self.parts = list(_chains(model).values())
         self.weights, self.view = weights, view
         self.seen = None
 

@@ -26,6 +26,7 @@ PAIRS = (
     ("speech", "water_stream"),
     ("orchestra_1936", "tabla"),
 )
+CONTENT_WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0)
 LEVELS = (0.8, 0.7, 0.6, 0.5, 0.4)  # content kept at which the curves are compared
 
 
@@ -145,8 +146,7 @@ def _time(seconds):
 
 def excerpt(name):
     """Return 5 s of a sample from 0.25 s on, or what there is."""
-    samples = audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, offset=0.25, duration=SECONDS)
-    return samples
+    return audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, offset=0.25, duration=SECONDS)
 
 
 def distance_at(curve, level):
@@ -188,9 +188,6 @@ def compare_transfers():
     return rows
 
 
-CONTENT_WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0)
-
-
 def draw(sounds):
     """Save the spectrograms of three textures: style, common recipe, default."""
     transform = audiocnn.STFT(sample_rate=RATE, n_fft=512, hop_length=128)
@@ -208,12 +205,13 @@ def main():
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("textures", "transfers"))
-    if parser.parse_args().what == "textures":
+    what = parser.parse_args().what
+    if what == "textures":
         rows, sounds = compare_textures()
         draw(sounds)
     else:
         rows = compare_transfers()
-    write_section(parser.parse_args().what, rows)
+    write_section(what, rows)
 
 
 if __name__ == "__main__":

@@ -240,10 +240,11 @@ def test_networks_side_by_side_and_weights_of_layers(image):
         for layers in (["conv_1", "conv_2"], {"conv_1": 1, "conv_2": 10})
     )
     start = image + torch.rand_like(image)
-    first, second = (
-        next(audiocnn.optimise(start.clone(), model, style_weight=1.0, num_steps=1)) for model in (plain, weighted)
-    )
+    held = dict(style_weight=1.0, num_steps=1, view=lambda image: start + 0 * image)  # the losses of start itself
+    first, second = (next(audiocnn.optimise(start.clone(), model, **held)) for model in (plain, weighted))
     assert set(first) == set(second) == {"style conv_1", "style conv_2", "total"}
+    assert second["style conv_1"] == pytest.approx(first["style conv_1"])
+    assert second["style conv_2"] == pytest.approx(10 * first["style conv_2"]) and first["style conv_2"] > 0
     for model, ratio in ((plain, 1), (weighted, 10)):
         losses = dict(model["width_4"].named_children())
         assert losses["style conv_2"].weight == ratio

@@ -220,6 +220,8 @@ def test_a_shipped_pair_in_its_notebook(pair, tmp_path, monkeypatch):
         (dict(style_layers_default=["relu_9"]), "there is no layer 'relu_9'; choose among conv_1"),
         (dict(whichChannel="2d"), "whichChannel='2d' is unknown; choose one of freq, time, 2D"),
         (dict(start="content"), "the start 'content' needs a content"),
+        (dict(recipe="plain"), "recipe='plain' is unknown; choose one of bands, field"),
+        (dict(recipe="bands", result_duration=0.4), "use a longer sound"),
         (dict(recipe="bands", whichChannel="2D"), "the network's orientation is 'freq' but whichChannel='2D'"),
     ],
 )

@@ -170,6 +170,12 @@ def test_the_analyser_is_the_analysis_with_gradients(kind, bound, load, request)
     assert float(gradient @ direction) == pytest.approx(float(slope) / 2e-2, rel=0.02)
 
 
+@pytest.mark.parametrize("power", [0, -0.3, 1.5, "log"])
+def test_bad_powers(power):
+    with pytest.raises(ValueError, match=re.escape(f"power={power!r} must be above 0 and at most 1")):
+        audiocnn.compress(np.ones((2, 2)), use01scale=True, power=power)
+
+
 def test_loud_magnitudes_warn():
     with pytest.warns(UserWarning, match=re.escape("reaches 9.21, above 7")):
         audiocnn.compress(np.full((3, 3), 1e4), use01scale=True)
