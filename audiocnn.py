@@ -738,26 +738,33 @@ def gram_matrix(features):
 
 
 class _GramDistance(torch.autograd.Function):
-    """Sum of squared differences between the Gram matrices F F' and S S', without forming them.
+    """Sum of squared differences between the Gram matrices F F' and S S', through the smaller side.
 
-    |F F' - S S'|^2 = |F' F|^2 - 2 |F' S|^2 + |S' S|^2, where every product is as small as the number
-    of positions. Near the optimum the three terms cancel, so they are summed in float64.
+    With many channels they are never formed: |F F' - S S'|^2 = |F' F|^2 - 2 |F' S|^2 + |S' S|^2, where
+    every product is as small as the number of positions. Near the optimum the terms cancel: they are
+    summed in float64, and the products too are taken in float64 once float32 would lose 1e-3 of the sum.
     """
 
     @staticmethod
-    def forward(ctx, features, style, style_term):  # (channels, n), (channels, m), |S' S|^2
-        both = torch.cat([features.double(), style.double()], dim=1)  # (channels, n + m)
-        product = both[:, : features.shape[1]].T @ both  # (n, n + m)
-        own, cross = product.tensor_split([features.shape[1]], dim=1)
-        distance = own.square().sum() - 2 * cross.square().sum() + style_term
-        cross.neg_()
-        ctx.save_for_backward(both, product)
+    def forward(ctx, features, style, gram, style_term):  # (channels, n), (channels, m), S S', |S' S|^2
+        n_positions = features.shape[1] + style.shape[1]
+        if features.device.type == "mps" or 2 * n_positions >= len(features):  # MPS has no float64
+            difference = features @ features.T - gram
+            distance, gradient = difference.square().sum(), difference @ features
+        else:
+            for dtype in (features.dtype, torch.float64):
+                features, style = features.to(dtype), style.to(dtype)
+                own, cross = features.T @ features, features.T @ style
+                distance = own.double().square().sum() - 2 * cross.double().square().sum() + style_term
+                if distance > 1e-5 * style_term:
+                    break
+            gradient = features @ own - style @ cross.T
+        ctx.save_for_backward(gradient)
         return distance
 
     @staticmethod
     def backward(ctx, grad):
-        both, product = ctx.saved_tensors
-        return 4 * grad * (both @ product.T), None, None
+        return 4 * grad * ctx.saved_tensors[0], None, None, None
 
 
 class StyleLoss(nn.Module):
@@ -765,9 +772,8 @@ class StyleLoss(nn.Module):
 
     A transparent layer: forward returns its input and leaves the loss in `loss`. Gatys divides by
     4 channels^2 positions^2; we divide by channels^2, with Gram matrices per position, so that the
-    lengths of the two sounds may differ. With many more channels than positions the Gram matrices
-    are never formed: the result is the same, the cost is not. Several styles are blended: the
-    target is the mean of their Gram matrices, weighted by blend.
+    lengths of the two sounds may differ. Several styles are blended: the target is the mean of their
+    Gram matrices, weighted by blend.
     """
 
     def __init__(self, *styles, blend=(1.0,)):
@@ -782,12 +788,7 @@ class StyleLoss(nn.Module):
     def forward(self, features):
         """Return features [shape=(1, channels, height, width)] as they are."""
         rows = _rows(features)
-        # float64 takes twice the time, and MPS hasn't got it
-        if features.device.type != "mps" and 2 * (rows.shape[1] + self.rows.shape[1]) < len(rows):
-            distance = _GramDistance.apply(rows, self.rows, self.style_term)
-        else:
-            distance = (rows @ rows.T - self.gram).square().sum()
-        self.loss = distance / len(rows) ** 2
+        self.loss = _GramDistance.apply(rows, self.rows, self.gram, self.style_term) / len(rows) ** 2
         return features
 
 
@@ -953,7 +954,7 @@ def _tap(network, taps, kinds, styles, blend, content):
     model = nn.Sequential()
     last = max(list(layers).index(name) for names in taps.values() for name in names)
     for name, layer in list(layers.items())[: last + 1]:
-        layer = copy.deepcopy(layer).requires_grad_(False).eval()
+        layer = _faster(copy.deepcopy(layer).requires_grad_(False).eval(), styles[0])
         if getattr(layer, "inplace", False):
             layer.inplace = False  # an in-place ReLU would overwrite the features a loss has tapped
         model.add_module(name, layer)
@@ -979,6 +980,57 @@ def _check_layers(layers, taps, content):
         raise ValueError(f"content layers {list(taps['content'])} need a content; give one, or an empty list")
     if not any(taps.values()):
         raise ValueError(f"no style layers and no content layers; choose at least one of {', '.join(layers)}")
+
+
+class _FastConv(nn.Module):
+    """A convolution along flat images, by overlap-save with short FFTs that are real matrix products.
+
+    Blocks and filters are transformed and multiplied bin by bin, each complex product by three real
+    ones. The result is the same (a test holds it to 1e-5), in half the time and less.
+    """
+
+    def __init__(self, conv):
+        super().__init__()
+        taps = conv.kernel_size[1]
+        self.size, self.before = 2 * (3 * taps // 2), (taps - 1) // 2
+        dft = np.fft.rfft(np.eye(self.size), axis=0)
+        real, imaginary = (np.fft.irfft(unit * np.eye(len(dft)), self.size, axis=0) for unit in (1, 1j))
+        analysis = self._three(dft)  # (products, size)
+        synthesis = np.hstack([real - imaginary, -real - imaginary, imaginary])[: self.size - taps + 1]
+        used = analysis.any(axis=1) & synthesis.any(axis=0)  # the outermost bins are real and need one product
+        self.register_buffer("analysis", torch.from_numpy(analysis[used]).float())
+        self.register_buffer("synthesis", torch.from_numpy(synthesis[:, used]).float())  # (step, products)
+        filters = torch.from_numpy(self._three(dft[:, :taps].conj())[used]).float()
+        self.register_buffer("filters", torch.einsum("pt,oit->poi", filters, conv.weight[:, :, 0]).contiguous())
+        self.register_buffer("bias", torch.zeros(1) if conv.bias is None else conv.bias.detach()[:, None])
+
+    @staticmethod
+    def _three(spectra):
+        return np.concatenate([spectra.real, spectra.imag, spectra.real + spectra.imag])
+
+    def forward(self, image):  # (1, channels, 1, width)
+        width, step = image.shape[3], len(self.synthesis)
+        n_blocks = -(-width // step)
+        rows = nn.functional.pad(
+            image[0, :, 0], (self.before, n_blocks * step - width + self.size - step - self.before)
+        )
+        blocks = rows.unfold(1, self.size, step) @ self.analysis.T  # (channels, n_blocks, products)
+        products = self.filters @ blocks.permute(2, 0, 1)  # (products, filters, n_blocks)
+        rows = (self.synthesis @ products.flatten(1)).view(step, -1, n_blocks)
+        return (rows.permute(1, 2, 0).flatten(1)[:, :width] + self.bias)[None, :, None]
+
+
+def _faster(layer, image):
+    fits = (
+        type(layer) is nn.Conv2d
+        and layer.padding == "same"
+        and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
+        and layer.kernel_size[0] == image.shape[2] == image.shape[0] == 1
+        and layer.kernel_size[1] > 3
+        and image.device.type == "cpu"
+        and layer.weight.numel() < 1e8  # the transformed filters take over four times their memory
+    )
+    return _FastConv(layer) if fits else layer
 
 
 # 4. The start ------------------------------------------------------------------------------------

@@ -8,21 +8,23 @@ import torch
 README = Path(__file__).with_name("README.md")
 
 
-def best_time(function, *, repeats=5):
-    """Return the shortest of several times, after a first call that doesn't count [s]."""
-    function()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
+def best_times(functions, *, repeats=5):
+    """Return each function's shortest time of several, taken in turns, after a first call that doesn't count [s]."""
+    for function in functions:
         function()
-        times.append(time.perf_counter() - began)
-    return min(times)
+    times = [[] for _ in functions]
+    for _ in range(repeats):
+        for function, seen in zip(functions, times, strict=True):
+            began = time.perf_counter()
+            function()
+            seen.append(time.perf_counter() - began)
+    return [min(seen) for seen in times]
 
 
 def sgemm_speed():
     """Return what this machine's matrix product does in single precision [GFLOP/s]."""
     a, b = torch.randn(4096, 4096), torch.randn(4096, 1024)
-    return 2 * 4096 * 4096 * 1024 / best_time(lambda: a @ b) / 1e9
+    return 2 * 4096 * 4096 * 1024 / best_times([lambda: a @ b])[0] / 1e9
 
 
 def write_section(name, lines, *, readme=README):

@@ -32,6 +32,7 @@ SIZES = [
     (200, 50, 50),
     (81, 20, 20),
     (80, 20, 20),
+    (81, 10, 30),
     (30, 90, 40),
     (64, 64, 64),
     (8, 300, 300),
@@ -81,6 +82,43 @@ def test_gradients(channels, positions, style_positions):
 
     assert torch.autograd.gradcheck(run(audiocnn.StyleLoss(style)), x)
     assert torch.autograd.gradcheck(run(audiocnn.ContentLoss(content)), x)
+
+
+CONVOLUTIONS = [
+    dict(kernel_size=(1, 4), padding="same"),
+    dict(kernel_size=(1, 11), padding="same"),
+    dict(kernel_size=(1, 11), padding="same", bias=False),
+    dict(kernel_size=(1, 64), padding="same"),
+    dict(kernel_size=(1, 11), padding="same", dilation=2),
+    dict(kernel_size=(1, 11), padding="same", groups=2),
+    dict(kernel_size=(1, 11), padding="same", padding_mode="circular"),
+    dict(kernel_size=(1, 11), padding=(0, 5)),
+    dict(kernel_size=(1, 11), stride=2),
+]
+
+
+@pytest.mark.parametrize("settings", CONVOLUTIONS)
+@pytest.mark.parametrize("width", [66, 67, 500])
+def test_convolutions_stay_what_they_are(settings, width):
+    """However a convolution is computed, features and gradient equal PyTorch's in float64."""
+    torch.manual_seed(width)
+    conv = nn.Conv2d(16, 12, **settings)
+    image, up = torch.rand(1, 16, 1, width, requires_grad=True), torch.rand(12, 1)
+    model = audiocnn.insert_losses(nn.Sequential(conv), style=image.detach(), style_layers=["conv_1"])
+    found = model(image)
+    conv.requires_grad_(False)
+    exact_image = image.detach().double().requires_grad_()
+    exact = conv.double()(exact_image)
+    assert float((found - exact).detach().norm() / exact.detach().norm()) < 1e-5
+    (gradient,) = torch.autograd.grad((up * found[0, :, 0].square()).sum(), image)
+    (exact_gradient,) = torch.autograd.grad((up * exact[0, :, 0].square()).sum(), exact_image)
+    assert float((gradient - exact_gradient).norm() / exact_gradient.norm()) < 1e-5
+
+
+def test_wide_filters_are_computed_fast_and_narrow_ones_plainly(image):
+    network = nn.Sequential(nn.Conv2d(20, 6, (1, 11), padding="same"), nn.Conv2d(6, 6, (1, 3), padding="same"))
+    model = audiocnn.insert_losses(network, style=image, style_layers=["conv_2"])
+    assert [isinstance(layer, nn.Conv2d) for layer in model.children()][:2] == [False, True]
 
 
 def test_content_loss():
