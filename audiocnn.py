@@ -9,12 +9,12 @@ The pipeline, in the order of this file:
   5. pictures, and files that are written whole or not at all.
 
 Conventions
-  samples    float32 numpy array [shape=(n,)], mono, full scale is -1 to 1
+  samples    float32 numpy array [shape=(n,), or (2, n) in stereo], full scale is -1 to 1
   magnitude  float32 numpy array [shape=(n_bins, n_frames)], non-negative, not decibels
   features   log1p or a power of the magnitude, scaled to [0, 1] or not [shape=(n_bins, n_frames)]
   image      torch tensor [shape=(1, channels, height, width)], the features as a network sees them:
              "freq" (1, n_bins, 1, n_frames), "time" (1, n_frames, 1, n_bins),
-             "2D" (1, 1, n_bins, n_frames)
+             "2D" (1, 1, n_bins, n_frames); in stereo with 4 planes instead of 1, see stereo_planes
   units      times in seconds, frequencies in Hz; n_fft, hop_length and lengths in samples
 
 Sources
@@ -64,8 +64,8 @@ CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that
 # 1. Spectrograms ---------------------------------------------------------------------------------
 
 
-def load_audio(path, *, sample_rate, offset=0.0, duration=None):
-    """Read a sound file, mix it down to mono and resample it to samples [shape=(n,)].
+def load_audio(path, *, sample_rate, offset=0.0, duration=None, mono=True):
+    """Read and resample a sound file: samples [shape=(n,)], or [shape=(2, n)] where mono is False.
 
     Parameters
     ----------
@@ -74,6 +74,8 @@ def load_audio(path, *, sample_rate, offset=0.0, duration=None):
     sample_rate : int > 0 [Hz]
     offset, duration : float >= 0 [s]
         The excerpt to read; a duration of None reads to the end.
+    mono : bool
+        Mix down to one channel, or take the first two (or the only one twice).
 
     Raises
     ------
@@ -90,16 +92,17 @@ def load_audio(path, *, sample_rate, offset=0.0, duration=None):
             rate = file.samplerate
             file.seek(min(round(offset * rate), file.frames))
             frames = -1 if duration is None else round(duration * rate)
-            samples = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+            samples = file.read(frames, dtype="float32", always_2d=True).T
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} is not a sound file that libsndfile can read ({error}); convert it to wav") from error
+    samples = samples.mean(axis=0) if mono else samples[[0, min(1, len(samples) - 1)]]
     _check_samples(samples, f"{path} ({offset=}, {duration=})")
     return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
 
 
 def _check_samples(samples, name):
-    if samples.ndim != 1 or len(samples) == 0:
-        raise ValueError(f"{name}: no samples [shape={samples.shape}]; give a mono sound, or a smaller offset")
+    if samples.size == 0:
+        raise ValueError(f"{name}: no samples; give a longer sound, or a smaller offset")
     if not np.isfinite(samples).all():
         raise ValueError(f"{name} holds NaN or infinite samples; repair or re-export the file")
     if not samples.any():
@@ -157,7 +160,7 @@ class STFT:
         return np.abs(librosa.stft(samples, n_fft=self.n_fft, hop_length=self.hop_length))
 
     def analyser(self, length, *, device="cpu"):
-        """Return the analysis of samples [shape=(length,)] as a torch function with gradients."""
+        """Return the analysis of samples [shape=(..., length)] as a torch function with gradients."""
         settings = dict(window=torch.hann_window(self.n_fft, device=device), pad_mode="constant", return_complex=True)
         return lambda samples: torch.stft(samples, self.n_fft, self.hop_length, **settings).abs()
 
@@ -242,7 +245,7 @@ class CQT:
         return CQT_GAIN * np.abs(librosa.cqt(samples, n_bins=len(self.frequencies), **self._grid))
 
     def analyser(self, length, *, device="cpu"):
-        """Return the analysis of samples [shape=(length,)] as a torch function with gradients, see _FilterBank."""
+        """Return the analysis of samples [shape=(..., length)] as a torch function with gradients, see _FilterBank."""
         bank = self._bank(length, 1 + length // self.hop_length).to(device)
         return lambda samples: CQT_GAIN * bank.transform(samples).abs()
 
@@ -353,11 +356,11 @@ class _FilterBank(nn.Module):
         power = torch.zeros(self.n_fft // 2 + 1).index_add_(0, self.sources, self.gains**2)
         self.register_buffer("power", power + 1e-3 * power.max())
 
-    def transform(self, samples):  # (length,) to complex (n_bins, n_frames)
+    def transform(self, samples):  # (..., length) to complex (..., n_bins, n_frames)
         spectrum = torch.fft.rfft(samples, self.n_fft)
-        folded = torch.zeros(self.n_bins * self.period, dtype=spectrum.dtype, device=spectrum.device)
-        folded = folded.index_add(0, self.targets, spectrum[self.sources] * self.gains)
-        return torch.fft.ifft(folded.view(self.n_bins, self.period))[:, : self.n_frames] / self.hop_length
+        folded = spectrum.new_zeros(*samples.shape[:-1], self.n_bins * self.period)
+        folded = folded.index_add(-1, self.targets, spectrum[..., self.sources] * self.gains)
+        return torch.fft.ifft(folded.unflatten(-1, (self.n_bins, self.period)))[..., : self.n_frames] / self.hop_length
 
     def inverse(self, coefficients):  # complex (n_bins, n_frames) to (length,)
         bands = torch.fft.fft(coefficients, self.period).flatten()
@@ -379,6 +382,8 @@ def _require_choice(setting, value, allowed):
 
 def _check_length(samples, shortest, sample_rate, reason):
     _check_samples(samples, "samples")
+    if samples.ndim != 1:
+        raise ValueError(f"samples have shape {samples.shape}; give the one channel of a mono sound, (n,)")
     if len(samples) < shortest:
         raise ValueError(
             f"the sound has {len(samples)} samples ({len(samples) / sample_rate:.2f} s), too short for {reason}: "
@@ -428,13 +433,14 @@ def _bend(magnitude, power):
 
 
 def to_image(features, which_channel):
-    """Features [shape=(n_bins, n_frames)] to a network's image; which_channel is "freq", "time" or "2D"."""
+    """Features [shape=(n_bins, n_frames) or (planes, n_bins, n_frames)] to a network's image, see the top."""
     _require_choice("whichChannel", which_channel, ORIENTATIONS)
-    features = torch.as_tensor(features, dtype=torch.float32)
+    planes = torch.as_tensor(features, dtype=torch.float32)
+    planes = planes if planes.ndim == 3 else planes[None]
     if which_channel == "2D":
-        return features[None, None]  # (1, 1, n_bins, n_frames)
-    rows = features.T if which_channel == "time" else features
-    return rows[None, :, None]  # (1, n_bins, 1, n_frames) or (1, n_frames, 1, n_bins)
+        return planes[:, None]  # (planes, 1, n_bins, n_frames)
+    rows = planes.mT if which_channel == "time" else planes
+    return rows[:, :, None]  # (planes, n_bins, 1, n_frames) or (planes, n_frames, 1, n_bins)
 
 
 def from_image(image, which_channel):
@@ -733,7 +739,7 @@ def gram_matrix(features):
 
     Gatys divides by channels too, inside the loss; here StyleLoss takes the mean over the entries.
     """
-    rows = _rows(features)
+    rows = _scaled_rows(features)
     return rows @ rows.T
 
 
@@ -780,21 +786,24 @@ class StyleLoss(nn.Module):
         super().__init__()
         pairs = [(share, style.detach()) for share, style in zip(blend, styles, strict=True)]
         self.gram = sum(share * gram_matrix(style) for share, style in pairs)
-        self.rows = torch.cat([share**0.5 * _rows(style) for share, style in pairs], dim=1)  # rows rows' is gram
+        self.rows = torch.cat([share**0.5 * _scaled_rows(style) for share, style in pairs], dim=1)  # rows rows' is gram
         rows = self.rows.to("cpu", torch.float64)
         self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum().item()
         self.loss = None
 
     def forward(self, features):
         """Return features [shape=(1, channels, height, width)] as they are."""
-        rows = _rows(features)
+        rows = _scaled_rows(features)
         self.loss = _GramDistance.apply(rows, self.rows, self.gram, self.style_term) / len(rows) ** 2
         return features
 
 
 def _rows(features):
-    rows = features.flatten(2)[0]  # (channels, positions)
-    return rows / rows.shape[1] ** 0.5
+    return features.flatten(2).flatten(0, 1)  # (planes * channels, positions)
+
+
+def _scaled_rows(features):
+    return _rows(features) / (features.shape[2] * features.shape[3]) ** 0.5
 
 
 class DistributionLoss(nn.Module):
@@ -819,7 +828,7 @@ class DistributionLoss(nn.Module):
 
 
 def _quantiles(features):  # (channels, N_QUANTILES), the same for any number of positions
-    return nn.functional.adaptive_avg_pool1d(features.flatten(2)[0].sort(dim=1).values, N_QUANTILES)
+    return nn.functional.adaptive_avg_pool1d(_rows(features).sort(dim=1).values, N_QUANTILES)
 
 
 class RhythmLoss(nn.Module):
@@ -875,8 +884,8 @@ class DiversityLoss(nn.Module):
         return correlation.norm(p=8)
 
 
-def _centred(features):  # (channels, positions), each channel without its mean
-    rows = features.flatten(2)[0]
+def _centred(features):  # (planes * channels, positions), each channel without its mean
+    rows = _rows(features)
     return rows - rows.mean(dim=1, keepdim=True)
 
 
@@ -1047,6 +1056,39 @@ def matched_noise(samples, *, length, seed=0):
     noise = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
     noise = np.fft.irfft(noise * np.interp(np.fft.rfftfreq(length), frequencies, np.sqrt(power)), length)
     return (noise * np.sqrt(np.mean(np.square(samples)) / np.mean(np.square(noise)))).astype(np.float32)
+
+
+def stereo_planes(samples):
+    """Left, right, half their sum and half their difference [shape=(4, n)] of samples [shape=(2, n)].
+
+    In stereo the losses compare these four, so that a result is as wide as its style in every band.
+    Takes numpy arrays, and torch tensors with gradients.
+    """
+    left, right = samples
+    stack = torch.stack if isinstance(samples, torch.Tensor) else np.stack
+    return stack([left, right, (left + right) / 2, (left - right) / 2])
+
+
+def widen(samples, *, like, seed=0):
+    """Make stereo [shape=(2, n)] of mono samples [shape=(n,)], placed and as wide as another stereo sound.
+
+    Its side signal is what can be predicted from the middle, and for the rest the middle again, blurred
+    over 30 ms: in every band, both levels and the coherence are those of like [shape=(2, m)].
+    """
+    _, _, middle, side = stereo_planes(like)
+    n_fft = min(1024, like.shape[1])
+    frequencies, power = scipy.signal.welch(middle, nperseg=n_fft)
+    cross, side_power = scipy.signal.csd(middle, side, nperseg=n_fft)[1], scipy.signal.welch(side, nperseg=n_fft)[1]
+    power = power + 1e-9 * power.max() + 1e-30
+    predicted = cross / power
+    rest = np.sqrt(np.maximum(side_power / power - np.abs(predicted) ** 2, 0))
+    period = scipy.fft.next_fast_len(len(samples) + 4096)
+    blur = np.random.default_rng(seed).standard_normal(661) * np.hanning(661)
+    bins = np.fft.rfftfreq(period)
+    blur = np.fft.rfft(blur / np.linalg.norm(blur), period) * np.interp(bins, frequencies, rest)
+    gains = np.interp(bins, frequencies, predicted) + blur
+    side = np.fft.irfft(np.fft.rfft(samples, period) * gains, period)[: len(samples)]
+    return np.stack([samples + side, samples - side]).astype(np.float32)
 
 
 def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25, content=None, noise=None):
@@ -1278,7 +1320,7 @@ def save_run(stem, samples, *, sample_rate, settings, losses, figures):
     ----------
     stem : Path
         Folder and name without suffix, as new_stem gives it.
-    samples : np.ndarray [shape=(n,)]
+    samples : np.ndarray [shape=(n,) or (2, n)]
         Within -1 to 1; written as 16-bit stem.wav.
     settings : dict
         Everything needed to repeat the run; stem.json also gets versions, level and losses.
@@ -1290,7 +1332,7 @@ def save_run(stem, samples, *, sample_rate, settings, losses, figures):
     report = {"settings": settings, "versions": packages, "level": level(samples), "losses": losses}
     text = json.dumps(report, indent=1, default=str)
     writers = {
-        ".wav": lambda path: soundfile.write(path, samples, sample_rate, subtype="PCM_16"),
+        ".wav": lambda path: soundfile.write(path, samples.T, sample_rate, subtype="PCM_16"),
         ".json": lambda path: Path(path).write_text(text + "\n"),
     }
     for name, figure in figures.items():

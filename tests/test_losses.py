@@ -84,6 +84,19 @@ def test_gradients(channels, positions, style_positions):
     assert torch.autograd.gradcheck(run(audiocnn.ContentLoss(content)), x)
 
 
+@pytest.mark.parametrize("kind", ["StyleLoss", "DistributionLoss", "RhythmLoss", "DiversityLoss"])
+def test_planes_count_as_channels(kind):
+    """Left, right, middle and side of a stereo sound are compared one by one, as so many more channels."""
+    torch.manual_seed(0)
+    x, style = torch.rand(4, 6, 1, 40), torch.rand(4, 6, 1, 50)
+    losses = [getattr(audiocnn, kind)(style), getattr(audiocnn, kind)(style.reshape(1, 24, 1, 50))]
+    losses[0](x)
+    losses[1](x.reshape(1, 24, 1, 40))
+    assert float(losses[0].loss) == pytest.approx(float(losses[1].loss), rel=1e-5)
+    losses[0](x.flip(0))  # left is not right
+    assert float(losses[0].loss) != pytest.approx(float(losses[1].loss), rel=1e-3)
+
+
 CONVOLUTIONS = [
     dict(kernel_size=(1, 4), padding="same"),
     dict(kernel_size=(1, 11), padding="same"),

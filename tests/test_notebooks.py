@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import papermill
 import pytest
+import scipy.signal
 import soundfile
 
 import audiocnn
@@ -167,6 +168,24 @@ def test_default_transfer_with_everything(tmp_path, monkeypatch):
     report = json.loads((outputs / "test-001.json").read_text())
     names = {"style conv_1", "style conv_2", "content conv_2", "rhythm conv_1", "diversity conv_1", "bound", "total"}
     assert names == set(report["losses"][0]) and report["settings"]["used"]["start"] == "content"
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_stereo_at_44100_hertz(name, tmp_path, monkeypatch):
+    """Fire on the left and rain on the right, soft: the texture has two channels with these levels."""
+    recordings = [soundfile.read(sample(sound))[0][22050:77175] for sound in ("fire", "rain")]
+    both = [scipy.signal.resample_poly(samples, 2, 1) / samples.std() for samples in recordings]
+    soundfile.write(tmp_path / "both.wav", np.stack([0.1 * both[0], 0.03 * both[1]], axis=1).clip(-1, 1), 44100)
+    settings = dict(STYLE_FILENAME="both.wav", stereo=True, sample_rate=44100, offset=0.0, refine_steps=4)
+    outputs, _ = run(name, tmp_path, monkeypatch, recipe="bands", **settings)
+    samples, rate = soundfile.read(outputs / "test-001.wav")
+    assert rate == 44100 and samples.shape == (2 * 44100, 2)
+    left, right = samples.std(axis=0)
+    assert 20 * np.log10(left / right) == pytest.approx(10.5, abs=2)
+    assert abs(np.corrcoef(samples.T)[0, 1]) < 0.5
+    report = json.loads((outputs / "test-001.json").read_text())
+    losses = [losses["total"] for losses in report["losses"]]
+    assert losses[-1] < losses[6]
 
 
 def test_other_settings(tmp_path, monkeypatch):

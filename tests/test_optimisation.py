@@ -72,6 +72,34 @@ def texture_model(stft, samples, compress):
     return audiocnn.insert_losses(networks, style=style, style_layers=["conv_2"], statistic="distribution")
 
 
+def spatial(samples):
+    """Level difference in dB and coherence of two channels, in thirds of octaves from 200 Hz up."""
+    frequencies, cross = scipy.signal.csd(*samples, fs=22050, nperseg=2048)
+    powers = [scipy.signal.welch(channel, fs=22050, nperseg=2048)[1] for channel in samples]
+    edges = np.searchsorted(frequencies, 200 * 2 ** np.arange(0, 5.34, 1 / 3))
+    left, right = (np.add.reduceat(power, edges[:-1]) for power in powers)
+    return 10 * np.log10(left / right), np.abs(np.add.reduceat(cross, edges[:-1])) / np.sqrt(left * right)
+
+
+@pytest.mark.parametrize("softer", [1.0, 0.3])
+def test_widening_places_and_spreads_like_another_sound(softer, load):
+    """Two recordings share a third; a third recording gets their level difference and coherence."""
+    first, second, shared = (load(name)[20000:100000] for name in ("fire", "furnace", "vinyl_crackle"))
+    like = np.stack([first + shared, softer * (second + shared)])
+    wide = audiocnn.widen(load("rain"), like=like)
+    assert wide.shape == (2, len(load("rain"))) and wide.dtype == np.float32
+    levels, coherence = spatial(like)
+    levels_found, coherence_found = spatial(wide)
+    assert np.abs(levels - levels_found).mean() < 1.5
+    assert np.abs(coherence - coherence_found).mean() < 0.15
+    np.testing.assert_allclose(wide.mean(axis=0), load("rain"), atol=1e-6)  # the middle stays
+
+
+def test_widening_like_mono_changes_nothing(load):
+    wide = audiocnn.widen(load("tabla"), like=np.stack([load("fire"), load("fire")]))
+    np.testing.assert_allclose(wide, np.stack([load("tabla")] * 2), atol=1e-5)
+
+
 def test_samples_can_be_refined(load, stft):
     """Through a view, optimise changes samples, in place, and the sound's own statistics come nearer."""
 

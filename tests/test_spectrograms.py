@@ -43,6 +43,16 @@ def test_formats_rates_and_stereo(tmp_path, ending):
     assert np.fft.rfftfreq(len(middle), 1 / 22050)[spectrum.argmax()] == pytest.approx(1000, abs=3)
 
 
+def test_two_channels_are_kept_where_asked(tmp_path):
+    channels = np.random.default_rng(0).normal(0, 0.1, (22050, 8)).astype(np.float32)
+    for number in (1, 2, 8):
+        soundfile.write(tmp_path / "noise.wav", channels[:, :number], 22050, subtype="FLOAT")
+        both = audiocnn.load_audio(tmp_path / "noise.wav", sample_rate=22050, mono=False)
+        np.testing.assert_array_equal(both, channels[:, [0, min(1, number - 1)]].T)
+        middle = audiocnn.load_audio(tmp_path / "noise.wav", sample_rate=22050)
+        np.testing.assert_allclose(middle, channels[:, :number].mean(axis=1), atol=1e-6)
+
+
 def test_offset_and_duration(load):
     whole = load("tabla")
     part = load("tabla", offset=1.0, duration=2.0)
@@ -168,6 +178,20 @@ def test_the_analyser_is_the_analysis_with_gradients(kind, bound, load, request)
     with torch.no_grad():
         slope = analyse(tensor + 1e-2 * direction).square().mean() - analyse(tensor - 1e-2 * direction).square().mean()
     assert float(gradient @ direction) == pytest.approx(float(slope) / 2e-2, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["stft", "cqt"])
+def test_the_analyser_takes_several_channels(kind, load, request):
+    transform = request.getfixturevalue(kind)
+    both = torch.from_numpy(np.stack([load("fire")[:50000], load("rain")[:50000]]))
+    planes = audiocnn.stereo_planes(both)
+    np.testing.assert_array_equal(planes, audiocnn.stereo_planes(both.numpy()))
+    torch.testing.assert_close(planes[2] + planes[3], both[0])
+    analyse = transform.analyser(50000)
+    together = analyse(planes)
+    assert together.shape[0] == 4
+    for plane, magnitude in zip(planes, together, strict=True):
+        torch.testing.assert_close(magnitude, analyse(plane), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("power", [0, -0.3, 1.5, "log"])
