@@ -323,8 +323,8 @@ def _griffinlim(magnitude, phase, n_fft, hop_length, length, n_iter):
         padded = nn.functional.pad(samples, (0, max(0, hop_length * (magnitude.shape[1] - 1) - len(samples))))
         rebuilt = torch.stft(padded, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
         rebuilt = rebuilt[:, : magnitude.shape[1]]
-        faster = rebuilt if before is None else rebuilt + 0.99 * (rebuilt - before)
-        spectrum, before = magnitude * torch.sgn(faster), rebuilt
+        faster = rebuilt.clone() if before is None else before.lerp_(rebuilt, 1.99)  # in place: long sounds fill memory
+        spectrum, before = torch.sgn(faster, out=faster).mul_(magnitude), rebuilt
     return torch.istft(spectrum, n_fft, hop_length, window=window, length=length).numpy()
 
 

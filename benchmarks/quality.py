@@ -18,6 +18,7 @@ from phase import ROOT, audiocnn
 from report import write_section
 
 RATE, SECONDS = 22050, 5.0
+NOTEBOOKS = {"stft": "neural_style_audio_pretrained.ipynb", "cqt": "neural_style_audio_cqt.ipynb"}
 PAIRS = (
     ("speech", "tabla"),
     ("piano", "water_stream"),
@@ -30,9 +31,9 @@ CONTENT_WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0)
 LEVELS = (0.8, 0.7, 0.6, 0.5, 0.4)  # content kept at which the curves are compared
 
 
-def notebook_settings():
-    """Return the settings of neural_style_audio_pretrained.ipynb, the default for textures and for transfers."""
-    cells = json.loads((ROOT / "neural_style_audio_pretrained.ipynb").read_text())["cells"]
+def notebook_settings(transform="stft"):
+    """Return the settings of a notebook, the default for textures and for transfers."""
+    cells = json.loads((ROOT / NOTEBOOKS[transform]).read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     parameters = next(source for source in sources if source.startswith("STYLE_FILENAME"))
     recipe = next(source for source in sources if source.startswith("is_transfer"))
@@ -45,43 +46,59 @@ def notebook_settings():
     return found
 
 
-def default(style, content=None, *, length=None, **changes):
-    """Return the samples that the notebook would make."""
-    settings = notebook_settings()["texture" if content is None else "transfer"] | changes
-    transform = audiocnn.STFT(sample_rate=RATE, n_fft=settings["N_FFT"], hop_length=settings["K_HOP"])
-    length = len(content) if length is None else length
+def make_transform(name, settings, sample_rate):
+    """Return the transform of a notebook's settings."""
+    common = dict(sample_rate=sample_rate, hop_length=settings["K_HOP"], n_iter=settings["phase_iterations"])
+    if name == "stft":
+        return audiocnn.STFT(**common, n_fft=settings["N_FFT"])
+    grid = dict(fmin=settings["lowest_frequency"], n_octaves=settings["n_octaves"])
+    return audiocnn.CQT(**common, **grid, bins_per_octave=settings["bins_per_octave"])
+
+
+def default(style, content=None, *, length=None, transform="stft", sample_rate=RATE, **changes):
+    """Return the samples that the notebook would make, [shape=(2, length)] if the style's shape is (2, n)."""
+    settings = notebook_settings(transform)["texture" if content is None else "transfer"] | changes
+    transform = make_transform(transform, settings, sample_rate)
+    stereo = style.ndim == 2
+    sounds = {name: y for name, y in (("style", style), ("content", content)) if y is not None}
+    middles = {name: y.mean(axis=0) if stereo else y for name, y in sounds.items()}
+    length = len(middles["content"]) if length is None else length
+    power = None if settings["power"] == "log1p" else settings["power"]
 
     def image(magnitude):
-        return audiocnn.to_image(audiocnn.compress(magnitude, use01scale=True, power=settings["power"]), "freq")
+        return audiocnn.to_image(audiocnn.compress(magnitude, use01scale=True, power=power), "freq")
+
+    def looking(length):
+        analyse = transform.analyser(length)
+        return lambda samples: image(analyse(audiocnn.stereo_planes(samples) if stereo else samples))
 
     networks = audiocnn.band_networks(
-        transform.frequencies, widths=settings["widths"], filters=settings["filters"], seed=settings["seed"]
+        transform.frequencies,
+        **{name: settings[name] for name in ("widths", "filters", "dilation", "seed")},
     )
-    images = {
-        name: image(transform.magnitude(y)) for name, y in (("style", style), ("content", content)) if y is not None
-    }
-    model = audiocnn.insert_losses(
-        networks,
-        **images,
-        style_layers=settings["style_layers_default"],
-        content_layers=settings["content_layers_default"] if content is not None else [],
-        statistic=settings["statistic"],
-    )
-    noise = image(transform.magnitude(audiocnn.matched_noise(style, length=length)))
+
+    def with_losses(images):
+        kinds = ("style", "content", "rhythm", "diversity")
+        layers = [settings[name] for name in ("style_layers_default", "content_layers_default")]
+        layers += [settings["rhythm_layers"], settings["diversity_layers"]]
+        layers = {f"{kind}_layers": names for kind, names in zip(kinds, layers, strict=True)}
+        layers |= {} if "content" in images else {"content_layers": []}
+        return audiocnn.insert_losses(networks, **images, **layers, statistic=settings["statistic"])
+
+    images = {name: image(transform.magnitude(y)) for name, y in middles.items()}
+    model = with_losses(images)
+    noise = image(transform.magnitude(audiocnn.matched_noise(middles["style"], length=length)))
     found = audiocnn.start_image(settings["start"], like=noise, noise=noise, content=images.get("content"))
-    weights = {name: settings[name] for name in ("style_weight", "content_weight", "reg_weight", "history_size")}
+    weights = {name: settings[name] for name in settings if name.endswith("_weight") or name == "history_size"}
     for _ in audiocnn.optimise(found, model, **weights, num_steps=settings["num_steps"]):
         pass
-    loudest = max(float(values.max()) for values in images.values())
-    magnitude = audiocnn.expand(
-        audiocnn.from_image(found, "freq").clip(0, loudest), use01scale=True, power=settings["power"]
-    )
-    samples = torch.from_numpy(transform.samples(magnitude, length=length))
-    analyse = transform.analyser(length)
-    steps = audiocnn.optimise(
-        samples, model, **weights, num_steps=settings["refine_steps"], view=lambda samples: image(analyse(samples))
-    )
-    for _ in steps:
+    found = audiocnn.from_image(found, "freq").clip(0, max(float(values.max()) for values in images.values()))
+    samples = transform.samples(audiocnn.expand(found, use01scale=True, power=power), length=length)
+    if stereo:
+        samples = audiocnn.widen(samples, like=sounds.get("content", style))
+        model = with_losses({name: looking(y.shape[1])(torch.from_numpy(y)) for name, y in sounds.items()})
+    samples = torch.from_numpy(samples)
+    for _ in audiocnn.optimise(samples, model, **weights, num_steps=settings["refine_steps"], view=looking(length)):
         pass
     return samples.numpy()
 
