@@ -1,0 +1,156 @@
+"""What the settings do to the sound: python benchmarks/variants.py recipes | features.
+
+Recipes: the default with one thing changed, on three textures. Features: rhythm, diversity, other
+lengths and stereo, each on the material that it is for. Both with fewer filters and steps than the
+default, so compare the rows with each other.
+"""
+
+import argparse
+import time
+
+import librosa
+import numpy as np
+import scipy.signal
+
+import metrics
+import quality
+from phase import ROOT, audiocnn
+from report import write_section
+
+RATE = quality.RATE
+SMALL = dict(filters=128, num_steps=150, refine_steps=100)
+TEXTURES = ("water_stream", "fire", "sawmill")
+WIDTHS = [1, 2, 4, 8, 16, 32, 64, 128]
+RECIPES = {
+    "the default, smaller": {},
+    "256 filters": dict(filters=256),
+    "512 filters": dict(filters=512),
+    "400 steps on the samples": dict(refine_steps=400),
+    "600 steps on the spectrogram": dict(num_steps=600),
+    "no refinement": dict(refine_steps=0),
+    "hardly any steps on the spectrogram": dict(num_steps=5, refine_steps=245),
+    "start from uniform noise": dict(start="rand"),
+    "Gram matrices": dict(statistic="gram"),
+    "log1p": dict(power="log1p"),
+    "power 0.5": dict(power=0.5),
+    "n_fft 256": dict(N_FFT=256, K_HOP=64),
+    "n_fft 1024": dict(N_FFT=1024, K_HOP=256),
+    "widths up to 16": dict(widths=WIDTHS[:5]),
+    "widths up to 256": dict(widths=[*WIDTHS, 256]),
+    "width 11 alone": dict(widths=[11]),
+    "widths up to 32, dilation 4": dict(widths=WIDTHS[:6], dilation=4),
+    "constant-Q": dict(transform="cqt"),
+}
+
+
+def compare_recipes():
+    """Return the rows of the table."""
+    rows = ["| recipe | distance ratio | copy score | time [s] |", "|---|---|---|---|"]
+    for name, changes in RECIPES.items():
+        values = []
+        for texture in TEXTURES:
+            style, other = metrics.takes(texture, RATE)
+            began = time.perf_counter()
+            made = quality.default(style, length=int(quality.SECONDS * RATE), **(SMALL | changes))
+            took = time.perf_counter() - began
+            ratio = metrics.statistics_distance(made, style, other, RATE)
+            values.append((ratio, metrics.copy_score(made, style, RATE), took))
+        rows.append("| {} | {:.2f} | {:.2f} | {:.0f} |".format(name, *np.mean(values, axis=0)))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def rhythm(samples):
+    """Return the autocorrelation of the onset envelope, for lags of 0.1 to 2 s."""
+    onsets = librosa.onset.onset_strength(y=samples, sr=RATE, hop_length=256)
+    return librosa.autocorrelate(onsets - onsets.mean(), max_size=172)[9:]
+
+
+def compare_rhythm():
+    """Return rows: how much of a rhythm comes back, over rhythm_weight."""
+    rows = ["| rhythm_weight | drum_loop | tabla |", "|---|---|---|"]
+    styles = {
+        name: audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, duration=5.0)
+        for name in ("drum_loop", "tabla")
+    }
+    for weight in (0.0, 0.1, 1.0, 10.0):
+        found = []
+        for style in styles.values():
+            changes = dict(rhythm_weight=weight, rhythm_layers=["conv_1"] if weight else [])
+            made = quality.default(style, length=len(style), **SMALL, **changes)
+            found.append(np.corrcoef(rhythm(made), rhythm(style))[0, 1])
+        rows.append("| {:g} | {:.2f} | {:.2f} |".format(weight, *found))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def compare_diversity():
+    """Return rows: copying and distance, over diversity_weight, for two recordings that repeat themselves."""
+    rows = ["| diversity_weight | frogs: distance ratio | copy score | birds: distance ratio | copy score |"]
+    rows.append("|---|---|---|---|---|")
+    for weight in (0.0, 0.1, 1.0, 10.0):
+        found = []
+        for texture in ("frogs", "birds"):
+            style, other = metrics.takes(texture, RATE)
+            changes = dict(diversity_weight=weight, diversity_layers=["conv_1"] if weight else [])
+            made = quality.default(style, length=int(quality.SECONDS * RATE), **SMALL, **changes)
+            found += [metrics.statistics_distance(made, style, other, RATE), metrics.copy_score(made, style, RATE)]
+        rows.append("| {:g} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(weight, *found))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def compare_lengths():
+    """Return rows: textures longer and shorter than their style, in pieces of 3 s."""
+    rows = ["| length of fire, of a style of 4 s | distance ratio of each 3 s |", "|---|---|"]
+    style, other = metrics.takes("fire", RATE)
+    for seconds in (3, 30):
+        made = quality.default(style, length=seconds * RATE, **SMALL)
+        ratios = [metrics.statistics_distance(part, style, other, RATE) for part in np.split(made, seconds // 3)]
+        rows.append(f"| {seconds} s | {', '.join(f'{ratio:.2f}' for ratio in ratios)} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def stereo_of(name):
+    """Return stereo of a recording: its thirds at once on the left, in the middle and on the right."""
+    samples = audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)[RATE // 4 : -RATE // 4]
+    left, middle, right = np.split(samples[: len(samples) // 3 * 3], 3)
+    late = [np.pad(part, (9, 0))[: len(part)] for part in (left, right)]  # 0.4 ms, to the other ear
+    return np.stack([left + 0.7 * middle + 0.4 * late[1], 0.4 * late[0] + 0.7 * middle + 0.8 * right]) * 0.7
+
+
+def compare_stereo():
+    """Return rows: distances of the planes, and the coherence of left and right."""
+    rows = ["| stereo texture | left | right | middle | side | coherence, style's |", "|---|---|---|---|---|---|"]
+    for name in ("fire", "applause", "water_stream"):
+        style = stereo_of(name).astype(np.float32)
+        mono = quality.default(style.mean(axis=0), length=style.shape[1], **SMALL)
+        for kind, made in (
+            ("", quality.default(style, length=style.shape[1], **SMALL)),
+            (", widened only", audiocnn.widen(mono, like=style)),
+        ):
+            planes = zip(audiocnn.stereo_planes(made), audiocnn.stereo_planes(style), strict=True)
+            values = [metrics.difference(found, wanted, RATE) for found, wanted in planes]
+            values += [scipy.signal.coherence(*both, fs=RATE, nperseg=512)[1].mean() ** 0.5 for both in (made, style)]
+            rows.append("| {}{} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.2f}, {:.2f} |".format(name, kind, *values))
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main():
+    """Measure, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("recipes", "features"))
+    what = parser.parse_args().what
+    if what == "recipes":
+        rows = compare_recipes()
+    else:
+        rows = []
+        for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo):
+            rows += [*compare(), ""]
+    write_section(what, rows)
+
+
+if __name__ == "__main__":
+    main()
