@@ -6,7 +6,7 @@ The pipeline, in the order of this file:
   2. a 3-block CNN, random networks of bands side by side, or any chain of PyTorch layers;
   3. losses of style (Gram matrices or distributions), content, rhythm and diversity, by layer names;
   4. a start, which L-BFGS changes until the losses are small: the image first, then the samples;
-  5. pictures, and files that are written whole or not at all.
+  5. pictures, files that are written whole or not at all, and many runs.
 
 Conventions
   samples    float32 numpy array [shape=(n,), or (2, n) in stereo], full scale is -1 to 1
@@ -30,7 +30,9 @@ Sources
 """
 
 import copy
+import hashlib
 import heapq
+import html
 import itertools
 import json
 import os
@@ -41,9 +43,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import IPython.display
 import librosa
 import librosa.display
 import matplotlib.pyplot as plt
+import nbclient
+import nbformat
 import numba
 import numpy as np
 import scipy.fft
@@ -422,7 +427,7 @@ def compress(magnitude, *, use01scale, power=None):
 
 def expand(features, *, use01scale, power=None):
     """Features to magnitude: the inverse of compress; what lies below 0 becomes 0."""
-    features = np.maximum(features * _bend(LOUDEST, power) if use01scale else features, 0)
+    features = np.maximum(features * float(_bend(LOUDEST, power)) if use01scale else features, 0)
     return np.expm1(features) if power is None else (features + KNEE**power) ** (1 / power) - KNEE
 
 
@@ -1267,6 +1272,12 @@ def plot_histograms(features):
 def plot_losses(histories):
     """Draw the weighted losses over the steps, for a list of runs, each a list of dicts; returns the figure."""
     figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    _draw_losses(ax, histories)
+    plt.close(figure)
+    return figure
+
+
+def _draw_losses(ax, histories):
     for run, history in enumerate(histories):
         for color, name in enumerate(history[0] if history else ()):
             values = [losses[name] for losses in history]
@@ -1276,6 +1287,14 @@ def plot_losses(histories):
     ax.set(xlabel="step", ylabel="weighted loss", yscale="log", title="Losses")
     if ax.lines:
         ax.legend()
+
+
+def plot_progress(features, history):
+    """Draw features [shape=(n_bins, n_frames)] as they are now beside the losses so far; returns the figure."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+    axes[0].imshow(features, origin="lower", aspect="auto", cmap="magma", vmin=0)
+    axes[0].set(title=f"After {len(history)} steps", xlabel="frame", ylabel="bin")
+    _draw_losses(axes[1], [history])
     plt.close(figure)
     return figure
 
@@ -1331,12 +1350,10 @@ def save_run(stem, samples, *, sample_rate, settings, losses, figures):
     packages = {"python": platform.python_version(), "torch": torch.__version__, "librosa": librosa.__version__}
     report = {"settings": settings, "versions": packages, "level": level(samples), "losses": losses}
     text = json.dumps(report, indent=1, default=str)
-    writers = {
-        ".wav": lambda path: soundfile.write(path, samples.T, sample_rate, subtype="PCM_16"),
-        ".json": lambda path: Path(path).write_text(text + "\n"),
-    }
+    writers = {".wav": lambda path: soundfile.write(path, samples.T, sample_rate, subtype="PCM_16")}
     for name, figure in figures.items():
         writers[f"-{name}.png"] = lambda path, figure=figure: figure.savefig(path, dpi=100)
+    writers[".json"] = lambda path: Path(path).write_text(text + "\n")  # last: where it is, the run is complete
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(stem.name + ending) for ending in writers]
     for path, write in zip(paths, writers.values(), strict=True):
@@ -1352,3 +1369,67 @@ def _write_whole(path, write):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+# 7. Many runs ------------------------------------------------------------------------------------
+
+
+def run_notebook(path, *, outname, threads=None, **settings):
+    """Execute a notebook in a kernel of its own with other settings, unless it has been done before.
+
+    Parameters
+    ----------
+    path : str or Path
+        A notebook whose settings cell is tagged "parameters"; it runs in its own folder.
+    outname : str
+        Name of the result; the settings' hash is added, so that the same call finds its result again.
+    threads : int
+        Processor threads of the run; None: all.
+    settings : numbers, strings, None, and lists and dicts of them
+        Override the notebook's.
+
+    Returns
+    -------
+    report : dict
+        "outname" and "settings", and "failed", the error's last line, where the run did not end well.
+    """
+    digest = hashlib.sha256(json.dumps([str(path), settings], sort_keys=True).encode()).hexdigest()[:10]
+    report = {"outname": f"{outname}-{digest}", "settings": settings}
+    folder = Path(path).resolve().parent
+    if (folder / "outputs" / f"{report['outname']}-001.json").is_file():
+        return report
+    notebook = nbformat.read(path, as_version=4)
+    place = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    if not place:
+        raise ValueError(f"{path} has no cell tagged 'parameters'; tag its settings cell")
+    given = settings | {"outname": report["outname"]}
+    source = "\n".join(f"{name} = {value!r}" for name, value in given.items())
+    notebook.cells.insert(place[0] + 1, nbformat.v4.new_code_cell(source))
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(folder)}})
+    try:
+        client.execute(env=environment)
+    except (nbclient.exceptions.CellExecutionError, nbclient.exceptions.DeadKernelError) as error:
+        report["failed"] = str(error).strip().splitlines()[-1]
+    return report
+
+
+def list_runs(folder="outputs", *, last=20):
+    """Show the last runs saved in a folder as a table: what differs between them, last losses, level, sound.
+
+    Returns
+    -------
+    table : IPython.display.HTML
+    """
+    paths = sorted(Path(folder).glob("*.json"), key=lambda path: path.stat().st_mtime)[-last:]
+    reports = {path: json.loads(path.read_text()) for path in paths}
+    settings = [report["settings"] for report in reports.values()]
+    names = dict.fromkeys(name for each in settings for name in each if name not in ("outname", "used"))
+    names = [name for name in names if len({json.dumps(each.get(name)) for each in settings}) > 1]
+    rows = ["".join(f"<th>{title}</th>" for title in ("run", *names, "losses", "level [dBFS]", "sound"))]
+    for path, report in reports.items():
+        losses = ", ".join(f"{name} {value:.3g}" for name, value in (report["losses"] or [{}])[-1].items())
+        texts = [path.stem, *(report["settings"].get(name) for name in names), losses, report["level"]["rms_dbfs"]]
+        player = IPython.display.Audio(filename=path.with_suffix(".wav"))._repr_html_()
+        rows.append("".join(f"<td>{html.escape(str(text))}</td>" for text in texts) + f"<td>{player}</td>")
+    return IPython.display.HTML("<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>")
