@@ -1,0 +1,136 @@
+"""Many runs: notebooks with other settings, sweeps, the table of runs, and going on from an earlier result."""
+
+import json
+import shutil
+import textwrap
+
+import distributed
+import joblib
+import numpy as np
+import papermill
+import pytest
+import soundfile
+from test_notebooks import BANDS, EXCERPT, ROOT, STFT, sample
+
+import audiocnn
+
+SMALL = EXCERPT | BANDS | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], duration=1.0)
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return shutil.copy(ROOT / STFT, tmp_path)
+
+
+def runs_of(folder):
+    return {path.stem: json.loads(path.read_text()) for path in sorted((folder / "outputs").glob("*.json"))}
+
+
+def test_a_sweep_survives_a_failing_run_and_goes_on(notebook, tmp_path):
+    """The notebook sweeps itself: two runs succeed, one names a layer that isn't there; again, only that is tried."""
+    sweep = dict(style_layers_default=[["conv_1"], ["relu_7"], ["conv_2"]])
+    settings = SMALL | dict(sweep=sweep, notebook=notebook, n_jobs=2, num_steps=3)
+    executed = papermill.execute_notebook(
+        notebook, tmp_path / "executed.ipynb", parameters=settings, cwd=tmp_path, progress_bar=False
+    )
+    text = "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
+    assert text.count(" failed: ") == 1 and "there is no layer 'relu_7'" in text
+    runs = runs_of(tmp_path)
+    assert len(runs) == 3  # the notebook's own, and two of the sweep
+    layers = [report["settings"]["style_layers_default"] for report in runs.values()]
+    assert sorted(map(str, layers)) == ["['conv_1']", "['conv_2']", "['conv_2']"]
+    (table,) = [
+        output.data["text/html"]
+        for cell in executed.cells[-6:]
+        for output in cell.get("outputs", [])
+        if "<table>" in output.get("data", {}).get("text/html", "")
+        and cell.source.startswith('audiocnn.list_runs("outputs", last')
+    ]
+    assert table.count("<audio") == 3
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").iterdir()}
+    papermill.execute_notebook(
+        notebook, tmp_path / "executed.ipynb", parameters=settings, cwd=tmp_path, progress_bar=False
+    )
+    assert len(runs_of(tmp_path)) == 4  # the notebook's own again, and nothing else
+    assert all(path.stat().st_mtime_ns == then for path, then in times.items())
+
+
+def test_a_killed_kernel_is_a_failing_run(tmp_path):
+    notebook = tmp_path / "dies.ipynb"
+    source = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    cells = [("parameters", "outname = None"), ("rest", source)]
+    write_notebook(notebook, cells)
+    report = audiocnn.run_notebook(notebook, outname="dead", threads=1)
+    assert "died" in report["failed"].lower() and report["outname"].startswith("dead-")
+
+
+def write_notebook(path, cells):
+    code = dict(cell_type="code", execution_count=None, outputs=[])
+    cells = [code | dict(id=f"c{n}", metadata={"tags": [tag]}, source=text) for n, (tag, text) in enumerate(cells)]
+    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+
+
+def test_a_notebook_without_settings_cell(tmp_path):
+    write_notebook(tmp_path / "plain.ipynb", [("other", "1")])
+    with pytest.raises(ValueError, match="has no cell tagged 'parameters'"):
+        audiocnn.run_notebook(tmp_path / "plain.ipynb", outname="x")
+
+
+def test_a_sweep_on_a_dask_cluster(tmp_path):
+    """Two worker processes, one of which is killed by a run: joblib's Dask backend ends the sweep all the same."""
+    source = """
+        import json, os, pathlib, signal
+        if value == 1 and not pathlib.Path("killed").exists():
+            pathlib.Path("killed").touch()
+            os.kill(worker, signal.SIGKILL)
+            raise SystemExit
+        pathlib.Path("outputs").mkdir(exist_ok=True)
+        pathlib.Path(f"outputs/{outname}-001.json").write_text(json.dumps(dict(value=value)))
+    """
+    settings = "import os\nvalue, outname = 0, None\nworker = os.getppid()"
+    write_notebook(tmp_path / "job.ipynb", [("parameters", settings), ("rest", textwrap.dedent(source))])
+    cluster = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    with distributed.LocalCluster(**cluster) as local, distributed.Client(local):
+        jobs = [joblib.delayed(audiocnn.run_notebook)(tmp_path / "job.ipynb", outname="d", value=v) for v in range(4)]
+        with joblib.parallel_config(backend="dask"):
+            reports = joblib.Parallel(prefer="threads")(jobs)
+    assert not any("failed" in report for report in reports)
+    assert (tmp_path / "killed").exists()
+    assert sorted(report["value"] for report in runs_of(tmp_path).values()) == [0, 1, 2, 3]
+
+
+def test_table_of_runs(tmp_path):
+    assert "<td>" not in audiocnn.list_runs(tmp_path / "nothing").data
+    samples = np.sin(np.arange(2205) / 10)
+    for number, weight in enumerate((1.0, 2.0), start=1):
+        audiocnn.save_run(
+            tmp_path / f"<b>-{number:03d}",
+            samples,
+            sample_rate=22050,
+            settings=dict(style_weight=weight, seed=0),
+            losses=[dict(total=0.5), dict(total=0.25 * weight)],
+            figures={},
+        )
+    table = audiocnn.list_runs(tmp_path).data
+    assert "<th>style_weight</th>" in table and "<th>seed</th>" not in table
+    assert "total 0.25" in table and "total 0.5" in table and table.count("<audio") == 2
+    assert "<b>" not in table and "&lt;b&gt;-001" in table
+    assert audiocnn.list_runs(tmp_path, last=1).data.count("<audio") == 1
+
+
+def test_going_on_from_an_earlier_result(notebook, tmp_path):
+    """From its own result, the loss begins about where the first run ended, far below noise."""
+    losses = []
+    for start in ("noise", "outputs/test-001.wav"):
+        papermill.execute_notebook(
+            notebook,
+            tmp_path / "executed.ipynb",
+            parameters=SMALL | dict(start=start, num_steps=12),
+            cwd=tmp_path,
+            progress_bar=False,
+        )
+        losses.append([losses["total"] for losses in runs_of(tmp_path)[f"test-00{len(losses) + 1}"]["losses"]])
+    assert losses[1][0] < 0.3 * losses[0][0]
+    samples, _ = soundfile.read(tmp_path / "outputs/test-002.wav")
+    assert np.isfinite(samples).all() and np.abs(samples).max() > 0.01
