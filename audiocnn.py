@@ -30,6 +30,7 @@ Sources
 """
 
 import copy
+import gc
 import hashlib
 import heapq
 import html
@@ -98,6 +99,8 @@ def load_audio(path, *, sample_rate, offset=0.0, duration=None, mono=True):
             file.seek(min(round(offset * rate), file.frames))
             frames = -1 if duration is None else round(duration * rate)
             samples = file.read(frames, dtype="float32", always_2d=True).T
+            if "(should be" in file.extra_info:  # libsndfile's words on a wav or aiff header
+                warnings.warn(f"{path} is cut off: its header promises more; what is there is used", stacklevel=2)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} is not a sound file that libsndfile can read ({error}); convert it to wav") from error
     samples = samples.mean(axis=0) if mono else samples[[0, min(1, len(samples) - 1)]]
@@ -1162,6 +1165,7 @@ def optimise(
     view : function, None: the image itself
         Makes the image of whatever else is to be changed in its place, such as samples.
     """
+    gc.collect()  # earlier runs' pictures: Matplotlib's figures refer to themselves, and Python waits long
     weights = {"style": style_weight, "content": content_weight}
     weights |= {"rhythm": rhythm_weight, "diversity": diversity_weight, "bound": reg_weight}
     objective = _Objective(image, model, weights, view or (lambda image: image))

@@ -272,7 +272,7 @@ def test_files_are_whole_or_absent(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path / "name", np.ones(100) / 2, figures={"broken": Broken()})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["name.json", "name.wav"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["name.wav"]
     with pytest.raises(ValueError, match="the result holds NaN"):
         save(tmp_path / "other", np.full(100, np.nan))
     assert not list(tmp_path.glob("other*"))

@@ -1,0 +1,252 @@
+"""Hard to break: bad files, any settings, interrupts at the worst moment, full disks, memory."""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_notebooks import BANDS, CQT, EXCERPT, ROOT, STFT, sample
+
+import audiocnn
+
+RATE = 22050
+
+
+def noise(length, channels=1, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal((length, channels)).astype(np.float32)
+
+
+def cut(path, share):
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch code-was-run",)
+
+
+BAD_SOUNDS = {
+    "a wav cut in its header": (
+        lambda p: (soundfile.write(p, noise(RATE), RATE), cut(p, 0.0005)),
+        "libsndfile can read",
+    ),
+    "a cut flac": (
+        lambda p: (soundfile.write(p, noise(RATE), RATE, format="FLAC"), cut(p, 0.5)),
+        "libsndfile can read",
+    ),
+    "text named wav": (lambda p: p.write_text("This is a letter."), "libsndfile can read"),
+    "zero bytes": (lambda p: p.write_bytes(b""), "libsndfile can read"),
+    "random bytes": (lambda p: p.write_bytes(np.random.default_rng(0).bytes(9000)), "libsndfile can read"),
+    "a header without samples": (lambda p: soundfile.write(p, noise(0), RATE), "no samples"),
+    "NaN samples": (lambda p: soundfile.write(p, np.full(999, np.nan), RATE, subtype="FLOAT"), "NaN or infinite"),
+    "infinite samples": (lambda p: soundfile.write(p, np.full(999, np.inf), RATE, subtype="DOUBLE"), "NaN or infinite"),
+    "silence": (lambda p: soundfile.write(p, np.zeros(RATE), RATE), "is silent"),
+    "a directory": (lambda p: p.mkdir(), "is not a file"),
+    "nothing": (lambda p: None, "is not a file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SOUNDS)
+def test_bad_sounds_say_what_is_wrong(name, tmp_path):
+    make, message = BAD_SOUNDS[name]
+    make(tmp_path / "bad.wav")
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        audiocnn.load_audio(tmp_path / "bad.wav", sample_rate=RATE)
+    assert "bad.wav" in str(error.value)
+
+
+def test_one_sample_is_too_short(tmp_path, stft):
+    soundfile.write(tmp_path / "one.wav", noise(1), RATE)
+    samples = audiocnn.load_audio(tmp_path / "one.wav", sample_rate=RATE)
+    with pytest.raises(ValueError, match=r"the sound has 1 samples .* it needs at least 1024 samples"):
+        stft.magnitude(samples)
+
+
+def test_a_cut_wav_warns(tmp_path):
+    soundfile.write(tmp_path / "cut.wav", noise(RATE), RATE)
+    cut(tmp_path / "cut.wav", 0.5)
+    with pytest.warns(UserWarning, match=r"cut.wav is cut off"):
+        samples = audiocnn.load_audio(tmp_path / "cut.wav", sample_rate=RATE)
+    assert len(samples) == pytest.approx(RATE / 2, abs=50)
+
+
+def test_no_permission(tmp_path):
+    soundfile.write(tmp_path / "mine.wav", noise(RATE), RATE)
+    (tmp_path / "mine.wav").chmod(0)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    user = os.geteuid()
+    with pytest.raises((ValueError, PermissionError), match=r"mine.wav"):
+        try:
+            os.seteuid(user or 65534)  # root may read everything
+            audiocnn.load_audio(tmp_path / "mine.wav", sample_rate=RATE)
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 96000, 192000])
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_any_rate_and_channels(rate, channels, tmp_path):
+    soundfile.write(tmp_path / "any.wav", noise(rate, channels), rate, subtype="FLOAT")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        samples = audiocnn.load_audio(tmp_path / "any.wav", sample_rate=RATE)
+    assert len(samples) == pytest.approx(RATE, abs=1) and np.isfinite(samples).all()
+    assert samples.std() == pytest.approx(0.1 * min(1, RATE / rate) ** 0.5 / channels**0.5, rel=0.1)
+
+
+BAD_NETWORKS = {
+    "a pickle that runs code": ("net.pkl", lambda p: p.write_bytes(pickle.dumps(Evil()))),
+    "a .pth that runs code": ("net.pth", lambda p: p.write_bytes(pickle.dumps(Evil()))),
+    "a saved object that runs code": ("net.pth", lambda p: torch.save(Evil(), p)),
+    "a foreign object": ("net.pth", lambda p: torch.save({"epoch": 3, "net": [1, 2]}, p)),
+    "weights of another shape": ("net.pth", lambda p: torch.save({"layer1.0.weight": torch.ones(2, 2, 1, 3)}, p)),
+    "a .pth cut in half": ("net.pth", lambda p: (torch.save({"a": torch.ones(9999)}, p), cut(p, 0.5))),
+    "text named .pkl": ("net.pkl", lambda p: p.write_text("l1channels: 12")),
+    "an empty .pkl": ("net.pkl", lambda p: p.write_bytes(b"")),
+    "a directory": ("net.pth", lambda p: p.mkdir()),
+}
+
+
+@pytest.mark.parametrize("name", BAD_NETWORKS)
+def test_bad_networks_say_what_is_wrong_and_run_nothing(name, tmp_path, monkeypatch, parameters):
+    monkeypatch.chdir(tmp_path)
+    ending, make = BAD_NETWORKS[name]
+    make(tmp_path / ending)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"net\.p"):
+        if ending.endswith("pkl"):
+            audiocnn.load_parameters(tmp_path / ending)
+        else:
+            audiocnn.build_network(parameters, model_path=tmp_path / ending)
+    assert not (tmp_path / "code-was-run").exists()
+
+
+lengths = st.integers(1, 12000)
+layers = st.lists(st.sampled_from(["relu_1", "conv_3", "batchnorm_2", "pool_1", "pool_3", "relu_4"]), max_size=3)
+weights = st.sampled_from([0.0, 1e-9, 1.0, 1e9, 1e30])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_settings_give_a_sound_or_a_documented_error(data):
+    """From samples to samples: finite and of the right length, or ValueError or FloatingPointError, nothing else."""
+    draw = data.draw
+    rate = draw(st.sampled_from([8000, 22050, 48000]))
+    kind = draw(st.sampled_from([np.float32, np.float64]))
+    sounds = [noise(draw(lengths), seed=seed)[:, 0].astype(kind) * draw(weights) for seed in (0, 1)]
+    orientation, start = draw(st.sampled_from(audiocnn.ORIENTATIONS)), draw(st.sampled_from(audiocnn.STARTS))
+    n_fft, hop = draw(st.integers(2, 1500)), draw(st.integers(1, 700))
+    taps = dict(style_layers=draw(layers), content_layers=draw(layers))
+    statistic = draw(st.sampled_from(["gram", "distribution"]))
+    losses = dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))
+    with warnings.catch_warnings(), contextlib.suppress(ValueError, FloatingPointError):
+        warnings.simplefilter("ignore")
+        transform = audiocnn.STFT(sample_rate=rate, n_fft=n_fft, hop_length=hop, n_iter=2)
+        images = [
+            audiocnn.to_image(audiocnn.compress(transform.magnitude(y), use01scale=True), orientation) for y in sounds
+        ]
+        shape = dict(zip(("in_channels", "in_height", "in_width"), images[0].shape[1:], strict=True))
+        parameters = dict(l1channels=4, l2channels=3, l3channels=2, kernelsize=3, n_classes=2, orientation=orientation)
+        network = audiocnn.build_network(parameters | shape)
+        for image in images:
+            audiocnn.check_fit(parameters | shape, orientation, image)
+        style, content = images
+        model = audiocnn.insert_losses(network, style=style, content=content, **taps, statistic=statistic)
+        image = audiocnn.start_image(start, like=content, content=content, noise=style)
+        for _ in audiocnn.optimise(image, model, **losses, num_steps=2):
+            pass
+        magnitude = audiocnn.expand(audiocnn.from_image(image, orientation), use01scale=True)
+        length = hop * (magnitude.shape[1] - 1) if start == "noise" else len(sounds[1])
+        samples = transform.samples(magnitude, length=max(1, length))
+        assert samples.shape == (max(1, length),) and np.isfinite(samples).all()
+
+
+def python(source, **options):
+    source = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(source)
+    return subprocess.Popen([sys.executable, "-c", source], text=True, stdout=subprocess.PIPE, **options)
+
+
+SAVE = """
+    import time, pathlib, numpy as np, audiocnn
+    class Slow:
+        def savefig(self, path, **_):
+            pathlib.Path(path).write_bytes(b"half")
+            print("writing", flush=True)
+            time.sleep(60)
+    audiocnn.save_run(pathlib.Path("outputs/run-002"), np.full(50000, 0.1), sample_rate=22050, settings={}, losses=[],
+                      figures=FIGURES)
+"""
+
+
+def test_a_kill_while_saving_leaves_nothing_half_written(tmp_path):
+    audiocnn.save_run(
+        tmp_path / "outputs/run-001", noise(999)[:, 0], sample_rate=RATE, settings={}, losses=[], figures={}
+    )
+    before = {path: path.read_bytes() for path in (tmp_path / "outputs").iterdir()}
+    process = python(SAVE.replace("FIGURES", "{'slow': Slow()}"), cwd=tmp_path)
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert all(path.read_bytes() == content for path, content in before.items())
+    new = [path for path in (tmp_path / "outputs").iterdir() if path not in before]
+    assert [path.name for path in new if not path.name.startswith(".partial-")] == ["run-002.wav"]
+    assert len(soundfile.read(tmp_path / "outputs/run-002.wav")[0]) == 50000
+    assert audiocnn.new_stem(tmp_path / "outputs", "run").name == "run-003"
+    assert audiocnn.list_runs(tmp_path / "outputs").data.count("<audio") == 1  # no json, no run
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
+    process = python(limit + textwrap.dedent(SAVE.replace("FIGURES", "{}")), cwd=tmp_path, stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Error" in errors.splitlines()[-1]
+    assert not list((tmp_path / "outputs").iterdir())
+
+
+def test_a_thousand_steps_need_no_more_memory():
+    source = """
+        import psutil, torch, audiocnn
+        torch.set_num_threads(1)
+        transform = audiocnn.STFT(sample_rate=22050, n_fft=512, hop_length=128)
+        image = torch.rand(1, 257, 1, 200, generator=torch.Generator().manual_seed(0))
+        networks = audiocnn.band_networks(transform.frequencies, widths=[1, 8], filters=32)
+        model = audiocnn.insert_losses(networks, style=image, style_layers=["conv_2"], statistic="distribution")
+        start = audiocnn.start_image("rand", like=image)
+        for step, _ in enumerate(audiocnn.optimise(start, model, style_weight=1.0, num_steps=1000), start=1):
+            if step in (150, 1000):  # the optimiser's memory of 50 steps is full
+                print(psutil.Process().memory_info().rss, flush=True)
+    """
+    early, late = map(int, python(source).communicate(timeout=600)[0].split())
+    assert late < 1.05 * early
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_ten_runs_in_one_kernel_need_the_memory_of_two(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / name, as_version=4)
+    given = BANDS | EXCERPT | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], refresh=0)
+    (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    override = nbformat.v4.new_code_cell("\n".join(f"{key} = {value!r}" for key, value in given.items()))
+    notebook.cells.insert(place + 1, override)
+    once = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    report = nbformat.v4.new_code_cell("import psutil; print('resident', psutil.Process().memory_info().rss)")
+    cells = [nbformat.from_dict(json.loads(json.dumps(cell))) for _ in range(10) for cell in (*once, report)]
+    notebook.cells = cells
+    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, timeout=600).execute()
+    texts = [output.get("text", "") for cell in cells for output in cell.outputs]
+    resident = [int(text.split()[1]) for text in texts if text.startswith("resident")]
+    assert len(resident) == 10
+    assert resident[9] < 1.1 * resident[1], resident
