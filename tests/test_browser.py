@@ -1,0 +1,192 @@
+"""The notebooks in JupyterLab, as somebody at a browser meets them. Needs Chromium; skipped without."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from playwright.sync_api import sync_playwright
+from test_notebooks import CQT, ROOT, STFT, sample
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+SMALL = {"filters": 32, "widths": [1, 8], "num_steps": 60, "refine_steps": 20, "refresh": 1, "duration": 2.0}
+HELPERS = """
+    window.panel = () => window.jupyterapp.shell.currentWidget;
+    window.cells = () => panel().content.widgets;
+    window.find = text => cells().findIndex(cell =>
+        cell.model.type === 'code' && cell.model.sharedModel.getSource().includes(text));
+    window.run = command => { window.jupyterapp.commands.execute(command); };
+    window.select = index => { panel().content.activeCellIndex = index; };
+    window.edit = (index, before, after) => {
+        const model = cells()[index].model.sharedModel;
+        if (!model.getSource().includes(before)) throw new Error('no ' + before);
+        model.setSource(model.getSource().replace(before, after));
+    };
+    window.output = index => cells()[index].node.querySelector('.jp-OutputArea')?.innerText ?? '';
+    window.busy = () => panel().sessionContext.session?.kernel?.status !== 'idle'
+        || cells().some(cell => cell.node.querySelector('.jp-InputPrompt')?.innerText.includes('*'));
+"""
+LISTEN = """async () => {
+    const peaks = [];
+    for (const audio of panel().node.querySelectorAll('audio')) {
+        const source = audio.src || audio.querySelector('source').src;
+        const bytes = await (await fetch(source)).arrayBuffer();
+        const sound = await new OfflineAudioContext(1, 1, 44100).decodeAudioData(bytes);
+        peaks.push(sound.getChannelData(0).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0));
+    }
+    return peaks;
+}"""
+LOOK = """() => [...panel().node.querySelectorAll('.jp-OutputArea img')].map(image => {
+    const canvas = document.createElement('canvas');
+    canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0);
+    const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    return new Set(Array.from({length: 5000}, (_, i) => data[4 * Math.floor(i * data.length / 20000)])).size;
+})"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a folder with both notebooks, made small; returns its address."""
+    folder = tmp_path_factory.mktemp("lab")
+    for name in (STFT, CQT):
+        text = (ROOT / name).read_text().replace("samples/water_stream.flac", sample("water_stream"))
+        (folder / name).write_text(text)
+    settings = folder / "settings/@jupyterlab/notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # or hidden cells aren't there
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", "--LabApp.expose_app_in_browser=True"]
+    options += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True", "--LabApp.news_url="]
+    command = [sys.executable, "-m", "jupyterlab", *options]
+    log = folder / "log"
+    with log.open("w") as file, subprocess.Popen(command, cwd=folder, env=environment, stderr=file, stdout=file) as lab:
+        address = None
+        for _ in range(120):
+            time.sleep(0.5)
+            if found := re.search(r"http://127\.0\.0\.1:\d+/lab", log.read_text()):
+                address = found[0]
+                break
+        assert address, log.read_text()
+        urllib.request.urlopen(address).read()
+        yield address
+        lab.terminate()
+
+
+@pytest.fixture
+def page(lab):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1600})
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
+
+
+def open_notebook(page, lab, name):
+    page.goto(f"{lab}/tree/{name}?reset")
+    page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 10")
+    page.evaluate(HELPERS)
+    page.wait_for_function("panel().sessionContext.session?.kernel?.status === 'idle'")
+    settings = page.evaluate("find('STYLE_FILENAME, CONTENT_FILENAME')")
+    added = "".join(f"\n{key} = {value!r}" for key, value in SMALL.items())
+    last = f'notebook = {{}}, -1, "{name}"'
+    edit(page, settings, last, last + added)
+    return settings
+
+
+def edit(page, index, before, after):
+    page.evaluate("([index, before, after]) => edit(index, before, after)", [index, before, after])
+
+
+def run(page, *indexes, command="notebook:run-cell"):
+    for index in indexes:
+        page.evaluate(f"index => {{ select(index); run('{command}'); }}", index)
+        wait_until_done(page)
+
+
+def output(page, index):
+    return page.evaluate("index => output(index)", index)
+
+
+def wait_until_done(page):
+    page.wait_for_timeout(1000)
+    page.wait_for_function("!busy()", timeout=300_000)
+
+
+def check(page, players):
+    peaks, colours = page.evaluate(LISTEN), page.evaluate(LOOK)
+    assert len(peaks) >= players and min(peaks) > 0.01, peaks
+    assert len(colours) >= 6 and min(colours) > 5, colours
+    assert (
+        page.evaluate("panel().node.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.error\"]').length") == 0
+    )
+
+
+def steps(page, index):
+    found = re.findall(r"\| *(\d+)/\d+ \[", output(page, index))
+    return int(found[-1]) if found else 0
+
+
+def test_the_loop(page, lab, tmp_path):
+    """Run all, watch the bar, interrupt, listen, go on, change a weight and a layer, run what is below."""
+    settings = open_notebook(page, lab, STFT)
+    cell = {
+        name: page.evaluate("text => find(text)", text)
+        for name, text in {
+            "recipe": "recipes =",
+            "losses": "def with_losses",
+            "optimise": "for run, (image, history)",
+            "back": "loudest =",
+            "looking": "def looking",
+            "refine": "view = looking",
+            "outputs": "outputs = [",
+        }.items()
+    }
+    edit(page, settings, "num_steps = 60", "num_steps = 3000")
+    page.evaluate("run('notebook:run-all-cells')")
+    page.wait_for_function("index => / [1-9][0-9]*\\/3000 /.test(output(index))", arg=cell["optimise"])
+    picture = "index => cells()[index].node.querySelector('.jp-OutputArea img')?.naturalWidth > 0"
+    page.wait_for_function(picture, arg=cell["optimise"])
+    seen = [steps(page, cell["optimise"])]
+    page.wait_for_timeout(3000)
+    seen.append(steps(page, cell["optimise"]))
+    assert seen[1] > seen[0]
+    assert "style conv_2=" in output(page, cell["optimise"])
+    page.evaluate("index => cells()[index].node.scrollIntoView()", cell["optimise"])
+    page.screenshot(path=tmp_path / "running.png")
+    page.evaluate("run('notebook:interrupt-kernel')")
+    wait_until_done(page)
+    assert "run this cell again to go on" in output(page, cell["optimise"])
+    stopped = steps(page, cell["optimise"])
+    assert seen[1] <= stopped < 3000
+
+    run(page, cell["back"], cell["looking"], cell["refine"], cell["outputs"])  # the result so far is audible
+    assert min(page.evaluate(LISTEN)) > 0.01
+
+    edit(page, settings, "num_steps = 3000", f"num_steps = {stopped + 40}")
+    run(page, settings, cell["recipe"], cell["optimise"])
+    assert steps(page, cell["optimise"]) == stopped + 40
+
+    changed = "num_steps, style_weight, style_layers_default = 40, 2.0, ['conv_1']"
+    edit(page, settings, f"num_steps = {stopped + 40}", changed)
+    run(page, settings, cell["recipe"])
+    run(page, cell["losses"], command="notebook:run-all-below")
+    assert steps(page, cell["optimise"]) == 40
+    assert "style conv_1=" in output(page, cell["optimise"])
+    check(page, players=5)
+    page.screenshot(path=tmp_path / "finished.png")
+
+
+def test_the_other_notebook(page, lab):
+    open_notebook(page, lab, CQT)
+    page.evaluate("run('notebook:run-all-cells')")
+    wait_until_done(page)
+    check(page, players=5)
