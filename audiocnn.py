@@ -1293,11 +1293,11 @@ def _draw_losses(ax, histories):
         ax.legend()
 
 
-def plot_progress(features, history):
+def plot_progress(features, transform, history):
     """Draw features [shape=(n_bins, n_frames)] as they are now beside the losses so far; returns the figure."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
-    axes[0].imshow(features, origin="lower", aspect="auto", cmap="magma", vmin=0)
-    axes[0].set(title=f"After {len(history)} steps", xlabel="frame", ylabel="bin")
+    librosa.display.specshow(features, ax=axes[0], vmin=0, cmap="magma", **transform.axes)
+    axes[0].set(title=f"After {len(history)} steps", xlabel="Time [s]", ylabel="Frequency [Hz]")
     _draw_losses(axes[1], [history])
     plt.close(figure)
     return figure
@@ -1430,10 +1430,24 @@ def list_runs(folder="outputs", *, last=20):
     settings = [report["settings"] for report in reports.values()]
     names = dict.fromkeys(name for each in settings for name in each if name not in ("outname", "used"))
     names = [name for name in names if len({json.dumps(each.get(name)) for each in settings}) > 1]
-    rows = ["".join(f"<th>{title}</th>" for title in ("run", *names, "losses", "level [dBFS]", "sound"))]
+    rows = [("run", *names, "losses", "level [dBFS]", "sound")]
     for path, report in reports.items():
         losses = ", ".join(f"{name} {value:.3g}" for name, value in (report["losses"] or [{}])[-1].items())
-        texts = [path.stem, *(report["settings"].get(name) for name in names), losses, report["level"]["rms_dbfs"]]
-        player = IPython.display.Audio(filename=path.with_suffix(".wav"))._repr_html_()
-        rows.append("".join(f"<td>{html.escape(str(text))}</td>" for text in texts) + f"<td>{player}</td>")
-    return IPython.display.HTML("<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>")
+        values = (report["settings"].get(name) for name in names)
+        player = IPython.display.Audio(filename=path.with_suffix(".wav"))
+        rows.append((path.stem, *values, losses, report["level"]["rms_dbfs"], player))
+    return _table(rows)
+
+
+def players(sounds, *, sample_rate):
+    """Show sounds, a dict from title to samples, side by side with their players: an IPython.display.HTML."""
+    return _table([sounds, [IPython.display.Audio(samples, rate=sample_rate) for samples in sounds.values()]])
+
+
+def _table(rows):
+    cells = [
+        [cell._repr_html_() if isinstance(cell, IPython.display.Audio) else html.escape(str(cell)) for cell in row]
+        for row in rows
+    ]
+    rows = ("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells)
+    return IPython.display.HTML(f"<table>{''.join(rows)}</table>")
