@@ -257,7 +257,7 @@ def test_saved_run(tmp_path):
     assert sorted(path.name for path in paths) == ["name-002-nothing.png", "name-002.json", "name-002.wav"]
     back, rate = soundfile.read(paths[0])
     assert rate == 22050 and np.abs(back - samples).max() < 1e-4
-    report = json.loads(paths[1].read_text())
+    report = json.loads(paths[-1].read_text())
     assert report["settings"] == {"seed": 1} and report["losses"] == [{"total": 2.0}]
     assert report["versions"]["torch"] == torch.__version__ and report["level"]["peak_dbfs"] == -6.02
     assert len(list((tmp_path / "outputs").iterdir())) == 6  # nothing partial is left
