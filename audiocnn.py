@@ -1440,8 +1440,9 @@ def list_runs(folder="outputs", *, last=20):
 
 
 def players(sounds, *, sample_rate):
-    """Show sounds, a dict from title to samples, side by side with their players: an IPython.display.HTML."""
-    return _table([sounds, [IPython.display.Audio(samples, rate=sample_rate) for samples in sounds.values()]])
+    """Show sounds, a dict from title to samples, side by side at their own levels: an IPython.display.HTML."""
+    settings = dict(rate=sample_rate, normalize=False)
+    return _table([sounds, [IPython.display.Audio(fit_full_scale(y), **settings) for y in sounds.values()]])
 
 
 def _table(rows):
