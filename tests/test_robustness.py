@@ -134,21 +134,34 @@ def test_bad_networks_say_what_is_wrong_and_run_nothing(name, tmp_path, monkeypa
     assert not (tmp_path / "code-was-run").exists()
 
 
-lengths = st.integers(1, 12000)
-layers = st.lists(st.sampled_from(["relu_1", "conv_3", "batchnorm_2", "pool_1", "pool_3", "relu_4"]), max_size=3)
-weights = st.sampled_from([0.0, 1e-9, 1.0, 1e9, 1e30])
+# Mostly usual values, or hardly any draw would get past the checks of the settings.
+names = ["relu_1", "conv_3", "batchnorm_2", "pool_1"]
+layers = st.lists(st.sampled_from(names), min_size=1, max_size=2) | st.lists(st.sampled_from([*names, "relu_4"]))
+weights = st.sampled_from([0.0, 1e-9, 1.0, 1e3, 1e30])
+lengths = st.integers(4000, 12000) | st.integers(1, 12000)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(data=st.data())
-def test_any_settings_give_a_sound_or_a_documented_error(data):
+def test_any_settings_give_a_sound_or_a_documented_error():
     """From samples to samples: finite and of the right length, or ValueError or FloatingPointError, nothing else."""
-    draw = data.draw
+    sounds = []
+
+    @settings(max_examples=150, deadline=None, derandomize=True)
+    @given(data=st.data())
+    def check(data):
+        sounds.extend(from_samples_to_samples(data.draw))
+
+    check()
+    assert len(sounds) >= 10  # or the errors would be all that was tested
+
+
+def from_samples_to_samples(draw):
+    """Return a list of the sound that was made; empty after a documented error."""
     rate = draw(st.sampled_from([8000, 22050, 48000]))
-    kind = draw(st.sampled_from([np.float32, np.float64]))
-    sounds = [noise(draw(lengths), seed=seed)[:, 0].astype(kind) * draw(weights) for seed in (0, 1)]
+    kind, loudness = draw(st.sampled_from([np.float32, np.float64])), st.sampled_from([1.0, 1.0, 1.0, 1e-6, 1e9, 0.0])
+    sounds = [noise(draw(lengths), seed=seed)[:, 0].astype(kind) * draw(loudness) for seed in (0, 1)]
     orientation, start = draw(st.sampled_from(audiocnn.ORIENTATIONS)), draw(st.sampled_from(audiocnn.STARTS))
-    n_fft, hop = draw(st.integers(2, 1500)), draw(st.integers(1, 700))
+    n_fft = draw(st.sampled_from([64, 512, 1024]) | st.integers(2, 1500))
+    hop = draw(st.sampled_from([max(1, n_fft // 4)]) | st.integers(1, 700))
     taps = dict(style_layers=draw(layers), content_layers=draw(layers))
     statistic = draw(st.sampled_from(["gram", "distribution"]))
     losses = dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))
@@ -172,6 +185,8 @@ def test_any_settings_give_a_sound_or_a_documented_error(data):
         length = hop * (magnitude.shape[1] - 1) if start == "noise" else len(sounds[1])
         samples = transform.samples(magnitude, length=max(1, length))
         assert samples.shape == (max(1, length),) and np.isfinite(samples).all()
+        return [samples]
+    return []
 
 
 def python(source, **options):
