@@ -29,6 +29,7 @@ Sources
   Průša, Balazs, Søndergaard 2017, A noniterative method for reconstruction of phase from STFT magnitude
 """
 
+import concurrent.futures
 import copy
 import gc
 import hashlib
@@ -63,7 +64,7 @@ ORIENTATIONS = ("freq", "time", "2D")
 STARTS = ("samples", "rand", "randn", "content", "noise")
 LOUDEST = np.expm1(7.0)  # no full-scale sound reaches this magnitude at n_fft 1024; log1p of it is 7
 KNEE = 1e-2  # magnitude below which a power becomes a straight line; -82 dB of a full-scale sine at n_fft 512
-N_QUANTILES = 512
+N_QUANTILES = 8192  # of a style at most, 48 s of it in the notebooks; more are averaged to these
 CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that log1p bends both alike
 
 
@@ -781,29 +782,38 @@ class _GramDistance(torch.autograd.Function):
         return 4 * grad * ctx.saved_tensors[0], None, None, None
 
 
-class StyleLoss(nn.Module):
+class _Loss(nn.Module):
+    # A transparent layer: it returns the features as they are, and leaves its distance from the target in `loss`.
+    loss = None
+
+    def forward(self, features):  # (1, channels, height, width), or (planes, channels, height, width) in stereo
+        self.loss = self._distance(features)
+        return features
+
+
+def _blended(describe, styles, blend):
+    return sum(share * describe(style.detach()) for share, style in zip(blend, styles, strict=True))
+
+
+class StyleLoss(_Loss):
     """Mean squared difference between the Gram matrices of the features and of the style.
 
-    A transparent layer: forward returns its input and leaves the loss in `loss`. Gatys divides by
-    4 channels^2 positions^2; we divide by channels^2, with Gram matrices per position, so that the
-    lengths of the two sounds may differ. Several styles are blended: the target is the mean of their
-    Gram matrices, weighted by blend.
+    Gatys divides by 4 channels^2 positions^2; we divide by channels^2, with Gram matrices per position,
+    so that the lengths of the two sounds may differ. Several styles are blended: the target is the mean
+    of their Gram matrices, weighted by blend.
     """
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
-        pairs = [(share, style.detach()) for share, style in zip(blend, styles, strict=True)]
-        self.gram = sum(share * gram_matrix(style) for share, style in pairs)
-        self.rows = torch.cat([share**0.5 * _scaled_rows(style) for share, style in pairs], dim=1)  # rows rows' is gram
-        rows = self.rows.to("cpu", torch.float64)
+        self.gram = _blended(gram_matrix, styles, blend)
+        pairs = zip(blend, styles, strict=True)
+        self.rows = torch.cat([share**0.5 * _scaled_rows(style.detach()) for share, style in pairs], dim=1)
+        rows = self.rows.cpu().double()  # on the CPU, since MPS has no float64; rows rows' is gram
         self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum().item()
-        self.loss = None
 
-    def forward(self, features):
-        """Return features [shape=(1, channels, height, width)] as they are."""
+    def _distance(self, features):
         rows = _scaled_rows(features)
-        self.loss = _GramDistance.apply(rows, self.rows, self.gram, self.style_term) / len(rows) ** 2
-        return features
+        return _GramDistance.apply(rows, self.rows, self.gram, self.style_term) / len(rows) ** 2
 
 
 def _rows(features):
@@ -814,50 +824,60 @@ def _scaled_rows(features):
     return _rows(features) / (features.shape[2] * features.shape[3]) ** 0.5
 
 
-class DistributionLoss(nn.Module):
+class DistributionLoss(_Loss):
     """How far each channel's values are distributed from the style's: a sliced Wasserstein distance.
 
-    Mean squared difference of sorted values, divided by the style's variance; transparent like
-    StyleLoss. A Gram matrix sees means and covariances, this sees the whole distribution of every
-    channel: how often it is silent, how loud the rare events are (Heitz 2021). Several styles are
-    blended by the mean of their quantiles, the Wasserstein barycentre.
+    Mean squared difference of sorted values, divided by the style's variance. A Gram matrix sees means
+    and covariances, this sees the whole distribution of every channel: how often it is silent, how loud
+    the rare events are (Heitz 2021). Several styles are blended by the mean of their quantiles, the
+    Wasserstein barycentre.
     """
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
-        self.target = sum(share * _quantiles(style.detach()) for share, style in zip(blend, styles, strict=True))
+        n_values = min(N_QUANTILES, *(_rows(style).shape[1] for style in styles))
+        self.target = _blended(lambda style: _resampled(_rows(style).sort(dim=1).values, n_values), styles, blend)
         self.variance = self.target.var(dim=1).mean()
-        self.loss = None
 
-    def forward(self, features):
-        """Return features [shape=(1, channels, height, width)] as they are."""
-        self.loss = (_quantiles(features) - self.target).square().mean() / self.variance
-        return features
-
-
-def _quantiles(features):  # (channels, N_QUANTILES), the same for any number of positions
-    return nn.functional.adaptive_avg_pool1d(_rows(features).sort(dim=1).values, N_QUANTILES)
+    def _distance(self, features):
+        rows = _rows(features).contiguous()  # or sorting goes across memory
+        target = _resampled(self.target, rows.shape[1])
+        wanted = torch.empty_like(rows).scatter_(1, _order(rows), target)  # for each value, the target's of its rank
+        return nn.functional.mse_loss(rows, wanted) / self.variance
 
 
-class RhythmLoss(nn.Module):
+def _resampled(values, n):  # (channels, any number of sorted values) to (channels, n)
+    if values.shape[1] == n:
+        return values
+    size = -(-values.shape[1] // n)  # adaptive pooling would do for fewer values, but not on MPS
+    values = nn.functional.interpolate(values[None], n * size, mode="linear")[0]
+    return values.unflatten(1, (n, size)).mean(dim=2)
+
+
+def _order(rows):  # the indices that sort each row
+    if rows.device.type != "cpu":
+        return rows.argsort(dim=1)
+    # NumPy sorts by vector instructions, in a quarter of PyTorch's time.
+    parts = np.array_split(rows.detach().numpy(), torch.get_num_threads())
+    with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
+        return torch.from_numpy(np.concatenate(list(pool.map(np.argsort, parts))))
+
+
+class RhythmLoss(_Loss):
     """Difference between the autocorrelations over time, relative to the style's (Antognini 2019).
 
-    Mean over channels and lags up to half the style's length; transparent like StyleLoss.
+    Mean over channels and lags up to half the style's length.
     """
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
         self.n_lags = min(style.shape[-1] for style in styles) // 2
-        pairs = zip(blend, styles, strict=True)
-        self.target = sum(share * self._autocorrelation(style.detach()) for share, style in pairs)
-        self.loss = None
+        self.target = _blended(self._autocorrelation, styles, blend)
 
-    def forward(self, features):
-        """Return features [shape=(1, channels, height, width)] as they are."""
+    def _distance(self, features):
         found = self._autocorrelation(features)
         target = self.target[:, : found.shape[1]]
-        self.loss = (found - target).square().mean() / target.square().mean()
-        return features
+        return (found - target).square().mean() / target.square().mean()
 
     def _autocorrelation(self, features):  # (channels, lags)
         rows = _centred(features)
@@ -866,8 +886,8 @@ class RhythmLoss(nn.Module):
         return torch.fft.irfft(power)[:, :n_lags] / (length - torch.arange(n_lags, device=rows.device))
 
 
-class DiversityLoss(nn.Module):
-    """How much of the features is the style's own, shifted by whatever time; transparent like StyleLoss.
+class DiversityLoss(_Loss):
+    """How much of the features is the style's own, shifted by whatever time.
 
     The correlation with the style is taken at every shift, since an optimiser that is held off from
     one copies at the next (Antognini 2019); the loss is nearly the highest of them.
@@ -876,13 +896,10 @@ class DiversityLoss(nn.Module):
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
         self.rows = [_centred(style.detach()) for style in styles]
-        self.loss = None
 
-    def forward(self, features):
-        """Return features [shape=(1, channels, height, width)] as they are."""
+    def _distance(self, features):
         rows = _centred(features)
-        self.loss = sum(self._similarity(rows, style) for style in self.rows)
-        return features
+        return sum(self._similarity(rows, style) for style in self.rows)
 
     @staticmethod
     def _similarity(rows, style):
@@ -897,18 +914,15 @@ def _centred(features):  # (planes * channels, positions), each channel without 
     return rows - rows.mean(dim=1, keepdim=True)
 
 
-class ContentLoss(nn.Module):
-    """Mean squared difference between the features and the content's; transparent like StyleLoss."""
+class ContentLoss(_Loss):
+    """Mean squared difference between the features and the content's."""
 
     def __init__(self, content_features):
         super().__init__()
         self.target = content_features.detach()
-        self.loss = None
 
-    def forward(self, features):
-        """Return features [shape=(1, channels, height, width)] as they are."""
-        self.loss = (features - self.target).square().mean()
-        return features
+    def _distance(self, features):
+        return (features - self.target).square().mean()
 
 
 STATISTICS = {"gram": StyleLoss, "distribution": DistributionLoss}
@@ -1252,32 +1266,35 @@ def plot_spectrograms(features, transform):
     -------
     figure : matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(1, len(features), figsize=(5 * len(features), 4), squeeze=False, layout="constrained")
+    figure, axes = _figure(5 * len(features), 4, columns=len(features))
     top = max(values.max() for values in features.values())
-    for ax, (title, values) in zip(axes[0], features.items(), strict=True):
+    for ax, (title, values) in zip(axes, features.items(), strict=True):
         mesh = librosa.display.specshow(values, ax=ax, vmin=0, vmax=top, cmap="magma", **transform.axes)
         ax.set(title=title, xlabel="Time [s]", ylabel="Frequency [Hz]")
     figure.colorbar(mesh, ax=axes, label="compressed magnitude, as the network sees it")
-    plt.close(figure)  # or a notebook would show it twice
     return figure
+
+
+def _figure(width, height, *, columns=1):
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, layout="constrained")
+    plt.close(figure)  # or a notebook would show it twice
+    return figure, axes[0]
 
 
 def plot_histograms(features):
     """Draw how often each value occurs, one curve for each title in the dict; returns the figure."""
-    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    figure, (ax,) = _figure(7, 3)
     for title, values in features.items():
         ax.hist(values.ravel(), bins=100, density=True, histtype="step", label=title)
     ax.set(xlabel="value", ylabel="density", yscale="log", title="What the network sees")
     ax.legend()
-    plt.close(figure)
     return figure
 
 
 def plot_losses(histories):
     """Draw the weighted losses over the steps, for a list of runs, each a list of dicts; returns the figure."""
-    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    figure, (ax,) = _figure(7, 3)
     _draw_losses(ax, histories)
-    plt.close(figure)
     return figure
 
 
@@ -1295,24 +1312,22 @@ def _draw_losses(ax, histories):
 
 def plot_progress(features, transform, history):
     """Draw features [shape=(n_bins, n_frames)] as they are now beside the losses so far; returns the figure."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+    figure, axes = _figure(10, 3, columns=2)
     librosa.display.specshow(features, ax=axes[0], vmin=0, cmap="magma", **transform.axes)
     axes[0].set(title=f"After {len(history)} steps", xlabel="Time [s]", ylabel="Frequency [Hz]")
     _draw_losses(axes[1], [history])
-    plt.close(figure)
     return figure
 
 
 def plot_receptive_fields(network, *, hop_seconds):
     """Draw how many milliseconds one position of each layer covers, where frames are hop_seconds apart; returns it."""
     fields = {name: 1000 * hop_seconds * field for name, field in receptive_fields(network).items()}
-    figure, ax = plt.subplots(figsize=(7, 1 + 0.22 * len(fields)), layout="constrained")
+    figure, (ax,) = _figure(7, 1 + 0.22 * len(fields))
     bars = ax.barh(list(fields), list(fields.values()))
     ax.bar_label(bars, fmt="%.0f ms", padding=3)
     ax.set(xlabel="receptive field [ms]", xscale="log", title="What one position covers")
     ax.margins(x=0.15)
     ax.invert_yaxis()
-    plt.close(figure)
     return figure
 
 

@@ -1,7 +1,7 @@
-"""Does training matter? python models/compare.py PROBE, where models/sounds.py made PROBE.
+"""Does training matter? python models/compare.py [PROBE], where models/sounds.py made PROBE.
 
 Compares each shipped network with random weights of the same shape, and writes the tables between
-the marks in models/README.md:
+the marks in models/README.md; without PROBE all but the first:
   probe      a linear classifier on features averaged over all positions, for classes and recordings
              that the network did not see; tested on recordings that the classifier did not see
   texture    statistics distance ratio to the style (1: as close as another take)
@@ -148,9 +148,7 @@ def compare_textures():
             for filters in WIDTHS:
                 networks[f"random_{filters}_filters 0"] = audiocnn.build_network(parameters | {"l1channels": filters})
         for texture in tqdm(TEXTURES, desc=f"textures, {pair}"):
-            whole = load(texture, None)
-            half = 2 * RATE if parameters["orientation"] == "time" else len(whole) // 2
-            style, other = whole[:half], whole[-half:]
+            style, other = metrics.takes(texture, RATE, longest=2.0 if parameters["orientation"] == "time" else 5.0)
             for name, network in networks.items():
                 made = synthesise(network, transform, parameters["orientation"], style, None, 1e9, seed=0)
                 ratio = metrics.statistics_distance(made, style, other, RATE)
@@ -188,13 +186,13 @@ def compare_transfers():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("probe", type=Path, help="the folder FOLDER/probe that models/sounds.py made")
+    parser.add_argument("probe", type=Path, nargs="?", help="the folder FOLDER/probe that models/sounds.py made")
     folder = parser.parse_args().probe
-    parts = {"Linear probe": compare_probes(folder), "Texture": compare_textures(), "Transfer": compare_transfers()}
-    lines = []
-    for title, rows in parts.items():
-        lines += [f"### {title}", "", *rows, ""]
-    write_section("compare", lines, readme=ROOT / "models/README.md")
+    readme = ROOT / "models/README.md"
+    if folder:
+        write_section("probe", compare_probes(folder), readme=readme)
+    write_section("texture", compare_textures(), readme=readme)
+    write_section("transfer", compare_transfers(), readme=readme)
 
 
 if __name__ == "__main__":

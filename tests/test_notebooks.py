@@ -74,6 +74,8 @@ def test_form(name):
 @pytest.mark.parametrize("name", [STFT, CQT])
 def test_every_setting_is_explained_and_saved(name):
     names = assigned(name)
+    readme = (ROOT / "README.md").read_text().split("## Settings\n")[1].split("\n## ")[0]
+    assert not [setting for setting in names if f"`{setting}`" not in readme]
     table = next(cell.source for cell in cells(name, "markdown") if "| setting |" in cell.source)
     saved = next(cell.source for cell in cells(name, "code") if "setting_names =" in cell.source)
     for setting in names - {"l2channels", "l3channels", "kernelsize"}:  # the table says l1channels ... n_classes
@@ -122,6 +124,7 @@ def check(outputs, executed, stem="test-001"):
     players = [entry["text/html"] for entry in data if "<audio" in entry.get("text/html", "")]
     assert len(players) >= 3 and all(len(player) > 20000 for player in players)
     assert sum("image/png" in entry for entry in data) >= 5
+    assert set().union(*data) <= {"text/plain", "text/html", "text/markdown", "image/png"}  # no widgets
     return report
 
 

@@ -156,37 +156,67 @@ def test_any_settings_give_a_sound_or_a_documented_error():
 
 def from_samples_to_samples(draw):
     """Return a list of the sound that was made; empty after a documented error."""
-    rate = draw(st.sampled_from([8000, 22050, 48000]))
+    make_transform, stereo = draw_transform(draw), draw(st.sampled_from([False, False, True]))
     kind, loudness = draw(st.sampled_from([np.float32, np.float64])), st.sampled_from([1.0, 1.0, 1.0, 1e-6, 1e9, 0.0])
-    sounds = [noise(draw(lengths), seed=seed)[:, 0].astype(kind) * draw(loudness) for seed in (0, 1)]
+    sounds = [noise(draw(lengths), 2, seed=seed).T.astype(kind) * draw(loudness) for seed in (0, 1)]
+    sounds = sounds if stereo else [channels.mean(axis=0) for channels in sounds]
+    middles = [channels.mean(axis=0) if stereo else channels for channels in sounds]
     orientation, start = draw(st.sampled_from(audiocnn.ORIENTATIONS)), draw(st.sampled_from(audiocnn.STARTS))
-    n_fft = draw(st.sampled_from([64, 512, 1024]) | st.integers(2, 1500))
-    hop = draw(st.sampled_from([max(1, n_fft // 4)]) | st.integers(1, 700))
     taps = dict(style_layers=draw(layers), content_layers=draw(layers))
-    statistic = draw(st.sampled_from(["gram", "distribution"]))
+    taps |= dict(statistic=draw(st.sampled_from(["gram", "distribution"])))
     losses = dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))
     with warnings.catch_warnings(), contextlib.suppress(ValueError, FloatingPointError):
         warnings.simplefilter("ignore")
-        transform = audiocnn.STFT(sample_rate=rate, n_fft=n_fft, hop_length=hop, n_iter=2)
-        images = [
-            audiocnn.to_image(audiocnn.compress(transform.magnitude(y), use01scale=True), orientation) for y in sounds
-        ]
-        shape = dict(zip(("in_channels", "in_height", "in_width"), images[0].shape[1:], strict=True))
+        transform = make_transform()
+        magnitudes = [audiocnn.compress(transform.magnitude(samples), use01scale=True) for samples in middles]
+        style, content = (audiocnn.to_image(magnitude, orientation) for magnitude in magnitudes)
+        shape = dict(zip(("in_channels", "in_height", "in_width"), style.shape[1:], strict=True))
         parameters = dict(l1channels=4, l2channels=3, l3channels=2, kernelsize=3, n_classes=2, orientation=orientation)
         network = audiocnn.build_network(parameters | shape)
-        for image in images:
+        for image in (style, content):
             audiocnn.check_fit(parameters | shape, orientation, image)
-        style, content = images
-        model = audiocnn.insert_losses(network, style=style, content=content, **taps, statistic=statistic)
+        model = audiocnn.insert_losses(network, style=style, content=content, **taps)
         image = audiocnn.start_image(start, like=content, content=content, noise=style)
-        for _ in audiocnn.optimise(image, model, **losses, num_steps=2):
-            pass
+        list(audiocnn.optimise(image, model, **losses, num_steps=2))
         magnitude = audiocnn.expand(audiocnn.from_image(image, orientation), use01scale=True)
-        length = hop * (magnitude.shape[1] - 1) if start == "noise" else len(sounds[1])
-        samples = transform.samples(magnitude, length=max(1, length))
-        assert samples.shape == (max(1, length),) and np.isfinite(samples).all()
+        length = sounds[1 if image.shape == content.shape else 0].shape[-1]
+        samples = transform.samples(magnitude, length=length)
+        assert samples.shape == (length,)
+        samples = audiocnn.widen(samples, like=sounds[1]) if stereo else samples
+        samples = refine(samples, sounds, transform, orientation, network, taps, losses)
+        assert samples.shape == ((2, length) if stereo else (length,)) and np.isfinite(samples).all()
         return [samples]
     return []
+
+
+def draw_transform(draw):
+    """Return a function that makes a drawn transform."""
+    rate = draw(st.sampled_from([8000, 22050, 48000]))
+    n_fft = draw(st.sampled_from([64, 512, 1024]) | st.integers(2, 1500))
+    hop = draw(st.sampled_from([max(1, n_fft // 4)]) | st.integers(1, 700))
+    if draw(st.sampled_from(["stft", "stft", "cqt"])) == "stft":
+        return lambda: audiocnn.STFT(sample_rate=rate, n_fft=n_fft, hop_length=hop, n_iter=2)
+    grid = dict(bins_per_octave=draw(st.sampled_from([12, 12, 48])), n_octaves=draw(st.integers(1, 5)))
+    grid |= dict(fmin=draw(st.sampled_from([200.0, 440.0, 30.0, 0.0, -1.0])), hop_length=min(hop, 256))
+    return lambda: audiocnn.CQT(sample_rate=rate, **grid, n_iter=2)
+
+
+def refine(samples, sounds, transform, orientation, network, taps, losses):
+    """Change the samples by two steps, as the notebooks do."""
+
+    def looking(length):
+        def view(samples):
+            planes = audiocnn.stereo_planes(samples) if samples.ndim == 2 else samples
+            return audiocnn.to_image(audiocnn.compress(analyse(planes), use01scale=True), orientation)
+
+        analyse = transform.analyser(length)
+        return view
+
+    style, content = (looking(y.shape[-1])(torch.from_numpy(y).float()) for y in sounds)
+    model = audiocnn.insert_losses(network, style=style, content=content, **taps)
+    samples = torch.from_numpy(samples.copy())
+    list(audiocnn.optimise(samples, model, **losses, num_steps=2, view=looking(samples.shape[-1])))
+    return samples.numpy()
 
 
 def python(source, **options):
@@ -206,29 +236,67 @@ SAVE = """
 """
 
 
-def test_a_kill_while_saving_leaves_nothing_half_written(tmp_path):
-    audiocnn.save_run(
-        tmp_path / "outputs/run-001", noise(999)[:, 0], sample_rate=RATE, settings={}, losses=[], figures={}
-    )
+@pytest.fixture
+def earlier(tmp_path):
+    """Save a run; return a function that tells whether its files are as they were, and lists the other ones."""
+    samples = noise(999)[:, 0]
+    audiocnn.save_run(tmp_path / "outputs/run-001", samples, sample_rate=RATE, settings={}, losses=[], figures={})
     before = {path: path.read_bytes() for path in (tmp_path / "outputs").iterdir()}
-    process = python(SAVE.replace("FIGURES", "{'slow': Slow()}"), cwd=tmp_path)
+    assert len(before) == 2
+
+    def others():
+        assert all(path.read_bytes() == content for path, content in before.items())
+        return sorted(path.name for path in (tmp_path / "outputs").iterdir() if path not in before)
+
+    return others
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_a_kill_or_an_interrupt_while_saving_leaves_nothing_half_written(name, tmp_path, earlier):
+    process = python(SAVE.replace("FIGURES", "{'slow': Slow()}"), cwd=tmp_path, stderr=subprocess.DEVNULL)
     assert process.stdout.readline() == "writing\n"
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(getattr(signal, name))
     process.communicate()
-    assert all(path.read_bytes() == content for path, content in before.items())
-    new = [path for path in (tmp_path / "outputs").iterdir() if path not in before]
-    assert [path.name for path in new if not path.name.startswith(".partial-")] == ["run-002.wav"]
+    assert process.returncode != 0
+    assert [new for new in earlier() if not new.startswith(".partial-")] == ["run-002.wav"]
+    assert name != "SIGINT" or earlier() == ["run-002.wav"]  # Python cleans up after an interrupt
     assert len(soundfile.read(tmp_path / "outputs/run-002.wav")[0]) == 50000
     assert audiocnn.new_stem(tmp_path / "outputs", "run").name == "run-003"
     assert audiocnn.list_runs(tmp_path / "outputs").data.count("<audio") == 1  # no json, no run
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+def executed_until(tmp_path, monkeypatch, before, marked):
+    """Execute the notebook in tmp_path with code before it, and more in place of the picture while it optimises."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / STFT, as_version=4)
+    given = BANDS | EXCERPT | dict(recipe="bands", STYLE_FILENAME=sample("fire"), outname="run", widths=[1, 8])
+    settings = "\n".join(f"{key} = {value!r}" for key, value in (given | dict(refresh=1e-9)).items())
+    (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    source = f"{settings}\n{before}\ndef marked(*_):\n    {marked}\naudiocnn.plot_progress = marked"
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
+    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, timeout=300).execute()
+
+
+def test_a_kill_while_optimising_leaves_earlier_runs_alone(tmp_path, monkeypatch, earlier):
+    with pytest.raises(nbclient.exceptions.DeadKernelError):
+        executed_until(tmp_path, monkeypatch, "import signal", "os.kill(os.getpid(), signal.SIGKILL)")
+    assert earlier() == []
+
+
+def test_a_disk_that_fills_while_optimising_leaves_earlier_runs_alone(tmp_path, monkeypatch, earlier):
+    full = "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); return Markdown('full')"
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="Error") as error:
+        executed_until(tmp_path, monkeypatch, "import resource", full)
+    assert "save_run" in str(error.value)  # the sound can still be heard, and saved elsewhere
+    assert earlier() == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, earlier):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
     process = python(limit + textwrap.dedent(SAVE.replace("FIGURES", "{}")), cwd=tmp_path, stderr=subprocess.PIPE)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Error" in errors.splitlines()[-1]
-    assert not list((tmp_path / "outputs").iterdir())
+    assert earlier() == []
 
 
 def test_a_thousand_steps_need_no_more_memory():
