@@ -150,9 +150,9 @@ def test_the_loop(page, lab, tmp_path):
             "outputs": "outputs = [",
         }.items()
     }
-    edit(page, settings, "num_steps = 60", "num_steps = 3000")
+    edit(page, settings, "num_steps = 60", "num_steps = 30000")
     page.evaluate("run('notebook:run-all-cells')")
-    page.wait_for_function("index => / [1-9][0-9]*\\/3000 /.test(output(index))", arg=cell["optimise"])
+    page.wait_for_function("index => / [1-9][0-9]*\\/30000 /.test(output(index))", arg=cell["optimise"])
     picture = "index => cells()[index].node.querySelector('.jp-OutputArea img')?.naturalWidth > 0"
     page.wait_for_function(picture, arg=cell["optimise"])
     seen = [steps(page, cell["optimise"])]
@@ -166,12 +166,12 @@ def test_the_loop(page, lab, tmp_path):
     wait_until_done(page)
     assert "run this cell again to go on" in output(page, cell["optimise"])
     stopped = steps(page, cell["optimise"])
-    assert seen[1] <= stopped < 3000
+    assert seen[1] <= stopped < 30000
 
     run(page, cell["back"], cell["looking"], cell["refine"], cell["outputs"])  # the result so far is audible
     assert min(page.evaluate(LISTEN)) > 0.01
 
-    edit(page, settings, "num_steps = 3000", f"num_steps = {stopped + 40}")
+    edit(page, settings, "num_steps = 30000", f"num_steps = {stopped + 40}")
     run(page, settings, cell["recipe"], cell["optimise"])
     assert steps(page, cell["optimise"]) == stopped + 40
 

@@ -209,28 +209,35 @@ def side_by_side(n_bins=20):
     return audiocnn.band_networks(np.linspace(0, 8000, n_bins), widths=[1, 4], filters=6)
 
 
-@pytest.mark.parametrize("n", [2, 7, 900, audiocnn.N_QUANTILES])
+@pytest.mark.parametrize("n", [2, 7, 900, audiocnn.N_QUANTILES, 3 * audiocnn.N_QUANTILES])
 @pytest.mark.parametrize("ties", [False, True])
-def test_distribution_loss_is_the_distance_of_sorted_values(n, ties):
-    """The mean squared difference of order statistics over the variance, with any signs, zeros and ties."""
+def test_distribution_loss_is_the_distance_of_quantiles(n, ties):
+    """Of averages over equal shares of the sorted values, with any signs, zeros and ties."""
     rng = np.random.default_rng(n)
     values = np.array([-1e5, -1, -1e-40, -0.0, 0.0, 1e-30, 1, 2], dtype=np.float32)
     distinct = np.tile(np.linspace(-3, 5, n, dtype=np.float32), (3, 1))
     x, style = (rng.choice(values, (3, n)) if ties else rng.permuted(distinct, axis=1) ** power for power in (1, 3))
     style[:, 0] += 1
-    x = torch.from_numpy(x)[None, :, None].requires_grad_()
+    image = torch.from_numpy(x)[None, :, None].requires_grad_()
     loss = audiocnn.DistributionLoss(torch.from_numpy(style)[None, :, None])
-    assert loss(x) is x
-    ours, theirs = (np.sort(values.astype(np.float64), axis=1) for values in (x.detach().numpy()[0, :, 0], style))
+    assert loss(image) is image
+    shares = np.arange(audiocnn.N_QUANTILES + 1) * n / audiocnn.N_QUANTILES
+    shares = list(zip(np.floor(shares[:-1]).astype(int), np.ceil(shares[1:]).astype(int), strict=True))
+    ours, theirs = (
+        np.stack([np.sort(values.astype(np.float64), axis=1)[:, i:j].mean(axis=1) for i, j in shares], axis=1)
+        for values in (x, style)
+    )
     variance = np.mean(np.var(theirs, axis=1, ddof=1))
     assert float(loss.loss.detach()) == pytest.approx(np.mean((ours - theirs) ** 2) / variance, rel=1e-4)
-    (gradient,) = torch.autograd.grad(loss.loss, x)
+    (gradient,) = torch.autograd.grad(loss.loss, image)
     expected = 2 * (ours - theirs) / ours.size / variance
-    order = np.argsort(x.detach().numpy()[0, :, 0], axis=1, kind="stable")
-    found = np.take_along_axis(gradient.numpy()[0, :, 0], order, axis=1)
-    if not ties:  # equal values may be moved in any order
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-9)
-    np.testing.assert_allclose(found.sum(axis=1), expected.sum(axis=1), rtol=1e-3, atol=1e-6)
+    if not ties:
+        each = np.zeros_like(x)
+        for (i, j), share in zip(shares, expected.T, strict=True):
+            each[:, i:j] += share[:, None] / (j - i)
+        found = np.take_along_axis(gradient.numpy()[0, :, 0], np.argsort(x, axis=1), axis=1)
+        np.testing.assert_allclose(found, each, rtol=1e-3, atol=1e-8)
+    np.testing.assert_allclose(gradient.numpy()[0, :, 0].sum(axis=1), expected.sum(axis=1), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
