@@ -1132,6 +1132,10 @@ def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25
         image = content if start == "content" else noise
         if image is None:
             raise ValueError(f"the start {start!r} needs a {start} image; give one, or choose samples, rand or randn")
+        if image.shape != like.shape:
+            raise ValueError(
+                f"the {start} image's shape {tuple(image.shape)} must be the result's, {tuple(like.shape)}"
+            )
         return image.detach().clone()
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device starts alike
     values = torch.empty(like.shape)

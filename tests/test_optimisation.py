@@ -45,6 +45,10 @@ def test_bad_starts(image):
         audiocnn.start_image("pink", like=image)
     with pytest.raises(ValueError, match="'noise' needs a noise image"):
         audiocnn.start_image("noise", like=image)
+    with pytest.raises(
+        ValueError, match=r"the noise image's shape \(1, 20, 1, 9\) must be the result's, \(1, 20, 1, 64\)"
+    ):
+        audiocnn.start_image("noise", like=image, noise=image[..., :9])
     with pytest.raises(ValueError, match="'content' needs a content"):
         audiocnn.start_image("content", like=image)
     with pytest.raises(ValueError, match=r"lower=0.5 must be below upper=0.2"):

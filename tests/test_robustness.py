@@ -169,17 +169,19 @@ def from_samples_to_samples(draw):
         warnings.simplefilter("ignore")
         transform = make_transform()
         magnitudes = [audiocnn.compress(transform.magnitude(samples), use01scale=True) for samples in middles]
-        style, content = (audiocnn.to_image(magnitude, orientation) for magnitude in magnitudes)
+        start_noise = audiocnn.matched_noise(middles[0], length=len(middles[draw(st.sampled_from([1, 1, 1, 0]))]))
+        magnitudes.append(audiocnn.compress(transform.magnitude(start_noise), use01scale=True))
+        style, content, start_noise = (audiocnn.to_image(magnitude, orientation) for magnitude in magnitudes)
         shape = dict(zip(("in_channels", "in_height", "in_width"), style.shape[1:], strict=True))
         parameters = dict(l1channels=4, l2channels=3, l3channels=2, kernelsize=3, n_classes=2, orientation=orientation)
         network = audiocnn.build_network(parameters | shape)
         for image in (style, content):
             audiocnn.check_fit(parameters | shape, orientation, image)
         model = audiocnn.insert_losses(network, style=style, content=content, **taps)
-        image = audiocnn.start_image(start, like=content, content=content, noise=style)
+        image = audiocnn.start_image(start, like=content, content=content, noise=start_noise)
         list(audiocnn.optimise(image, model, **losses, num_steps=2))
         magnitude = audiocnn.expand(audiocnn.from_image(image, orientation), use01scale=True)
-        length = sounds[1 if image.shape == content.shape else 0].shape[-1]
+        length = len(middles[1])
         samples = transform.samples(magnitude, length=length)
         assert samples.shape == (length,)
         samples = audiocnn.widen(samples, like=sounds[1]) if stereo else samples
@@ -225,7 +227,8 @@ def python(source, **options):
 
 
 SAVE = """
-    import time, pathlib, numpy as np, audiocnn
+    import signal, time, pathlib, numpy as np, audiocnn
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background may start without
     class Slow:
         def savefig(self, path, **_):
             pathlib.Path(path).write_bytes(b"half")
