@@ -30,6 +30,7 @@ Sources
 """
 
 import copy
+import functools
 import gc
 import hashlib
 import heapq
@@ -781,6 +782,29 @@ class _GramDistance(torch.autograd.Function):
         return 4 * grad * ctx.saved_tensors[0], None, None, None
 
 
+class _NearestDistance(torch.autograd.Function):
+    """Squared distance of the features F from the nearest ones that have the style's Gram matrix S S'.
+
+    Those are S Q, where the rotation Q is the polar factor of S' F (orthogonal Procrustes problem); between
+    Gram matrices it is the Bures distance. It grows with the square of F, not with its fourth power, so that
+    L-BFGS descends it in far fewer steps (benchmarks, speed).
+    """
+
+    @staticmethod
+    def forward(ctx, features, style):  # (channels, n), (channels, m)
+        left, _, right = torch.linalg.svd((style.T @ features).nan_to_num(), full_matrices=False)
+        nearest = style @ (left @ right)
+        ctx.save_for_backward(features - nearest)
+        distance = (features - nearest).square().sum()
+        if style.shape[1] > features.shape[1]:  # too few positions to hold all of the style
+            distance = distance + style.square().sum() - nearest.square().sum()
+        return distance
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad * ctx.saved_tensors[0], None
+
+
 class _Loss(nn.Module):
     # A transparent layer: it returns the features as they are, and leaves its distance from the target in `loss`.
     loss = None
@@ -799,8 +823,11 @@ class StyleLoss(_Loss):
 
     Gatys divides by 4 channels^2 positions^2; we divide by channels^2, with Gram matrices per position,
     so that the lengths of the two sounds may differ. Several styles are blended: the target is the mean
-    of their Gram matrices, weighted by blend.
+    of their Gram matrices, weighted by blend. While `approaching`, the loss is the distance from the nearest
+    features with the style's Gram matrix instead, scaled so as to be of the same size near zero.
     """
+
+    approaching = False
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
@@ -812,7 +839,15 @@ class StyleLoss(_Loss):
 
     def _distance(self, features):
         rows = _scaled_rows(features)
-        return _GramDistance.apply(rows, self.rows, self.gram, self.style_term) / len(rows) ** 2
+        if self.approaching:
+            distance = 4 * self.style_term**0.5 * _NearestDistance.apply(rows, self._root)
+        else:
+            distance = _GramDistance.apply(rows, self.rows, self.gram, self.style_term)
+        return distance / len(rows) ** 2
+
+    @functools.cached_property
+    def _root(self):  # (channels, at most channels), with the same Gram matrix as rows
+        return torch.linalg.qr(self.rows.T).R.T
 
 
 def _rows(features):
@@ -1163,6 +1198,7 @@ def optimise(
     rhythm_weight=0.0,
     diversity_weight=0.0,
     num_steps,
+    nearest_steps=0,
     history_size=50,
     view=None,
 ):
@@ -1177,17 +1213,21 @@ def optimise(
         As insert_losses makes it. What is yielded are its weighted losses by name, and "total".
     style_weight, content_weight, rhythm_weight, diversity_weight, reg_weight : float >= 0
         Of every loss of that kind, and of the soft bound to [0, 1].
-    num_steps, history_size : int
-        Steps (of one or more evaluations), and steps that L-BFGS remembers.
+    num_steps, nearest_steps, history_size : int
+        Steps (of one or more evaluations); how many of them, at first, go for the nearest features with the
+        style's Gram matrix (for the statistic "gram", which is then reached sooner); and steps remembered.
     view : function, None: the image itself
         Makes the image of whatever else is to be changed in its place, such as samples.
     """
     gc.collect()  # earlier runs' pictures: Matplotlib's figures refer to themselves, and Python waits long
     weights = {"style": style_weight, "content": content_weight}
     weights |= {"rhythm": rhythm_weight, "diversity": diversity_weight, "bound": reg_weight}
-    objective = _Objective(image, model, weights, view or (lambda image: image))
-    optimizer = _lbfgs(objective.image, max_iter=1, history_size=history_size)
     for step in range(1, num_steps + 1):
+        if step in (1, nearest_steps + 1):
+            for layer in model.modules():
+                layer.approaching = step <= nearest_steps
+            objective = _Objective(image, model, weights, view or (lambda image: image))
+            optimizer = _lbfgs(objective.image, max_iter=1, history_size=history_size)
         try:
             optimizer.step(objective)
             losses = objective.losses()

@@ -80,8 +80,39 @@ def test_gradients(channels, positions, style_positions):
 
         return loss
 
-    assert torch.autograd.gradcheck(run(audiocnn.StyleLoss(style)), x)
+    style_loss = audiocnn.StyleLoss(style)
+    for style_loss.approaching in (False, True):
+        assert torch.autograd.gradcheck(run(style_loss), x)
     assert torch.autograd.gradcheck(run(audiocnn.ContentLoss(content)), x)
+
+
+@pytest.mark.parametrize(("channels", "positions", "style_positions"), SIZES)
+def test_distance_from_the_nearest_features_is_that_of_bures(channels, positions, style_positions):
+    """tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2 for Gram matrices A and B, the Bures distance, scaled."""
+    x, style = features(channels, positions), features(channels, style_positions, seed=1)
+    loss = audiocnn.StyleLoss(style)
+    loss.approaching = True
+    loss(x)
+    a, b = (audiocnn.gram_matrix(f).numpy() for f in (x, style))
+    values, vectors = np.linalg.eigh(a)
+    half = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    squares = np.linalg.eigvalsh(half @ b @ half)
+    overlap = np.sqrt(squares[squares > 1e-12 * squares[-1]]).sum()  # the others are rounding
+    expected = np.trace(a) + np.trace(b) - 2 * overlap
+    assert float(loss.loss) == pytest.approx(4 * np.linalg.norm(b) * expected / channels**2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(60, 20), (20, 60)])
+def test_nearest_features_may_have_their_positions_mixed(channels, positions):
+    """Any rotation of the positions leaves the Gram matrix as it is; both distances see that."""
+    style = features(channels, positions)
+    rotation = torch.linalg.qr(features(positions, positions, seed=1)[0, :, 0] - 0.5).Q
+    loss = audiocnn.StyleLoss(style)
+    for loss.approaching in (False, True):
+        loss(style @ rotation)
+        assert float(loss.loss) < 1e-12
+        loss(1.1 * style @ rotation)
+        assert float(loss.loss) > 1e-4
 
 
 @pytest.mark.parametrize("kind", ["StyleLoss", "DistributionLoss", "RhythmLoss", "DiversityLoss"])
@@ -307,6 +338,10 @@ def test_a_blend_of_styles_is_the_mean_of_their_statistics(shape):
     loss(x)
     expected = (grams[0] - 0.25 * grams[1] - 0.75 * grams[2]).square().mean()
     assert float(loss.loss) == pytest.approx(float(expected), rel=1e-8)
+    loss.approaching = True
+    n = [len(f[0, 0, 0]) for f in styles]
+    loss(torch.cat([(share * sum(n) / m) ** 0.5 * f for share, m, f in zip((0.25, 0.75), n, styles, strict=True)], -1))
+    assert float(loss.loss) < 1e-12  # these features have the blend's Gram matrix
     loss = audiocnn.DistributionLoss(*(0 * styles[0] + value for value in (0.0, 4.0)), blend=(0.25, 0.75))
     assert torch.all(loss.target == 3)
 

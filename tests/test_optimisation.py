@@ -179,6 +179,27 @@ def test_a_step_costs_little_more_than_an_evaluation(model, image):
     assert len(calls) < 60
 
 
+@pytest.mark.parametrize("layer", ["relu_1", "relu_3"])
+def test_the_nearest_features_lead_to_a_lower_style_loss(layer, load, stft):
+    """As many steps on a recording end far lower, where the first half goes for the nearest features."""
+    samples = load("rain", duration=2.0)
+    style = audiocnn.to_image(audiocnn.compress(stft.magnitude(samples), use01scale=True), "freq")
+    parameters = dict(l1channels=256, l2channels=64, l3channels=64, kernelsize=11, n_classes=2)
+    parameters |= dict(orientation="freq", in_channels=style.shape[1], in_height=1, in_width=style.shape[3])
+    model = audiocnn.insert_losses(audiocnn.build_network(parameters), style=style, style_layers=[layer])
+    last = {}
+    for nearest_steps in (0, 30):
+        image = audiocnn.start_image("rand", like=style)
+        settings = dict(style_weight=1e9, num_steps=60, nearest_steps=nearest_steps)
+        totals = [losses["total"] for losses in audiocnn.optimise(image, model, **settings)]
+        for half in (totals[:30], totals[30:]):
+            assert len(half) == 30 and all(late <= early for early, late in itertools.pairwise(half))
+        model(image)
+        last[nearest_steps] = totals[-1]
+        assert totals[-1] == pytest.approx(1e9 * float(dict(model.named_children())[f"style {layer}"].loss), rel=1e-3)
+    assert last[30] < 0.3 * last[0]
+
+
 def test_bound_holds_the_result(model, image):
     def outside(reg_weight):
         result = audiocnn.start_image("randn", like=image)
@@ -235,6 +256,8 @@ def test_infinite_losses_stop_the_run(model, image):
     with pytest.raises(FloatingPointError, match=r"step 3: the loss 'content relu_2' is nan.*the image keeps step 2"):
         list(steps)
     assert torch.equal(result, kept)
+    with pytest.raises(FloatingPointError, match=r"step 1: the loss 'style relu_1' is nan"):
+        list(audiocnn.optimise(result * float("nan"), model, **WEIGHTS, num_steps=3, nearest_steps=2))
     with pytest.raises(FloatingPointError, match=r"step 1: the loss 'style relu_1' is inf"):
         list(audiocnn.optimise(result, model, **WEIGHTS | dict(style_weight=1e45), num_steps=3))
 
