@@ -792,7 +792,7 @@ class _NearestDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, features, style):  # (channels, n), (channels, m)
-        left, _, right = torch.linalg.svd((style.T @ features).nan_to_num(), full_matrices=False)
+        left, _, right = torch.linalg.svd((style.T @ features).nan_to_num(0, 0, 0), full_matrices=False)
         nearest = style @ (left @ right)
         ctx.save_for_backward(features - nearest)
         distance = (features - nearest).square().sum()

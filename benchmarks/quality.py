@@ -1,8 +1,9 @@
-"""How good the sound is: python benchmarks/quality.py textures | transfers.
+"""How good the sound is: python benchmarks/quality.py textures | transfers | nearest.
 
 Textures: for every texture of samples/, 5 s made from one take of at most 5 s, by the common recipe and
 by the notebooks' default, beside another take of the recording and noise with the right spectrum.
 Transfers: content kept against style taken, over the weight of the content or of the style.
+Nearest: the common recipe with some steps towards the nearest features first.
 """
 
 import argparse
@@ -103,7 +104,7 @@ def default(style, content=None, *, length=None, transform="stft", sample_rate=R
     return samples.numpy()
 
 
-def common(style, content=None, *, length=None, style_weight=1e9, filters=4096, steps=200):
+def common(style, content=None, *, length=None, style_weight=1e9, filters=4096, steps=200, nearest=0):
     """Return what the common recipe makes: one random layer, Gram matrices of log1p features, Griffin-Lim."""
     transform = audiocnn.STFT(sample_rate=RATE, n_fft=1024, hop_length=256)
     style, content = (
@@ -123,7 +124,7 @@ def common(style, content=None, *, length=None, style_weight=1e9, filters=4096, 
     like = style.new_empty(1, 513, 1, 1 + length // 256)
     image = audiocnn.start_image("rand" if content is None else "content", like=like, content=content)
     weights = dict(style_weight=style_weight, content_weight=1.0, reg_weight=1e-3)
-    for _ in audiocnn.optimise(image, model, **weights, num_steps=steps):
+    for _ in audiocnn.optimise(image, model, **weights, num_steps=steps, nearest_steps=nearest):
         pass
     magnitude = audiocnn.expand(audiocnn.from_image(image, "freq"), use01scale=True)
     return librosa.griffinlim(magnitude, n_iter=100, hop_length=256, n_fft=1024, length=length)
@@ -205,6 +206,27 @@ def compare_transfers():
     return rows
 
 
+def compare_nearest():
+    """Return the rows of the table, means over three textures."""
+    rows = [
+        "| filters | steps | of them nearest_steps | distance ratio | copy score | time [s] |",
+        "|---|---|---|---|---|---|",
+    ]
+    for filters, steps, nearest in ((1024, 200, 0), (1024, 200, 100), (4096, 200, 0), (4096, 60, 30), (4096, 200, 100)):
+        values = []
+        for texture in ("water_stream", "rain", "fire"):
+            style, other = metrics.takes(texture, RATE)
+            began = time.perf_counter()
+            made = common(style, length=int(SECONDS * RATE), filters=filters, steps=steps, nearest=nearest)
+            took = time.perf_counter() - began
+            ratio = metrics.statistics_distance(made, style, other, RATE)
+            values.append((ratio, metrics.copy_score(made, style, RATE), took))
+        numbers = "{:.2f} | {:.2f} | {:.0f}".format(*np.mean(values, axis=0))
+        rows.append(f"| {filters} | {steps} | {nearest} | {numbers} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
 def draw(sounds):
     """Save the spectrograms of three textures: style, common recipe, default."""
     transform = audiocnn.STFT(sample_rate=RATE, n_fft=512, hop_length=128)
@@ -221,13 +243,13 @@ def draw(sounds):
 def main():
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("textures", "transfers"))
+    parser.add_argument("what", choices=("textures", "transfers", "nearest"))
     what = parser.parse_args().what
     if what == "textures":
         rows, sounds = compare_textures()
         draw(sounds)
     else:
-        rows = compare_transfers()
+        rows = compare_transfers() if what == "transfers" else compare_nearest()
     write_section(what, rows)
 
 

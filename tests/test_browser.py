@@ -135,9 +135,10 @@ def steps(page, index):
     return int(found[-1]) if found else 0
 
 
-def test_the_loop(page, lab, tmp_path):
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_the_loop(name, page, lab, tmp_path):
     """Run all, watch the bar, interrupt, listen, go on, change a weight and a layer, run what is below."""
-    settings = open_notebook(page, lab, STFT)
+    settings = open_notebook(page, lab, name)
     cell = {
         name: page.evaluate("text => find(text)", text)
         for name, text in {
@@ -183,10 +184,3 @@ def test_the_loop(page, lab, tmp_path):
     assert "style conv_1=" in output(page, cell["optimise"])
     check(page, players=5)
     page.screenshot(path=tmp_path / "finished.png")
-
-
-def test_the_other_notebook(page, lab):
-    open_notebook(page, lab, CQT)
-    page.evaluate("run('notebook:run-all-cells')")
-    wait_until_done(page)
-    check(page, players=5)

@@ -24,6 +24,7 @@ FIELD = dict(
     l2channels=8,
     l3channels=8,
     num_steps=8,
+    nearest_steps=4,
     outname="test",
 )
 BANDS = dict(filters=24, num_steps=6, refine_steps=2, outname="test")

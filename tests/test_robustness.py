@@ -165,6 +165,7 @@ def from_samples_to_samples(draw):
     taps = dict(style_layers=draw(layers), content_layers=draw(layers))
     taps |= dict(statistic=draw(st.sampled_from(["gram", "distribution"])))
     losses = dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))
+    nearest_steps = draw(st.integers(0, 2))
     with warnings.catch_warnings(), contextlib.suppress(ValueError, FloatingPointError):
         warnings.simplefilter("ignore")
         transform = make_transform()
@@ -179,7 +180,7 @@ def from_samples_to_samples(draw):
             audiocnn.check_fit(parameters | shape, orientation, image)
         model = audiocnn.insert_losses(network, style=style, content=content, **taps)
         image = audiocnn.start_image(start, like=content, content=content, noise=start_noise)
-        list(audiocnn.optimise(image, model, **losses, num_steps=2))
+        list(audiocnn.optimise(image, model, **losses, num_steps=2, nearest_steps=nearest_steps))
         magnitude = audiocnn.expand(audiocnn.from_image(image, orientation), use01scale=True)
         length = len(middles[1])
         samples = transform.samples(magnitude, length=length)
