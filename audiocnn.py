@@ -785,7 +785,7 @@ class _GramDistance(torch.autograd.Function):
 class _NearestDistance(torch.autograd.Function):
     """Squared distance of the features F from the nearest ones that have the style's Gram matrix S S'.
 
-    Those are S Q, where the rotation Q is the polar factor of S' F (orthogonal Procrustes problem); between
+    Those are S Q, where the rotation Q is the polar factor of S' F (Schönemann 1966); between
     Gram matrices it is the Bures distance. It grows with the square of F, not with its fourth power, so that
     L-BFGS descends it in far fewer steps (benchmarks, speed).
     """
