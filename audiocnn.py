@@ -604,9 +604,12 @@ def build_network(parameters, *, model_path=None, seed=0):
         torch.manual_seed(seed)
         network = CNN(parameters)
     if model_path is not None:
-        weights = _load_weights(Path(model_path))
-        _check_weights(network, weights, model_path)
-        network.load_state_dict(weights)
+        try:
+            network.load_state_dict(_load_weights(Path(model_path)))
+        except RuntimeError as error:  # names all that doesn't fit
+            raise ValueError(
+                f"the parameters don't fit the weights in {model_path}; use the pair of one name. {error}"
+            ) from error
     return network.requires_grad_(False).eval()
 
 
@@ -622,20 +625,6 @@ def _load_weights(path):
             f"{path} holds no state dict of tensors; save the network with torch.save(net.state_dict(), path)"
         )
     return weights
-
-
-def _check_weights(network, weights, path):
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    wrong = [
-        f"{name}: parameters say {expected.get(name, 'nothing')}, weights have {found.get(name, 'nothing')}"
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
-    ]
-    if wrong:
-        raise ValueError(
-            f"the parameters don't fit the weights in {path}; use the pair of one name. " + "; ".join(wrong)
-        )
 
 
 def best_device():
@@ -824,7 +813,7 @@ class StyleLoss(_Loss):
     Gatys divides by 4 channels^2 positions^2; we divide by channels^2, with Gram matrices per position,
     so that the lengths of the two sounds may differ. Several styles are blended: the target is the mean
     of their Gram matrices, weighted by blend. While `approaching`, the loss is the distance from the nearest
-    features with the style's Gram matrix instead, scaled so as to be of the same size near zero.
+    features with the style's Gram matrix instead, scaled to be an upper bound of the other near zero.
     """
 
     approaching = False

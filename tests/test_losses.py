@@ -108,6 +108,11 @@ def test_nearest_features_may_have_their_positions_mixed(channels, positions):
     style = features(channels, positions)
     rotation = torch.linalg.qr(features(positions, positions, seed=1)[0, :, 0] - 0.5).Q
     loss = audiocnn.StyleLoss(style)
+    found = []
+    for loss.approaching in (False, True):
+        loss(style @ rotation + 1e-4 * features(channels, positions, seed=2))
+        found.append(float(loss.loss))
+    assert found[0] < found[1]  # near zero, the one is an upper bound of the other
     for loss.approaching in (False, True):
         loss(style @ rotation)
         assert float(loss.loss) < 1e-12
