@@ -479,7 +479,7 @@ class CNN(nn.Module):
 
     def __init__(self, parameters):
         super().__init__()
-        self.parameters_used = _check_parameters(parameters)
+        _check_parameters(parameters)
         flat = parameters["orientation"] != "2D"
         kernel = parameters["kernelsize"]
         kernel, pool = ((1, kernel), (1, 2)) if flat else ((kernel, kernel), (2, 2))
@@ -516,7 +516,6 @@ def _check_parameters(parameters):
     for name in pooled:
         if parameters[name] < 8:
             raise ValueError(f"{name}={parameters[name]} must be at least 8: three max-pools halve it each")
-    return dict(parameters)
 
 
 def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
