@@ -1212,7 +1212,7 @@ def optimise(
     weights |= {"rhythm": rhythm_weight, "diversity": diversity_weight, "bound": reg_weight}
     for step in range(1, num_steps + 1):
         if step in (1, nearest_steps + 1):
-            for layer in model.modules():
+            for layer in (layer for layer in model.modules() if isinstance(layer, StyleLoss)):
                 layer.approaching = step <= nearest_steps
             objective = _Objective(image, model, weights, view or (lambda image: image))
             optimizer = _lbfgs(objective.image, max_iter=1, history_size=history_size)
