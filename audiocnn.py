@@ -323,18 +323,37 @@ def _estimate_phase(magnitude, frequencies, lengths, hop_length, seed):
 
 
 def _griffinlim(magnitude, phase, n_fft, hop_length, length, n_iter):
-    # Perraudin 2013, momentum 0.99, in torch: librosa's takes no phase to start from.
+    # Perraudin 2013, momentum 0.99. librosa's takes no phase to start from; torch.stft and istft take twice
+    # the time, since they ask for new memory again and again where this works in place.
     window = torch.hann_window(n_fft)
-    magnitude = torch.from_numpy(magnitude)
-    spectrum, before = torch.polar(magnitude, torch.from_numpy(phase)), None
+    magnitude, phase = (torch.from_numpy(values.T.copy()) for values in (magnitude, phase))  # (n_frames, n_bins)
+    n_frames, overlap = len(magnitude), -(-n_fft // hop_length)
+    length = length or hop_length * (n_frames - 1)
+    padded_frames = torch.zeros(n_frames, overlap * hop_length)  # whole hops, for the sum
+    frames = padded_frames[:, :n_fft]
+    blocks = torch.zeros(n_frames + overlap - 1, hop_length)
+    samples = blocks.view(-1)
+    inside = slice(n_fft // 2, n_fft // 2 + length)
+
+    covered = librosa.filters.window_sumsquare(window="hann", n_frames=n_frames, n_fft=n_fft, hop_length=hop_length)
+    gain = torch.zeros_like(samples)
+    gain[inside] = 1 / torch.from_numpy(covered)[inside].clamp_min(1e-11)
+
+    def resynthesise():
+        torch.fft.irfft(spectrum, n_fft, out=frames).mul_(window)
+        blocks.zero_()
+        for k in range(overlap):
+            blocks[k : k + n_frames] += padded_frames[:, k * hop_length : (k + 1) * hop_length]
+        return samples.mul_(gain)
+
+    spectrum = torch.polar(magnitude, phase)
+    before, rebuilt = spectrum.clone(), torch.empty_like(spectrum)
     for _ in range(n_iter):
-        samples = torch.istft(spectrum, n_fft, hop_length, window=window, length=length)
-        padded = nn.functional.pad(samples, (0, max(0, hop_length * (magnitude.shape[1] - 1) - len(samples))))
-        rebuilt = torch.stft(padded, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
-        rebuilt = rebuilt[:, : magnitude.shape[1]]
-        faster = rebuilt.clone() if before is None else before.lerp_(rebuilt, 1.99)  # in place: long sounds fill memory
-        spectrum, before = torch.sgn(faster, out=faster).mul_(magnitude), rebuilt
-    return torch.istft(spectrum, n_fft, hop_length, window=window, length=length).numpy()
+        torch.mul(resynthesise().unfold(0, n_fft, hop_length)[:n_frames], window, out=frames)
+        torch.fft.rfft(frames, out=rebuilt)
+        torch.sgn(torch.lerp(before, rebuilt, 1.99, out=spectrum), out=spectrum).mul_(magnitude)
+        before, rebuilt = rebuilt, before
+    return librosa.util.fix_length(resynthesise()[inside].numpy(), size=length)
 
 
 class _FilterBank(nn.Module):
