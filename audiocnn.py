@@ -549,19 +549,20 @@ def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
     frequencies : np.ndarray [shape=(n_bins,), Hz]
         Of the transform; the images have the orientation "freq".
     widths : list of int > 0
-        Lengths of the filters over time, in frames; dilation frames lie between their taps.
+        Lengths of the filters over time, in frames; dilation frames lie between their taps. A width may be
+        repeated: two networks of 256 bands for one of 512 halve the memory, which long sounds take time to get.
     filters : int > 0
         Bands of each network.
 
     Returns
     -------
-    networks : nn.ModuleDict of nn.Sequential, called width_1, width_2 ...
+    networks : nn.ModuleDict of nn.Sequential, called width_1, width_2 ..., and width_1_2 where repeated
     """
     _require_positive_int(filters=filters, dilation=dilation, **{f"width {width}": width for width in widths})
     generator = torch.Generator().manual_seed(seed)
     erb = torch.from_numpy(9.265 * np.log1p(np.asarray(frequencies) / 228.8)).float()  # Glasberg & Moore 1990
     networks = nn.ModuleDict()
-    for width in widths:
+    for number, width in enumerate(widths):
         # Beyond both ends, or the outermost bins would hardly count, and fill with what fits nowhere else.
         centres = torch.linspace(erb[0] - 0.5, erb[-1] + 0.5, filters)[:, None]
         spread = (2 * erb[-1]) ** torch.rand(filters, 1, generator=generator) / 2  # from 1 to 2 erb[-1] ERB wide
@@ -571,7 +572,8 @@ def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
         conv_1 = nn.Conv2d(len(erb), filters, 1, bias=False)
         conv_2 = nn.Conv2d(filters, filters, (1, width), dilation=(1, dilation), groups=filters, bias=False)
         conv_1.weight.data, conv_2.weight.data = bands[:, :, None, None], taps[:, None, None]
-        networks[f"width_{width}"] = nn.Sequential(conv_1, conv_2)
+        earlier = widths[:number].count(width)
+        networks[f"width_{width}" + (f"_{earlier + 1}" if earlier else "")] = nn.Sequential(conv_1, conv_2)
     return networks.requires_grad_(False).eval()
 
 
@@ -1092,10 +1094,27 @@ class _FastConv(nn.Module):
         return (rows.permute(1, 2, 0).flatten(1)[:, :width] + self.bias)[None, :, None]
 
 
+class _Pointwise(nn.Module):
+    # A 1 x 1 convolution as a matrix product, which copies neither the image nor the features.
+    def __init__(self, conv):
+        super().__init__()
+        self.register_buffer("weight", conv.weight.detach().flatten(1))
+
+    def forward(self, image):
+        return (self.weight @ image.flatten(2)).unflatten(2, image.shape[2:])
+
+    def add_gradient(self, gradient, to):
+        weight = self.weight.T.expand(len(to), -1, -1)
+        to.flatten(2).baddbmm_(weight, gradient.flatten(2))
+
+
 def _faster(layer, image):
+    if type(layer) is not nn.Conv2d:
+        return layer
+    if (layer.kernel_size, layer.stride, layer.padding, layer.groups, layer.bias) == ((1, 1), (1, 1), (0, 0), 1, None):
+        return _Pointwise(layer)
     fits = (
-        type(layer) is nn.Conv2d
-        and layer.padding == "same"
+        layer.padding == "same"
         and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
         and layer.kernel_size[0] == image.shape[2] == image.shape[0] == 1
         and layer.kernel_size[1] > 3
@@ -1271,10 +1290,18 @@ class _Objective:
             self.seen = None
             image = self.view(self.image)
             leaf = image.detach().requires_grad_()
+            leaf.grad = torch.zeros_like(leaf)
             self.terms = {}
             for part in self.parts:  # one after the other, so that only one network's features are in memory
-                part(leaf)
-                self._add(self._weighted(part), leaf)
+                if isinstance(part[0], _Pointwise):  # back through it in place: copies of a long image take time
+                    features = part[0](leaf).detach().requires_grad_()
+                    part[1:](features)
+                    self._add(self._weighted(part), features)
+                    if features.grad is not None:
+                        part[0].add_gradient(features.grad, to=leaf.grad)
+                else:
+                    part(leaf)
+                    self._add(self._weighted(part), leaf)
             if self.weights["bound"]:
                 self._add({"bound": self.weights["bound"] * (leaf - leaf.clamp(0, 1)).square().sum()}, leaf)
             if not self.terms:
@@ -1289,8 +1316,13 @@ class _Objective:
         return {name: float(term) for name, term in (*self.terms.items(), ("total", self.total))}
 
     def _weighted(self, part):
-        losses = {name: layer for name, layer in part.named_children() if self.weights.get(name.split()[0])}
-        return {name: self.weights[name.split()[0]] * layer.weight * layer.loss for name, layer in losses.items()}
+        terms = {}
+        for name, layer in part.named_children():
+            if isinstance(layer, _Loss):
+                weight = self.weights[name.split()[0]] * layer.weight
+                terms |= {name: weight * layer.loss} if weight else {}
+                layer.loss = layer.loss.detach()  # or the features would stay in memory
+        return terms
 
     def _add(self, terms, leaf):
         for name, term in terms.items():

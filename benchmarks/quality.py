@@ -73,9 +73,11 @@ def default(style, content=None, *, length=None, transform="stft", sample_rate=R
         analyse = transform.analyser(length)
         return lambda samples: image(analyse(audiocnn.stereo_planes(samples) if stereo else samples))
 
+    positions = max(length, *(len(y) for y in middles.values())) // settings["K_HOP"] * (4 if stereo else 1)
+    pieces = 1 + settings["filters"] * positions // 8_000_000
+    bands = dict(widths=settings["widths"] * pieces, filters=settings["filters"] // pieces)
     networks = audiocnn.band_networks(
-        transform.frequencies,
-        **{name: settings[name] for name in ("widths", "filters", "dilation", "seed")},
+        transform.frequencies, **bands, dilation=settings["dilation"], seed=settings["seed"]
     )
 
     def with_losses(images):

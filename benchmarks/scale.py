@@ -1,12 +1,10 @@
 """Time and peak memory over the length of the sound: python benchmarks/scale.py.
 
-The default notebook's texture (512 filters in every network), as long as its style: 12 steps on the
-spectrogram, the way back, 12 steps on the samples; each length in a process of its own, the longest
-once more with a setting of glibc that keeps large arrays' memory in the process.
+The default notebook's texture (512 filters of every width), as long as its style: 12 steps on the
+spectrogram, the way back, 12 steps on the samples; each length in a process of its own.
 """
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -18,7 +16,6 @@ from phase import ROOT, audiocnn
 from report import write_section
 
 LENGTHS = ((5, 10), (30, 10), (60, 10), (300, 10))  # seconds, and steps that L-BFGS remembers
-KEEP = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
 STEPS = 12  # more than L-BFGS remembers, so that its memory is full
 
 
@@ -42,13 +39,11 @@ def main():
         measure(one[0], int(one[1]))
         return
     rows = ["| sound [s] | history_size | time [s] | time / sound | peak memory [GB] |", "|---|---|---|---|---|"]
-    for seconds, history_size, tunables in (*((*length, "") for length in LENGTHS), (*LENGTHS[-1], KEEP)):
+    for seconds, history_size in LENGTHS:
         command = [sys.executable, __file__, "--one", str(seconds), str(history_size)]
-        environment = os.environ | {"GLIBC_TUNABLES": tunables}
-        run = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
         took, peak = map(float, run.stdout.split())
-        sound = f"{seconds}, memory kept" if tunables else seconds
-        rows.append(f"| {sound} | {history_size} | {took:.0f} | {took / seconds:.2f} | {peak:.2f} |")
+        rows.append(f"| {seconds} | {history_size} | {took:.0f} | {took / seconds:.2f} | {peak:.2f} |")
         print(rows[-1], flush=True)
     write_section("scale", rows)
 

@@ -209,6 +209,10 @@ def test_band_networks_are_bands(stft):
     assert (difference < 1e-5).any() and (difference > 0.1).any()
     same, other = (audiocnn.band_networks(stft.frequencies, widths=[8], filters=40, seed=seed) for seed in (0, 1))
     assert not torch.equal(same["width_8"][1].weight, other["width_8"][1].weight)
+    again = audiocnn.band_networks(stft.frequencies, widths=[8, 1, 8], filters=40)
+    assert list(again) == ["width_8", "width_1", "width_8_2"]
+    assert torch.equal(again["width_8"][1].weight, same["width_8"][1].weight)
+    assert not torch.equal(again["width_8_2"][1].weight, same["width_8"][1].weight)
     with pytest.raises(ValueError, match="width 0=0 must be a positive whole number"):
         audiocnn.band_networks(stft.frequencies, widths=[0], filters=4)
     with pytest.raises(ValueError, match="use a longer sound"):

@@ -76,6 +76,37 @@ def texture_model(stft, samples, compress):
     return audiocnn.insert_losses(networks, style=style, style_layers=["conv_2"], statistic="distribution")
 
 
+@pytest.mark.parametrize("planes", [1, 4])
+@pytest.mark.parametrize("in_rows", [True, False])
+def test_gradients_through_networks_side_by_side(planes, in_rows):
+    """Against products and sorting written out, for both layouts in memory, of mono and of stereo."""
+    networks = audiocnn.band_networks(np.linspace(0, 8000, 30), widths=[3, 5, 3], filters=6)
+    style, content, start = (torch.rand(planes, 1024, 30).mT[:, :, None] for _ in range(3))
+    start = start.contiguous() if in_rows else start
+    taps = dict(style_layers={"conv_1": 0.7}, content_layers=["conv_2"])
+    model = audiocnn.insert_losses(networks, style=style, content=content, statistic="distribution", **taps)
+    weights = dict(style=2.0, content=5.0, rhythm=0.0, diversity=0.0, bound=0.0)
+    objective = audiocnn._Objective(start, model, weights, lambda image: image)
+
+    def features(chain, image):
+        bands = torch.einsum("fb,pbt->pft", chain[0].weight[:, :, 0, 0], image[:, :, 0])
+        windows = bands.unfold(2, chain[1].kernel_size[1], 1)
+        return bands, (windows * chain[1].weight[:, 0, 0][:, None]).sum(dim=3)
+
+    def pairs(bands):  # 512 quantiles of 1024 values
+        return bands.flatten(0, 1).sort(dim=1).values.unflatten(1, (512, 2)).mean(dim=2)
+
+    image, total = start.clone().requires_grad_(), 0
+    for chain in networks.values():
+        bands, filtered = features(chain, image)
+        target = pairs(features(chain, style)[0])
+        total = total + 2 * 0.7 * (pairs(bands) - target).square().mean() / target.var(dim=1).mean()
+        total = total + 5 * (filtered - features(chain, content)[1]).square().mean()
+    total.backward()
+    assert objective().item() == pytest.approx(total.item(), rel=1e-5)
+    assert (objective.image.grad - image.grad).norm() < 1e-4 * image.grad.norm()
+
+
 def spatial(samples):
     """Level difference in dB and coherence of two channels, in thirds of octaves from 200 Hz up."""
     frequencies, cross = scipy.signal.csd(*samples, fs=22050, nperseg=2048)
