@@ -1105,7 +1105,7 @@ class _Pointwise(nn.Module):
 
     def add_gradient(self, gradient, to):
         weight = self.weight.T.expand(len(to), -1, -1)
-        to.flatten(2).baddbmm_(weight, gradient.flatten(2))
+        to.view(*to.shape[:2], -1).baddbmm_(weight, gradient.flatten(2))
 
 
 def _faster(layer, image):
@@ -1290,7 +1290,7 @@ class _Objective:
             self.seen = None
             image = self.view(self.image)
             leaf = image.detach().requires_grad_()
-            leaf.grad = torch.zeros_like(leaf)
+            leaf.grad = leaf.new_zeros(leaf.shape)
             self.terms = {}
             for part in self.parts:  # one after the other, so that only one network's features are in memory
                 if isinstance(part[0], _Pointwise):  # back through it in place: copies of a long image take time

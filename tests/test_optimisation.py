@@ -107,6 +107,23 @@ def test_gradients_through_networks_side_by_side(planes, in_rows):
     assert (objective.image.grad - image.grad).norm() < 1e-4 * image.grad.norm()
 
 
+def test_gradients_through_pointwise_filters_of_2d_images():
+    """Also where the image lies across memory, as a torch.stft does."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1, bias=False), torch.nn.ReLU())
+    style, start = torch.randn(1, 1, 40, 30), torch.randn(1, 1, 30, 40).mT
+    model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1"])
+    weights = dict(style=1.0, content=0.0, rhythm=0.0, diversity=0.0, bound=0.0)
+    objective = audiocnn._Objective(start, model, weights, lambda image: image)
+    image = start.clone().requires_grad_()
+    grams = []
+    for values in (style, image):
+        rows = torch.relu(network[0].weight.detach()[:, :, 0, 0] @ values.reshape(1, -1))
+        grams.append(rows @ rows.T / 1200)
+    (grams[0] - grams[1]).square().mean().backward()
+    objective()
+    torch.testing.assert_close(objective.image.grad, image.grad, rtol=1e-4, atol=1e-7)
+
+
 def spatial(samples):
     """Level difference in dB and coherence of two channels, in thirds of octaves from 200 Hz up."""
     frequencies, cross = scipy.signal.csd(*samples, fs=22050, nperseg=2048)
