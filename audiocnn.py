@@ -323,18 +323,16 @@ def _estimate_phase(magnitude, frequencies, lengths, hop_length, seed):
 
 
 def _griffinlim(magnitude, phase, n_fft, hop_length, length, n_iter):
-    # Perraudin 2013, momentum 0.99. librosa's takes no phase to start from; torch.stft and istft take twice
-    # the time, since they ask for new memory again and again where this works in place.
+    # Perraudin 2013, momentum 0.99. librosa's takes no phase to start from; torch.stft and istft would ask
+    # for new memory in every iteration, where this works in place.
     window = torch.hann_window(n_fft)
     magnitude, phase = (torch.from_numpy(values.T.copy()) for values in (magnitude, phase))  # (n_frames, n_bins)
     n_frames, overlap = len(magnitude), -(-n_fft // hop_length)
     length = length or hop_length * (n_frames - 1)
-    padded_frames = torch.zeros(n_frames, overlap * hop_length)  # whole hops, for the sum
-    frames = padded_frames[:, :n_fft]
+    frames = torch.empty(n_frames, n_fft)
     blocks = torch.zeros(n_frames + overlap - 1, hop_length)
     samples = blocks.view(-1)
     inside = slice(n_fft // 2, n_fft // 2 + length)
-
     covered = librosa.filters.window_sumsquare(window="hann", n_frames=n_frames, n_fft=n_fft, hop_length=hop_length)
     gain = torch.zeros_like(samples)
     gain[inside] = 1 / torch.from_numpy(covered)[inside].clamp_min(1e-11)
@@ -343,7 +341,8 @@ def _griffinlim(magnitude, phase, n_fft, hop_length, length, n_iter):
         torch.fft.irfft(spectrum, n_fft, out=frames).mul_(window)
         blocks.zero_()
         for k in range(overlap):
-            blocks[k : k + n_frames] += padded_frames[:, k * hop_length : (k + 1) * hop_length]
+            part = frames[:, k * hop_length : (k + 1) * hop_length]
+            blocks[k : k + n_frames, : part.shape[1]] += part
         return samples.mul_(gain)
 
     spectrum = torch.polar(magnitude, phase)
@@ -550,7 +549,7 @@ def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
         Of the transform; the images have the orientation "freq".
     widths : list of int > 0
         Lengths of the filters over time, in frames; dilation frames lie between their taps. A width may be
-        repeated: two networks of 256 bands for one of 512 halve the memory, which long sounds take time to get.
+        repeated: two networks of 256 bands in place of one of 512 need half the memory at a time.
     filters : int > 0
         Bands of each network.
 
