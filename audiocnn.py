@@ -323,35 +323,37 @@ def _estimate_phase(magnitude, frequencies, lengths, hop_length, seed):
 
 
 def _griffinlim(magnitude, phase, n_fft, hop_length, length, n_iter):
-    # Perraudin 2013, momentum 0.99. librosa's takes no phase to start from; torch.stft and istft would ask
-    # for new memory in every iteration, where this works in place.
+    # Perraudin 2013, momentum 0.99. librosa's takes no phase to start from; torch.stft and istft go through all of
+    # a long sound at every step of an iteration, where this goes through stretches that stay in the cache.
     window = torch.hann_window(n_fft)
     magnitude, phase = (torch.from_numpy(values.T.copy()) for values in (magnitude, phase))  # (n_frames, n_bins)
     n_frames, overlap = len(magnitude), -(-n_fft // hop_length)
     length = length or hop_length * (n_frames - 1)
-    frames = torch.empty(n_frames, n_fft)
+    inside = slice(n_fft // 2, n_fft // 2 + length)
     blocks = torch.zeros(n_frames + overlap - 1, hop_length)
     samples = blocks.view(-1)
-    inside = slice(n_fft // 2, n_fft // 2 + length)
     covered = librosa.filters.window_sumsquare(window="hann", n_frames=n_frames, n_fft=n_fft, hop_length=hop_length)
     gain = torch.zeros_like(samples)
     gain[inside] = 1 / torch.from_numpy(covered)[inside].clamp_min(1e-11)
+    stretches = [slice(first, min(first + 1024, n_frames)) for first in range(0, n_frames, 1024)]
 
     def resynthesise():
-        torch.fft.irfft(spectrum, n_fft, out=frames).mul_(window)
         blocks.zero_()
-        for k in range(overlap):
-            part = frames[:, k * hop_length : (k + 1) * hop_length]
-            blocks[k : k + n_frames, : part.shape[1]] += part
+        for stretch in stretches:
+            frames = torch.fft.irfft(spectrum[stretch], n_fft).mul_(window)
+            for k in range(overlap):
+                part = frames[:, k * hop_length : (k + 1) * hop_length]
+                blocks[stretch.start + k : stretch.stop + k, : part.shape[1]] += part
         return samples.mul_(gain)
 
     spectrum = torch.polar(magnitude, phase)
-    before, rebuilt = spectrum.clone(), torch.empty_like(spectrum)
+    before = spectrum.clone()
     for _ in range(n_iter):
-        torch.mul(resynthesise().unfold(0, n_fft, hop_length)[:n_frames], window, out=frames)
-        torch.fft.rfft(frames, out=rebuilt)
-        torch.sgn(torch.lerp(before, rebuilt, 1.99, out=spectrum), out=spectrum).mul_(magnitude)
-        before, rebuilt = rebuilt, before
+        frames = resynthesise().unfold(0, n_fft, hop_length)
+        for stretch in stretches:
+            rebuilt = torch.fft.rfft(frames[stretch] * window)
+            spectrum[stretch] = torch.lerp(before[stretch], rebuilt, 1.99).sgn_().mul_(magnitude[stretch])
+            before[stretch] = rebuilt
     return librosa.util.fix_length(resynthesise()[inside].numpy(), size=length)
 
 
