@@ -879,32 +879,48 @@ class DistributionLoss(_Loss):
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
-        self.target = _blended(_quantiles, styles, blend)
+        n_quantiles = _quantiles(styles[0]).shape[1]
+        self.target = _blended(lambda style: _resized(_quantiles(style), n_quantiles), styles, blend)
         self.variance = self.target.var(dim=1).mean()
 
     def _distance(self, features):
-        return nn.functional.mse_loss(_quantiles(features), self.target) / self.variance
+        found = _quantiles(features)
+        return nn.functional.mse_loss(found, _resized(self.target, found.shape[1])) / self.variance
 
 
-def _quantiles(features):  # (channels, N_QUANTILES), the same for any number of positions
-    rows = _rows(features).contiguous()  # or sorting goes across memory
-    values = rows.gather(1, _order(rows))
-    values = values.cpu() if values.device.type == "mps" else values  # MPS pools by whole factors only
-    return nn.functional.adaptive_avg_pool1d(values, N_QUANTILES).to(rows.device)
+def _quantiles(features):  # (channels, up to N_QUANTILES): means of the sorted values, each sharing one with the next
+    values = _Sort.apply(_rows(features).contiguous())  # or sorting goes across memory
+    run = -(-values.shape[1] // N_QUANTILES)
+    return nn.functional.avg_pool1d(values, run + (run > 1), stride=run, ceil_mode=True)
 
 
-def _order(rows):  # the indices that sort each row
-    if rows.device.type == "cpu":
-        # NumPy sorts float64 by vector instructions, faster than PyTorch's argsort (benchmarks, sorting): the
-        # indices travel in the last 29 bits of the mantissa, which are zero in what comes from float32.
-        keys = rows.detach().float().double()
-        bits = keys.view(torch.int64)
-        bits |= torch.arange(rows.shape[1])
-        keys.numpy().sort(axis=1)
-        if not keys[:, -1].isnan().any():  # infinite values become NaN, which keep no index
-            bits &= 2**29 - 1
-            return bits
-    return rows.argsort(dim=1)
+def _resized(quantiles, n_quantiles):
+    if quantiles.shape[1] == n_quantiles:
+        return quantiles
+    return nn.functional.interpolate(quantiles[None], size=n_quantiles, mode="linear")[0]
+
+
+class _Sort(torch.autograd.Function):
+    # Sorts every row. On the CPU by NumPy, whose vector instructions for float64 are faster than PyTorch's sort
+    # (benchmarks, sorting): the indices travel in the last 29 bits, which are zero in what comes from float32.
+
+    @staticmethod
+    def forward(ctx, rows):
+        fast = rows.device.type == "cpu" and rows.dtype == torch.float32
+        if fast:
+            keys = rows.double()
+            order = keys.view(torch.int64)
+            order |= torch.arange(rows.shape[1])
+            keys.numpy().sort(axis=1)
+            fast = not keys[:, -1].isnan().any()  # infinite values become NaN, which keep no index
+        values, order = (keys.float(), order.bitwise_and_(2**29 - 1)) if fast else rows.sort(dim=1)
+        ctx.save_for_backward(order)
+        return values
+
+    @staticmethod
+    def backward(ctx, grad):
+        (order,) = ctx.saved_tensors
+        return torch.empty_like(order, dtype=grad.dtype).scatter_(1, order, grad)
 
 
 class RhythmLoss(_Loss):
@@ -1290,8 +1306,8 @@ class _Objective:
         if self.seen is None or not torch.equal(self.seen, self.image):
             self.seen = None
             image = self.view(self.image)
-            leaf = image.detach().requires_grad_()
-            leaf.grad = leaf.new_zeros(leaf.shape)
+            leaf = image.detach().contiguous().requires_grad_()  # torch.stft's results lie across memory
+            leaf.grad = torch.zeros_like(leaf)
             self.terms = {}
             for part in self.parts:  # one after the other, so that only one network's features are in memory
                 if isinstance(part[0], _Pointwise):  # back through it in place: copies of a long image take time

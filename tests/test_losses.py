@@ -245,10 +245,10 @@ def side_by_side(n_bins=20):
     return audiocnn.band_networks(np.linspace(0, 8000, n_bins), widths=[1, 4], filters=6)
 
 
-@pytest.mark.parametrize("n", [2, 7, 900, audiocnn.N_QUANTILES, 3 * audiocnn.N_QUANTILES])
+@pytest.mark.parametrize("n", [2, 7, audiocnn.N_QUANTILES, 900, 901, 5000])
 @pytest.mark.parametrize("ties", [False, True])
 def test_distribution_loss_is_the_distance_of_quantiles(n, ties):
-    """Of averages over equal shares of the sorted values, with any signs, zeros and ties."""
+    """Of means of neighbours among the sorted values, where those are many; with any signs, zeros and ties."""
     rng = np.random.default_rng(n)
     values = np.array([-1e5, -1, -1e-40, -0.0, 0.0, 1e-30, 1, 2], dtype=np.float32)
     distinct = np.tile(np.linspace(-3, 5, n, dtype=np.float32), (3, 1))
@@ -257,8 +257,10 @@ def test_distribution_loss_is_the_distance_of_quantiles(n, ties):
     image = torch.from_numpy(x)[None, :, None].requires_grad_()
     loss = audiocnn.DistributionLoss(torch.from_numpy(style)[None, :, None])
     assert loss(image) is image
-    shares = np.arange(audiocnn.N_QUANTILES + 1) * n / audiocnn.N_QUANTILES
-    shares = list(zip(np.floor(shares[:-1]).astype(int), np.ceil(shares[1:]).astype(int), strict=True))
+    run = 1 + (n - 1) // audiocnn.N_QUANTILES
+    shares = [(i, min(i + run + 1, n) if run > 1 else i + 1) for i in range(0, n, run)]
+    shares = shares[: 1 + max(0, -(-(n - run - (run > 1)) // run))]  # the last one reaches the loudest value
+    assert shares[-1][1] == n and len(shares) <= audiocnn.N_QUANTILES
     ours, theirs = (
         np.stack([np.sort(values.astype(np.float64), axis=1)[:, i:j].mean(axis=1) for i, j in shares], axis=1)
         for values in (x, style)
@@ -270,7 +272,7 @@ def test_distribution_loss_is_the_distance_of_quantiles(n, ties):
     if not ties:
         each = np.zeros_like(x)
         for (i, j), share in zip(shares, expected.T, strict=True):
-            each[:, i:j] += share[:, None] / (j - i)
+            each[:, i:j] += share[:, None] / (j - i)  # neighbours share a value
         found = np.take_along_axis(gradient.numpy()[0, :, 0], np.argsort(x, axis=1), axis=1)
         np.testing.assert_allclose(found, each, rtol=1e-3, atol=1e-8)
     np.testing.assert_allclose(gradient.numpy()[0, :, 0].sum(axis=1), expected.sum(axis=1), rtol=1e-3, atol=1e-6)
