@@ -551,7 +551,7 @@ def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
         Of the transform; the images have the orientation "freq".
     widths : list of int > 0
         Lengths of the filters over time, in frames; dilation frames lie between their taps. A width may be
-        repeated: two networks of 256 bands in place of one of 512 need half the memory at a time.
+        repeated, for more random filters of it.
     filters : int > 0
         Bands of each network.
 
@@ -818,6 +818,7 @@ class _NearestDistance(torch.autograd.Function):
 class _Loss(nn.Module):
     # A transparent layer: it returns the features as they are, and leaves its distance from the target in `loss`.
     loss = None
+    first = 0  # frame of the whole image where the features begin
 
     def forward(self, features):  # (1, channels, height, width), or (planes, channels, height, width) in stereo
         self.loss = self._distance(features)
@@ -982,7 +983,7 @@ class ContentLoss(_Loss):
         self.target = content_features.detach()
 
     def _distance(self, features):
-        return (features - self.target).square().mean()
+        return (features - self.target[..., self.first :][..., : features.shape[3]]).square().mean()
 
 
 STATISTICS = {"gram": StyleLoss, "distribution": DistributionLoss}
@@ -1042,7 +1043,7 @@ def _tap(network, taps, kinds, styles, blend, content):
         kind: dict.fromkeys(names, 1.0) if isinstance(names, list | tuple) else names for kind, names in taps.items()
     }
     _check_layers(layers, taps, content)
-    model = nn.Sequential()
+    model, n_frames = nn.Sequential(), styles[0].shape[3]
     last = max(list(layers).index(name) for names in taps.values() for name in names)
     for name, layer in list(layers.items())[: last + 1]:
         layer = _faster(copy.deepcopy(layer).requires_grad_(False).eval(), styles[0])
@@ -1057,6 +1058,9 @@ def _tap(network, taps, kinds, styles, blend, content):
                 loss = ContentLoss(content) if kind == "content" else kinds[kind](*styles, blend=blend)
                 loss.weight = names[name]
                 model.add_module(f"{kind} {name}", loss)
+    # Frames that a segment needs beyond its features; None where layers pad or stride: they would see its ends.
+    overlap = receptive_fields(network)[name] - 1
+    model.overlap = overlap if n_frames - styles[0].shape[3] == overlap else None
     return model
 
 
@@ -1119,10 +1123,6 @@ class _Pointwise(nn.Module):
 
     def forward(self, image):
         return (self.weight @ image.flatten(2)).unflatten(2, image.shape[2:])
-
-    def add_gradient(self, gradient, to):
-        weight = self.weight.T.expand(len(to), -1, -1)
-        to.view(*to.shape[:2], -1).baddbmm_(weight, gradient.flatten(2))
 
 
 def _faster(layer, image):
@@ -1243,6 +1243,7 @@ def optimise(
     num_steps,
     nearest_steps=0,
     history_size=50,
+    segment=None,
     view=None,
 ):
     """Change the image by L-BFGS with a strong-Wolfe line search; yield each step's losses.
@@ -1259,9 +1260,14 @@ def optimise(
     num_steps, nearest_steps, history_size : int
         Steps (of one or more evaluations); how many of them, at first, go for the nearest features with the
         style's Gram matrix (for the statistic "gram", which is then reached sooner); and steps remembered.
+    segment : int or None [frames]
+        Images longer than about 1.5 segments are compared segment by segment, each with all of the style: the
+        losses are means over them. Only without padding and strides, as in band_networks.
     view : function, None: the image itself
         Makes the image of whatever else is to be changed in its place, such as samples.
     """
+    if segment is not None:
+        _require_positive_int(segment=segment)
     gc.collect()  # earlier runs' pictures: Matplotlib's figures refer to themselves, and Python waits long
     weights = {"style": style_weight, "content": content_weight}
     weights |= {"rhythm": rhythm_weight, "diversity": diversity_weight, "bound": reg_weight}
@@ -1269,7 +1275,7 @@ def optimise(
         if step in (1, nearest_steps + 1):
             for layer in (layer for layer in model.modules() if isinstance(layer, StyleLoss)):
                 layer.approaching = step <= nearest_steps
-            objective = _Objective(image, model, weights, view or (lambda image: image))
+            objective = _Objective(image, model, weights, segment, view or (lambda image: image))
             optimizer = _lbfgs(objective.image, max_iter=1, history_size=history_size)
         try:
             optimizer.step(objective)
@@ -1296,35 +1302,33 @@ class _Objective:
     # The closure of L-BFGS. Every step begins with an evaluation where the last one ended, so the
     # latest evaluation is kept.
 
-    def __init__(self, image, model, weights, view):
+    def __init__(self, image, model, weights, segment, view):
         self.image = image.detach().clone().requires_grad_()
         self.parts = list(_chains(model).values())
-        self.weights, self.view = weights, view
+        self.weights, self.segment, self.view = weights, segment, view
         self.seen = None
 
     def __call__(self):
         if self.seen is None or not torch.equal(self.seen, self.image):
-            self.seen = None
+            self.seen, self.terms = None, {}
             image = self.view(self.image)
-            leaf = image.detach().contiguous().requires_grad_()  # torch.stft's results lie across memory
-            leaf.grad = torch.zeros_like(leaf)
-            self.terms = {}
-            for part in self.parts:  # one after the other, so that only one network's features are in memory
-                if isinstance(part[0], _Pointwise):  # back through it in place: copies of a long image take time
-                    features = part[0](leaf).detach().requires_grad_()
-                    part[1:](features)
-                    self._add(self._weighted(part), features)
-                    if features.grad is not None:
-                        part[0].add_gradient(features.grad, to=leaf.grad)
-                else:
-                    part(leaf)
-                    self._add(self._weighted(part), leaf)
+            values, gradient = image.detach(), torch.zeros_like(image)
+            for part in self.parts:
+                segments = self._segments(part, image.shape[3])
+                for segment in segments:  # one after the other, so that only one's features are in memory
+                    piece = values[..., segment].contiguous().requires_grad_()  # torch.stft's lie across memory
+                    terms = self._weighted(part, piece, segment.start, len(segments))
+                    if terms:
+                        self._add(terms)
+                        gradient[..., segment] += torch.autograd.grad(sum(terms.values()), piece)[0]
             if self.weights["bound"]:
-                self._add({"bound": self.weights["bound"] * (leaf - leaf.clamp(0, 1)).square().sum()}, leaf)
+                outside = values - values.clamp(0, 1)
+                self._add({"bound": self.weights["bound"] * outside.square().sum()})
+                gradient.add_(outside, alpha=2 * self.weights["bound"])
             if not self.terms:
                 raise ValueError("every weight is 0, so there is nothing to optimise; give one loss a positive weight")
             self.total = sum(self.terms.values())
-            self.image.grad = torch.autograd.grad(image, self.image, leaf.grad)[0].contiguous()
+            self.image.grad = torch.autograd.grad(image, self.image, gradient)[0].contiguous()
             self.seen = self.image.detach().clone()
         return self.total
 
@@ -1332,22 +1336,31 @@ class _Objective:
         self()
         return {name: float(term) for name, term in (*self.terms.items(), ("total", self.total))}
 
-    def _weighted(self, part):
+    def _segments(self, part, n_frames):
+        overlap = part.overlap or 0
+        whole = part.overlap is None or self.segment is None
+        n_segments = 1 if whole else max(1, round((n_frames - overlap) / self.segment))
+        edges = np.linspace(0, n_frames - overlap, n_segments + 1).astype(int)
+        return [slice(first, last + overlap) for first, last in itertools.pairwise(edges)]
+
+    def _weighted(self, part, piece, first, n_segments):
+        losses = {name: layer for name, layer in part.named_children() if isinstance(layer, _Loss)}
+        for layer in losses.values():
+            layer.first = first
+        part(piece)
         terms = {}
-        for name, layer in part.named_children():
-            if isinstance(layer, _Loss):
-                weight = self.weights[name.split()[0]] * layer.weight
-                terms |= {name: weight * layer.loss} if weight else {}
-                layer.loss = layer.loss.detach()  # or the features would stay in memory
+        for name, layer in losses.items():
+            weight = self.weights[name.split()[0]] * layer.weight / n_segments
+            terms |= {name: weight * layer.loss} if weight else {}
+            layer.loss = layer.loss.detach()  # or the features would stay in memory
         return terms
 
-    def _add(self, terms, leaf):
+    def _add(self, terms):
         for name, term in terms.items():
             if not torch.isfinite(term):
-                raise FloatingPointError(f"the loss {name!r} is {float(term)}; lower its weight or change the start")
-            self.terms[name] = self.terms.get(name, 0) + term.detach()  # networks side by side share their names
-        if terms:
-            sum(terms.values()).backward(inputs=[leaf])
+                raise FloatingPointError(f"the loss {name!r} is {term.item()}; lower its weight or change the start")
+            # Networks side by side, and segments, share their names.
+            self.terms[name] = self.terms.get(name, 0) + term.detach()
 
 
 # 6. Looking and listening ------------------------------------------------------------------------

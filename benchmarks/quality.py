@@ -73,9 +73,7 @@ def default(style, content=None, *, length=None, transform="stft", sample_rate=R
         analyse = transform.analyser(length)
         return lambda samples: image(analyse(audiocnn.stereo_planes(samples) if stereo else samples))
 
-    positions = max(length, *(len(y) for y in middles.values())) // settings["K_HOP"] * (4 if stereo else 1)
-    pieces = 1 + settings["filters"] * positions // 8_000_000
-    bands = dict(widths=settings["widths"] * pieces, filters=settings["filters"] // pieces)
+    bands = dict(widths=settings["widths"], filters=settings["filters"])
     networks = audiocnn.band_networks(
         transform.frequencies, **bands, dilation=settings["dilation"], seed=settings["seed"]
     )
@@ -93,6 +91,8 @@ def default(style, content=None, *, length=None, transform="stft", sample_rate=R
     noise = image(transform.magnitude(audiocnn.matched_noise(middles["style"], length=length)))
     found = audiocnn.start_image(settings["start"], like=noise, noise=noise, content=images.get("content"))
     weights = {name: settings[name] for name in settings if name.endswith("_weight") or name == "history_size"}
+    segment = settings["segment_duration"]
+    weights["segment"] = segment and round(segment * sample_rate / settings["K_HOP"])
     for _ in audiocnn.optimise(found, model, **weights, num_steps=settings["num_steps"]):
         pass
     found = audiocnn.from_image(found, "freq").clip(0, max(float(values.max()) for values in images.values()))

@@ -101,14 +101,16 @@ def compare_diversity():
 
 
 def compare_lengths():
-    """Return rows: textures longer and shorter than their style, in pieces of 3 s."""
-    rows = ["| length of fire, of a style of 4 s | distance ratio of each 3 s |", "|---|---|"]
-    style, other = metrics.takes("fire", RATE)
-    for seconds in (3, 30):
-        made = quality.default(style, length=seconds * RATE, **SMALL)
-        ratios = [metrics.statistics_distance(part, style, other, RATE) for part in np.split(made, seconds // 3)]
-        rows.append(f"| {seconds} s | {', '.join(f'{ratio:.2f}' for ratio in ratios)} |")
-        print(rows[-1], flush=True)
+    """Return rows: textures longer and shorter than their style, in parts of 3 s."""
+    rows = ["| texture | length | segment_duration | distance ratio of each 3 s | mean |", "|---|---|---|---|---|"]
+    for texture in TEXTURES:
+        style, other = metrics.takes(texture, RATE)
+        for seconds, segment in ((3, 5.0), (30, 5.0), (30, None)):
+            made = quality.default(style, length=seconds * RATE, segment_duration=segment, **SMALL)
+            ratios = [metrics.statistics_distance(part, style, other, RATE) for part in np.split(made, seconds // 3)]
+            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            rows.append(f"| {texture} | {seconds} s | {segment} | {each} | {np.mean(ratios):.2f} |")
+            print(rows[-1], flush=True)
     return rows
 
 

@@ -89,7 +89,7 @@ def test_gradients_through_networks_side_by_side(planes, in_rows):
     taps = dict(style_layers={"conv_1": 0.7}, content_layers=["conv_2"])
     model = audiocnn.insert_losses(networks, style=style, content=content, statistic="distribution", **taps)
     weights = dict(style=2.0, content=5.0, rhythm=0.0, diversity=0.0, bound=0.0)
-    objective = audiocnn._Objective(start, model, weights, lambda image: image)
+    objective = audiocnn._Objective(start, model, weights, None, lambda image: image)
 
     def features(chain, image):
         bands = torch.einsum("fb,pbt->pft", chain[0].weight[:, :, 0, 0], image[:, :, 0])
@@ -111,13 +111,47 @@ def test_gradients_through_networks_side_by_side(planes, in_rows):
     assert (objective.image.grad - image.grad).norm() < 1e-6 * image.grad.norm()
 
 
+@pytest.mark.parametrize("planes", [1, 4])
+def test_segments_are_compared_each_on_its_own(planes):
+    """Losses and gradient are the means of those of the four segments, cut out with what their filters reach over."""
+    networks = audiocnn.band_networks(np.linspace(0, 8000, 30), widths=[5], filters=6).double()
+    style, content, start = (torch.rand(planes, 30, 1, 804).double() for _ in range(3))
+    taps = dict(style_layers=["conv_1", "conv_2"], content_layers=["conv_1"])
+    taps |= dict(rhythm_layers=["conv_2"], diversity_layers=["conv_2"], statistic="distribution")
+    weights = dict(style=2.0, content=5.0, rhythm=0.5, diversity=0.1, bound=0.0)
+    cuts = [slice(None), *(slice(first, first + 204) for first in (0, 200, 400, 600))]
+    gradients, losses = [], []
+    for cut, segment in zip(cuts, (220, None, None, None, None), strict=True):
+        model = audiocnn.insert_losses(networks, style=style[..., :300], content=content[..., cut], **taps)
+        objective = audiocnn._Objective(start[..., cut], model, weights, segment, lambda image: image)
+        losses.append(objective.losses())
+        gradients.append(objective.image.grad)
+    expected = torch.zeros_like(start)
+    for cut, gradient in zip(cuts[1:], gradients[1:], strict=True):
+        expected[..., cut] += gradient / 4
+    assert (gradients[0] - expected).norm() < 1e-9 * expected.norm()
+    for name, found in losses[0].items():
+        assert found == pytest.approx(np.mean([each[name] for each in losses[1:]]), rel=1e-9) and found > 0
+
+
+def test_layers_that_pad_see_the_whole(model, image):
+    """Segments of a padded network would have ends that the whole has not, so it has none."""
+    start = audiocnn.start_image("rand", like=image)
+    first, second = (
+        next(audiocnn.optimise(start.clone(), model, **WEIGHTS, num_steps=1, segment=segment)) for segment in (None, 16)
+    )
+    assert first == second
+    with pytest.raises(ValueError, match="segment=0 must be a positive whole number"):
+        next(audiocnn.optimise(start, model, **WEIGHTS, num_steps=1, segment=0))
+
+
 def test_gradients_through_pointwise_filters_of_2d_images():
     """Also where the image lies across memory, as a torch.stft does."""
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1, bias=False), torch.nn.ReLU())
     style, start = torch.randn(1, 1, 40, 30), torch.randn(1, 1, 30, 40).mT
     model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1"])
     weights = dict(style=1.0, content=0.0, rhythm=0.0, diversity=0.0, bound=0.0)
-    objective = audiocnn._Objective(start, model, weights, lambda image: image)
+    objective = audiocnn._Objective(start, model, weights, None, lambda image: image)
     image = start.clone().requires_grad_()
     grams = []
     for values in (style, image):
