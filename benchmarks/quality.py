@@ -28,7 +28,7 @@ PAIRS = (
     ("speech", "water_stream"),
     ("orchestra_1936", "tabla"),
 )
-CONTENT_WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0)
+CONTENT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LEVELS = (0.8, 0.7, 0.6, 0.5, 0.4)  # content kept at which the curves are compared
 
 
@@ -185,6 +185,7 @@ def compare_transfers():
     rows = ["| content, style | recipe | weight | distance to the style | rhythm kept | pitch kept |"]
     rows.append("|---|---|---|---|---|---|")
     gains = {level: [] for level in LEVELS}
+    points = []  # (pairs, weights and the content itself, 2): content kept, distance to the style
     for pair in PAIRS:
         content, style = (excerpt(name) for name in pair)
         curves = {}
@@ -200,10 +201,21 @@ def compare_transfers():
                 print(rows[-1], flush=True)
         for level in LEVELS:
             gains[level].append(1 - distance_at(curves["default"], level) / distance_at(curves["common"], level))
+        points.append([*curves["default"], (1.0, metrics.difference(content, style, RATE))])
     rows += ["", "| content kept (mean of both) | style distance below the common recipe's | pairs |", "|---|---|---|"]
     for level, values in gains.items():
         values = np.array(values)[np.isfinite(values)]
         rows.append(f"| {level} | {np.mean(values):.0%} | {len(values)} |" if len(values) else f"| {level} | | 0 |")
+        print(rows[-1])
+    means = np.mean(points, axis=0)
+    kept, distances = ((means - means[0]) / (means[-1] - means[0])).T  # from the style alone to the content itself
+    rows += [
+        "",
+        "| content_weight | content kept | distance to the style | below a straight line |",
+        "|---|---|---|---|",
+    ]
+    for weight, mean, below in zip((*CONTENT_WEIGHTS, "the content"), means, kept - distances, strict=True):
+        rows.append("| {} | {:.2f} | {:.2f} | {:.2f} |".format(weight, *mean, below))
         print(rows[-1])
     return rows
 
