@@ -1,9 +1,10 @@
-"""Time of an evaluation of loss and gradient: python benchmarks/speed.py [--sorting].
+"""Time of an evaluation of loss and gradient: python benchmarks/speed.py [--square | --sorting].
 
 This project against the common recipe, which is written out below as `CommonRecipe`: the whole
 network of three equally wide blocks, Gram matrices of channels by channels, no line search. Timed
-in turns in one run, with the machine's own matrix product as the yardstick. With --sorting: the
-default recipe, whose values are sorted, with PyTorch's sort and with ours.
+in turns in one run, with the machine's own matrix product as the yardstick. With --square: the same
+for 2D filters. With --sorting: the default recipe, whose values are sorted, with PyTorch's sort and
+with ours.
 """
 
 import argparse
@@ -71,7 +72,7 @@ def make(filters, seconds, orientation):
     return audiocnn.build_network(parameters | dict(orientation=orientation)), image
 
 
-def compare_evaluations(cases, gflops):
+def compare_evaluations(cases, gflops, *, repeats=4):
     """Return the rows of the table."""
     rows = ["| filters | orientation | sound | common recipe [s] | here [s] | ratio | sgemm limit [s] | here / limit |"]
     rows.append("|---|---|---|---|---|---|---|---|")
@@ -80,7 +81,7 @@ def compare_evaluations(cases, gflops):
         image = torch.rand_like(style) / 10
         common = CommonRecipe(network, style)
         loss = our_loss(network, style)
-        theirs, ours = time_in_turns([common.loss, loss], image)
+        theirs, ours = time_in_turns([common.loss, loss], image, repeats=repeats)
         positions = style.shape[2] * style.shape[3]
         taps = style.shape[1] * (WIDTH if orientation != "2D" else WIDTH**2)
         limit = 2 * 2 * filters * taps * positions / gflops / 1e9  # forward, and back to the image
@@ -90,9 +91,9 @@ def compare_evaluations(cases, gflops):
     return rows
 
 
-def time_in_turns(losses, image):
+def time_in_turns(losses, image, *, repeats=4):
     """Return the shortest time of an evaluation of each loss [s]."""
-    return best_times([lambda loss=loss: evaluate(loss, image) for loss in losses], repeats=4)
+    return best_times([lambda loss=loss: evaluate(loss, image) for loss in losses], repeats=repeats)
 
 
 def compare_steps(filters, seconds):
@@ -192,14 +193,18 @@ def main():
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="512 and 1024 filters, 5 s, nothing written")
+    parser.add_argument("--square", action="store_true", help="the table of 2D filters instead, up to 20 GB")
     parser.add_argument("--sorting", action="store_true", help="the table of the default recipe instead")
     arguments = parser.parse_args()
     if arguments.sorting:
         write_section("sorting", compare_sorting())
         return
+    if arguments.square:
+        cases = [(32, "2D", 5), (64, "2D", 5), (512, "2D", 5), (512, "2D", 10), (512, "2D", 30), (1024, "2D", 5)]
+        write_section("square", compare_evaluations(cases, sgemm_speed(), repeats=1))
+        return
     quick = arguments.quick
     cases = [(filters, "freq", seconds) for filters in (512, 1024, 4096) for seconds in (5, 10, 30)]
-    cases += [(32, "2D", 5), (64, "2D", 5)]
     if quick:
         cases = [(512, "freq", 5), (1024, "freq", 5)]
     gflops = sgemm_speed()
