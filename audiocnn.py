@@ -758,8 +758,8 @@ def gram_matrix(features):
 
     Gatys divides by channels too, inside the loss; here StyleLoss takes the mean over the entries.
     """
-    rows = _scaled_rows(features)
-    return rows @ rows.T
+    rows = _rows(features)
+    return (rows @ rows.T) / rows.shape[1]
 
 
 class _GramDistance(torch.autograd.Function):
@@ -771,25 +771,27 @@ class _GramDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, features, style, gram, style_term):  # (channels, n), (channels, m), S S', |S' S|^2
-        n_positions = features.shape[1] + style.shape[1]
-        if features.device.type == "mps" or 2 * n_positions >= len(features):  # MPS has no float64
-            difference = features @ features.T - gram
-            distance, gradient = difference.square().sum(), difference @ features
+    def forward(ctx, features, style, gram, style_term):  # (channels, n) not yet scaled, (channels, m), S S', |S' S|^2
+        n_positions = features.shape[1]
+        if features.device.type == "mps" or 2 * (n_positions + style.shape[1]) >= len(features):  # no float64 on MPS
+            left, right = (features @ features.T) / n_positions - gram, features
+            distance, ctx.scale = left.square().sum(), 4 / n_positions
         else:
             for dtype in (features.dtype, torch.float64):
-                features, style = features.to(dtype), style.to(dtype)
-                own, cross = features.T @ features, features.T @ style
+                left = torch.cat([features / n_positions**0.5, style], dim=1).to(dtype)
+                right = left.T @ left[:, :n_positions]
+                own, cross = right[:n_positions], right[n_positions:].neg_()
                 distance = own.double().square().sum() - 2 * cross.double().square().sum() + style_term
                 if distance > 1e-5 * style_term:
                     break
-            gradient = features @ own - style @ cross.T
-        ctx.save_for_backward(gradient)
+            ctx.scale = 4 / n_positions**0.5
+        ctx.save_for_backward(left, right)
         return distance
 
     @staticmethod
-    def backward(ctx, grad):
-        return 4 * grad * ctx.saved_tensors[0], None, None, None
+    def backward(ctx, grad):  # a product of the two, taken here since features as many as in 2D fill the memory
+        left, right = ctx.saved_tensors
+        return (right.T @ (ctx.scale * grad * left).T).T, None, None, None
 
 
 class _NearestDistance(torch.autograd.Function):
@@ -843,15 +845,16 @@ class StyleLoss(_Loss):
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
         self.gram = _blended(gram_matrix, styles, blend)
-        pairs = zip(blend, styles, strict=True)
-        self.rows = torch.cat([share**0.5 * _scaled_rows(style.detach()) for share, style in pairs], dim=1)
+        rows = [_rows(style.detach()) for style in styles]
+        rows = [(share / each.shape[1]) ** 0.5 * each for share, each in zip(blend, rows, strict=True)]
+        self.rows = torch.cat(rows, dim=1)
         rows = self.rows.cpu().double()  # on the CPU, since MPS has no float64; rows rows' is gram
         self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum().item()
 
     def _distance(self, features):
-        rows = _scaled_rows(features)
+        rows = _rows(features)
         if self.approaching:
-            distance = 4 * self.style_term**0.5 * _NearestDistance.apply(rows, self._root)
+            distance = 4 * self.style_term**0.5 * _NearestDistance.apply(rows / rows.shape[1] ** 0.5, self._root)
         else:
             distance = _GramDistance.apply(rows, self.rows, self.gram, self.style_term)
         return distance / len(rows) ** 2
@@ -863,10 +866,6 @@ class StyleLoss(_Loss):
 
 def _rows(features):
     return features.flatten(2).flatten(0, 1)  # (planes * channels, positions)
-
-
-def _scaled_rows(features):
-    return _rows(features) / (features.shape[2] * features.shape[3]) ** 0.5
 
 
 class DistributionLoss(_Loss):
@@ -1125,20 +1124,35 @@ class _Pointwise(nn.Module):
         return (self.weight @ image.flatten(2)).unflatten(2, image.shape[2:])
 
 
+class _StackedConv(nn.Module):
+    # A convolution of a single plane, as one along the width of planes shifted up and down, stacked as channels:
+    # PyTorch's way back to a single channel takes five times as long.
+    def __init__(self, conv):
+        super().__init__()
+        self.height, width = conv.kernel_size
+        self.conv = nn.Conv2d(self.height, conv.out_channels, (1, width), padding="same")
+        self.conv.weight, self.conv.bias = nn.Parameter(conv.weight.transpose(1, 2)), conv.bias
+        self.requires_grad_(False)
+
+    def forward(self, image):  # (planes, 1, n_bins, n_frames)
+        before = (self.height - 1) // 2
+        image = nn.functional.pad(image[:, 0], (0, 0, before, self.height - 1 - before))
+        return self.conv(image.unfold(1, self.height, 1).permute(0, 3, 1, 2))
+
+
 def _faster(layer, image):
     if type(layer) is not nn.Conv2d:
         return layer
     if (layer.kernel_size, layer.stride, layer.padding, layer.groups, layer.bias) == ((1, 1), (1, 1), (0, 0), 1, None):
         return _Pointwise(layer)
-    fits = (
-        layer.padding == "same"
-        and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
-        and layer.kernel_size[0] == image.shape[2] == image.shape[0] == 1
-        and layer.kernel_size[1] > 3
-        and image.device.type == "cpu"
-        and layer.weight.numel() < 1e8  # the transformed filters take over four times their memory
-    )
-    return _FastConv(layer) if fits else layer
+    plain = (layer.padding, layer.dilation, layer.groups, layer.padding_mode) == ("same", (1, 1), 1, "zeros")
+    if not plain or image.device.type != "cpu":
+        return layer
+    if layer.in_channels == 1 and layer.kernel_size[0] > 1:
+        return _StackedConv(layer)
+    flat = layer.kernel_size[0] == image.shape[2] == image.shape[0] == 1 and layer.kernel_size[1] > 3
+    # The transformed filters take over four times the memory of the filters.
+    return _FastConv(layer) if flat and layer.weight.numel() < 1e8 else layer
 
 
 # 4. The start ------------------------------------------------------------------------------------

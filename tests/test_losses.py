@@ -164,6 +164,34 @@ def test_convolutions_stay_what_they_are(settings, width):
     assert float((gradient - exact_gradient).norm() / exact_gradient.norm()) < 1e-5
 
 
+@pytest.mark.parametrize("planes", [1, 4])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(kernel_size=11, padding="same"),
+        dict(kernel_size=(4, 6), padding="same"),
+        dict(kernel_size=(3, 1), padding="same", bias=False),
+        dict(kernel_size=5, padding="same", dilation=2),
+        dict(kernel_size=5, padding="same", padding_mode="reflect"),
+        dict(kernel_size=5, padding=2, stride=2),
+    ],
+)
+def test_square_filters_stay_what_they_are(settings, planes):
+    """However filters over a single plane are computed, features and gradient equal PyTorch's in float64."""
+    torch.manual_seed(planes)
+    conv = nn.Conv2d(1, 12, **settings)
+    image = torch.rand(planes, 1, 31, 40, requires_grad=True)
+    model = audiocnn.insert_losses(nn.Sequential(conv), style=image.detach(), style_layers=["conv_1"])
+    found = model(image)
+    exact_image = image.detach().double().requires_grad_()
+    exact = conv.requires_grad_(False).double()(exact_image)
+    assert float((found - exact).detach().norm() / exact.detach().norm()) < 1e-5
+    up = torch.rand_like(found)
+    (gradient,) = torch.autograd.grad((up * found.square()).sum(), image)
+    (exact_gradient,) = torch.autograd.grad((up * exact.square()).sum(), exact_image)
+    assert float((gradient - exact_gradient).norm() / exact_gradient.norm()) < 1e-5
+
+
 def test_wide_filters_are_computed_fast_and_narrow_ones_plainly(image):
     network = nn.Sequential(nn.Conv2d(20, 6, (1, 11), padding="same"), nn.Conv2d(6, 6, (1, 3), padding="same"))
     model = audiocnn.insert_losses(network, style=image, style_layers=["conv_2"])
