@@ -730,12 +730,12 @@ def _chains(network):
 
 @torch.no_grad()
 def layer_shapes(network, image):
-    """Feature shape after each layer: dict from layer name to (1, channels, height, width)."""
+    """Feature shape after each layer: dict from layer name to (1, channels, height, width); nothing is computed."""
     shapes = {}
     for prefix, chain in _chains(network).items():
-        features = image.clone()  # the first layer may work in place
+        features = image.to("meta")
         for name, layer in named_layers(chain).items():
-            features = _apply(name, layer, features)
+            features = _apply(name, copy.deepcopy(layer).to("meta"), features)
             shapes[prefix + name] = tuple(features.shape)
     return shapes
 

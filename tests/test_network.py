@@ -168,6 +168,14 @@ def test_names_in_a_custom_network(image):
     torch.testing.assert_close(image, before)
 
 
+def test_shapes_of_what_no_memory_could_hold():
+    """Shapes come without the features, here terabytes, so that they can be looked at before a run."""
+    network = nn.Sequential(nn.Conv2d(1, 10**5, 3, padding="same"), nn.BatchNorm2d(10**5), nn.ReLU(), nn.MaxPool2d(2))
+    shapes = audiocnn.layer_shapes(network, torch.rand(1, 1, 2000, 3001))
+    assert shapes["relu_1"] == (1, 10**5, 2000, 3001) and shapes["pool_1"] == (1, 10**5, 1000, 1500)
+    assert network[0].weight.device.type == "cpu"
+
+
 def test_networks_that_are_no_chain(image):
     class Branch(nn.Module):
         def __init__(self):
