@@ -1129,15 +1129,14 @@ class _StackedConv(nn.Module):
     # PyTorch's way back to a single channel takes five times as long.
     def __init__(self, conv):
         super().__init__()
-        self.height, width = conv.kernel_size
-        self.conv = nn.Conv2d(self.height, conv.out_channels, (1, width), padding="same")
-        self.conv.weight, self.conv.bias = nn.Parameter(conv.weight.transpose(1, 2)), conv.bias
-        self.requires_grad_(False)
+        self.register_buffer("weight", conv.weight.detach().transpose(1, 2))  # (filters, height, 1, width)
+        self.register_buffer("bias", conv.bias)
 
     def forward(self, image):  # (planes, 1, n_bins, n_frames)
-        before = (self.height - 1) // 2
-        image = nn.functional.pad(image[:, 0], (0, 0, before, self.height - 1 - before))
-        return self.conv(image.unfold(1, self.height, 1).permute(0, 3, 1, 2))
+        height = self.weight.shape[1]
+        image = nn.functional.pad(image[:, 0], (0, 0, (height - 1) // 2, height // 2))
+        stack = image.unfold(1, height, 1).permute(0, 3, 1, 2)  # (planes, height, n_bins, n_frames)
+        return nn.functional.conv2d(stack, self.weight, self.bias, padding="same")
 
 
 def _faster(layer, image):
