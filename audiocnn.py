@@ -791,7 +791,9 @@ class _GramDistance(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # a product of the two, taken here since features as many as in 2D fill the memory
         left, right = ctx.saved_tensors
-        return (right.T @ (ctx.scale * grad * left).T).T, None, None, None
+        left = ctx.scale * grad * left
+        product = (right.T @ left.T).T if right.stride(0) == 1 else left @ right  # laid out as the features are
+        return product, None, None, None
 
 
 class _NearestDistance(torch.autograd.Function):
