@@ -785,7 +785,7 @@ class _GramDistance(torch.autograd.Function):
                 if distance > 1e-5 * style_term:
                     break
             ctx.scale = 4 / n_positions**0.5
-        ctx.save_for_backward(left, right)
+        ctx.save_for_backward(left, right)  # their product is the gradient: (F F' - S S') F or F (F' F) - S (S' F)
         return distance
 
     @staticmethod
@@ -1128,7 +1128,7 @@ class _Pointwise(nn.Module):
 
 class _StackedConv(nn.Module):
     # A convolution of a single plane, as one along the width of planes shifted up and down, stacked as channels:
-    # PyTorch's way back to a single channel takes five times as long.
+    # PyTorch's way back to a single channel is slow.
     def __init__(self, conv):
         super().__init__()
         self.register_buffer("weight", conv.weight.detach().transpose(1, 2))  # (filters, height, 1, width)

@@ -84,7 +84,7 @@ def compare_evaluations(cases, gflops, *, repeats=4):
         taps = style.shape[1] * (WIDTH if orientation != "2D" else WIDTH**2)
         positions = style.shape[2] * style.shape[3]
         limit = 2 * 2 * filters * taps * positions / gflops / 1e9  # forward, and back to the image
-        # Five times the features at most, as was seen, and for the common recipe the filters of the other blocks.
+        # Reckoned, not measured: five times the features, and for the common recipe the other blocks' filters.
         needed = 20e-9 * filters * positions + np.array([8e-9 * WIDTH**2 * filters**2 * (orientation == "2D"), 0])
         fits = needed < 0.9e-9 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         times = [np.nan, np.nan]
