@@ -625,27 +625,16 @@ def build_network(parameters, *, model_path=None, seed=0):
         torch.manual_seed(seed)
         network = CNN(parameters)
     if model_path is not None:
+        if not Path(model_path).is_file():
+            raise FileNotFoundError(f"no weights file {model_path}; give one of models/, or None for random weights")
         try:
-            network.load_state_dict(_load_weights(Path(model_path)))
-        except RuntimeError as error:  # names all that doesn't fit
+            network.load_state_dict(torch.load(model_path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
             raise ValueError(
-                f"the parameters don't fit the weights in {model_path}; use the pair of one name. {error}"
+                f"{model_path} holds no weights (a saved state_dict) that fit the parameters; "
+                f"use the pair of one name. {error}"
             ) from error
     return network.requires_grad_(False).eval()
-
-
-def _load_weights(path):
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}; give one of models/, or None for random weights")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
-        raise ValueError(f"{path} is not a file of plain PyTorch weights (a saved state_dict): {error}") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise ValueError(
-            f"{path} holds no state dict of tensors; save the network with torch.save(net.state_dict(), path)"
-        )
-    return weights
 
 
 def best_device():
@@ -693,16 +682,14 @@ def named_layers(network):
         nodes = torch.fx.symbolic_trace(network).graph.nodes
     except Exception as error:  # fx raises nearly anything on control flow that depends on data
         raise ValueError(f"{type(network).__name__} is not a chain of layers: {error}; use an nn.Sequential") from error
-    layers, counts, previous = {}, {}, None
-    for node in nodes:
-        if previous is not None:
-            if node.op != "call_module" or node.args != (previous,):
-                break
-            layer = network.get_submodule(node.target)
-            kind = _kind(layer)
-            counts[kind] = counts.get(kind, 0) + 1
-            layers[f"{kind}_{counts[kind]}"] = layer
-        previous = node
+    layers, counts = {}, {}
+    for previous, node in itertools.pairwise(nodes):
+        if node.op != "call_module" or node.args != (previous,):
+            break
+        layer = network.get_submodule(node.target)
+        kind = _kind(layer)
+        counts[kind] = counts.get(kind, 0) + 1
+        layers[f"{kind}_{counts[kind]}"] = layer
     return layers
 
 
@@ -897,8 +884,6 @@ def _quantiles(features):  # (channels, up to N_QUANTILES): means of the sorted 
 
 
 def _resized(quantiles, n_quantiles):
-    if quantiles.shape[1] == n_quantiles:
-        return quantiles
     return nn.functional.interpolate(quantiles[None], size=n_quantiles, mode="linear")[0]
 
 
@@ -1116,16 +1101,6 @@ class _FastConv(nn.Module):
         return (rows.permute(1, 2, 0).flatten(1)[:, :width] + self.bias)[None, :, None]
 
 
-class _Pointwise(nn.Module):
-    # A 1 x 1 convolution as a matrix product, which copies neither the image nor the features.
-    def __init__(self, conv):
-        super().__init__()
-        self.register_buffer("weight", conv.weight.detach().flatten(1))
-
-    def forward(self, image):
-        return (self.weight @ image.flatten(2)).unflatten(2, image.shape[2:])
-
-
 class _StackedConv(nn.Module):
     # A convolution of a single plane, as one along the width of planes shifted up and down, stacked as channels:
     # PyTorch's way back to a single channel is slow.
@@ -1142,12 +1117,9 @@ class _StackedConv(nn.Module):
 
 
 def _faster(layer, image):
-    if type(layer) is not nn.Conv2d:
+    if type(layer) is not nn.Conv2d or image.device.type != "cpu":
         return layer
-    if (layer.kernel_size, layer.stride, layer.padding, layer.groups, layer.bias) == ((1, 1), (1, 1), (0, 0), 1, None):
-        return _Pointwise(layer)
-    plain = (layer.padding, layer.dilation, layer.groups, layer.padding_mode) == ("same", (1, 1), 1, "zeros")
-    if not plain or image.device.type != "cpu":
+    if (layer.padding, layer.dilation, layer.groups, layer.padding_mode) != ("same", (1, 1), 1, "zeros"):
         return layer
     if layer.in_channels == 1 and layer.kernel_size[0] > 1:
         return _StackedConv(layer)
@@ -1223,11 +1195,10 @@ def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25
     _require_choice("start", start, STARTS)
     if start in ("content", "noise"):
         image = content if start == "content" else noise
-        if image is None:
-            raise ValueError(f"the start {start!r} needs a {start} image; give one, or choose samples, rand or randn")
-        if image.shape != like.shape:
+        if image is None or image.shape != like.shape:
             raise ValueError(
-                f"the {start} image's shape {tuple(image.shape)} must be the result's, {tuple(like.shape)}"
+                f"the start {start!r} needs a {start} image of the result's shape, {tuple(like.shape)}, "
+                f"not {None if image is None else tuple(image.shape)}; give one, or choose samples, rand or randn"
             )
         return image.detach().clone()
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device starts alike
