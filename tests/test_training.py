@@ -101,7 +101,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tree, tmp_path, monkeypa
 def test_a_wrong_pair_is_refused(tree, tmp_path):
     run(tree, tmp_path, name="one")
     run(tree, tmp_path, "--orientation", "time", name="two")
-    with pytest.raises(ValueError, match=r"(?s)don't fit the weights.*layer1.0.weight"):
+    with pytest.raises(ValueError, match=r"(?s)two.pth holds no weights .* that fit.*layer1.0.weight"):
         audiocnn.build_network(
             audiocnn.load_parameters(tmp_path / "params/one"), model_path=tmp_path / "models/two.pth"
         )
