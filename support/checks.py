@@ -1,0 +1,159 @@
+"""Checks of the settings: every message names the setting, its value, what is allowed and what to do.
+
+An impossible setting raises ValueError. A setting that is legal but has no effect, or an unlikely one, warns.
+"""
+
+import math
+import warnings
+from pathlib import Path
+
+import torch
+
+from audiocnn import ORIENTATIONS, STARTS, STYLE_LOSSES, check_choice, check_positive_int
+from support.transforms import check_power
+
+POSITIVE_INTS = (
+    *("sample_rate", "K_HOP", "bins_per_octave", "n_octaves", "runs", "filters", "dilation", "l1channels"),
+    *("l2channels", "l3channels", "kernelsize", "n_classes", "history_size", "phase_iterations"),
+)
+NOT_NEGATIVE = (
+    *("offset", "refresh", "style_weight", "content_weight", "rhythm_weight", "diversity_weight", "reg_weight"),
+    *("lowest_frequency", "sigma"),
+)
+
+
+def check_settings(settings, *, sweepable):
+    """Raise ValueError for impossible settings, and warn of those without effect; sweepable names may be swept."""
+    _check_numbers(settings)
+    _check_choices(settings)
+    _check_files(settings)
+    _check_device(settings.device)
+    _check_networks(settings)
+    _check_start(settings)
+    _check_losses(settings)
+    for name, values in settings.sweep.items():
+        if name not in sweepable or not isinstance(values, tuple) or not values:
+            raise ValueError(f"sweep={{{name!r}: {values!r}}} must map names of settings to lists of values")
+
+
+def check_number(name, value, least, *, beyond=False, whole=False):
+    """Raise ValueError unless a value is a finite number of at least, or beyond, the least one."""
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < least or (beyond and value == least):
+        kind = "a whole number" if whole else "a finite number"
+        bound = "" if least == -math.inf else f" {'above' if beyond else 'of at least'} {least}"
+        raise ValueError(f"{name}={value!r} must be {kind}{bound}")
+
+
+def _check_numbers(settings):
+    check_positive_int(**{name: getattr(settings, name) for name in POSITIVE_INTS})
+    for name in ("N_FFT", "in_channels", "in_height", "in_width"):
+        if getattr(settings, name) is not None:
+            check_positive_int(**{name: getattr(settings, name)})
+    for name in ("seed", "num_steps", "refine_steps"):
+        check_number(name, getattr(settings, name), 0, whole=True)
+    for name in NOT_NEGATIVE:
+        check_number(name, getattr(settings, name), 0)
+    for name in ("duration", "result_duration", "segment_duration"):
+        if getattr(settings, name) is not None:
+            check_number(name, getattr(settings, name), 0, beyond=True)
+    for name in ("lower", "upper", "mu"):
+        check_number(name, getattr(settings, name), -math.inf)
+    if settings.n_jobs != -1:
+        check_positive_int(n_jobs=settings.n_jobs)
+    if not isinstance(settings.widths, tuple) or not settings.widths:
+        raise ValueError(f"widths={settings.widths!r} must be a list of lengths in frames, such as [8]")
+    check_positive_int(**{f"widths[{number}]": width for number, width in enumerate(settings.widths)})
+
+
+def _check_choices(settings):
+    check_choice("statistic", settings.statistic, STYLE_LOSSES)
+    check_choice("whichChannel", settings.whichChannel, ORIENTATIONS)
+    if settings.orientation is not None:
+        check_choice("orientation", settings.orientation, ORIENTATIONS)
+    check_power(settings.power)
+    for name in ("stereo", "use01scale", "boundopt", "use_style_net"):
+        if not isinstance(getattr(settings, name), bool):
+            raise ValueError(f"{name}={getattr(settings, name)!r} must be True or False")
+
+
+def _is_path(value):
+    return isinstance(value, str | Path) and bool(str(value))
+
+
+def _check_files(settings):
+    styles, content, outname = settings.STYLE_FILENAME, settings.CONTENT_FILENAME, settings.outname
+    if not _is_path(styles) and not (isinstance(styles, tuple) and styles and all(map(_is_path, styles))):
+        raise ValueError(f"STYLE_FILENAME={styles!r} must be the path of a sound file, or a list of such paths")
+    if content is not None and not _is_path(content):
+        raise ValueError(f"CONTENT_FILENAME={content!r} must be the path of a sound file, or None for a texture")
+    if not isinstance(outname, str) or not outname or Path(outname).name != outname:
+        raise ValueError(f"outname={outname!r} must be a file name without folders, such as 'rain'")
+
+
+def _check_device(device):
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not present here; choose 'cpu', 'cuda' or 'mps', or None for the best one"
+        ) from error
+
+
+def _check_networks(settings):
+    if settings.use_style_net:
+        return
+    if settings.recipe == "bands" and settings.whichChannel != "freq":
+        raise ValueError(
+            f"whichChannel={settings.whichChannel!r} needs recipe='gatys', because the networks of recipe='bands' "
+            "take whichChannel='freq' only"
+        )
+    if settings.recipe == "gatys" and settings.model_path is not None and settings.param_pkl is None:
+        raise ValueError(
+            f"model_path={settings.model_path!r} needs its parameters: set param_pkl to the file of the same name, or "
+            "set model_path to None too, for random weights with the typed parameters"
+        )
+
+
+def _check_start(settings):
+    start = settings.start
+    if start not in STARTS and not (_is_path(start) and Path(start).is_file()):
+        raise ValueError(f"start={start!r} is neither a file in {Path.cwd()} nor one of {', '.join(STARTS)}")
+    if start == "content" and not settings.is_transfer:
+        raise ValueError("the start 'content' needs a content; set CONTENT_FILENAME, or start='noise'")
+    if start == "samples" and not (settings.lower < settings.upper and settings.sigma > 0):
+        limits = f"lower={settings.lower} must be below upper={settings.upper}"
+        raise ValueError(f"{limits}, and sigma={settings.sigma} above 0")
+    random_network = not settings.use_style_net and (settings.recipe == "bands" or settings.model_path is None)
+    if settings.runs > 1 and not random_network and start not in ("noise", "rand", "randn", "samples"):
+        raise ValueError(
+            f"runs={settings.runs} would make the same sound {settings.runs} times, because neither the network nor "
+            f"start={start!r} is random; set runs=1, or start='noise'"
+        )
+    if settings.is_transfer and settings.result_duration is not None:
+        _warn(f"result_duration={settings.result_duration} has no effect: in a transfer the content gives the length")
+
+
+def _check_losses(settings):
+    blend = settings.style_blend
+    if blend is not None and (not isinstance(blend, tuple) or len(blend) != len(settings.styles)):
+        raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(settings.styles)} styles")
+    for number, share in enumerate(blend or ()):
+        check_number(f"style_blend[{number}]", share, 0, beyond=True)
+    layers = dict(style=settings.style_layers_default, rhythm=settings.rhythm_layers)
+    layers |= dict(diversity=settings.diversity_layers)
+    layers |= dict(content=settings.content_layers_default) if settings.is_transfer else {}
+    weights = {kind: getattr(settings, f"{kind}_weight") for kind in layers}
+    if not any(weights[kind] * weight for kind in layers for weight in layers[kind].values()):
+        raise ValueError(
+            f"nothing to optimise: no loss has both a layer and a weight above 0, the weights are {weights}"
+        )
+    for kind in ("rhythm", "diversity"):
+        if bool(layers[kind]) != bool(weights[kind]):
+            _warn(f"{kind}_layers={list(layers[kind])} with {kind}_weight={weights[kind]} has no effect; set both")
+    if settings.boundopt and settings.reg_weight and not settings.use01scale:
+        _warn("boundopt pulls the values into [0, 1], but with use01scale=False they reach 7; set boundopt=False")
+
+
+def _warn(message):
+    warnings.warn(message, stacklevel=6)  # the line that makes the Settings

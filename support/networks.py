@@ -1,0 +1,85 @@
+"""Networks from files, and whether they fit a sound.
+
+A network's files are a pair with one name: params/NAME.pkl, a pickled dict of the parameters of audiocnn.CNN, and
+models/NAME.pth, a saved state_dict. Nothing in either file is ever run as code.
+"""
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from audiocnn import CNN, check_parameters
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    # Numbers, strings, lists and dicts need no class. Refusing every class keeps a file from running code.
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def load_parameters(path):
+    """Read the parameters of a CNN from a pickle file, named with or without .pkl; never runs code from the file."""
+    path = Path(path)
+    path = path if path.is_file() else path.with_name(path.name + ".pkl")
+    if not path.is_file():
+        raise FileNotFoundError(f"no parameter file {path}; give one of params/, or None to type the parameters")
+    try:
+        with open(path, "rb") as file:
+            parameters = _PlainUnpickler(file).load()
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise ValueError(
+            f"{path} is not a parameter file: {error}; only a pickled dict of numbers and strings is allowed"
+        ) from error
+    if not isinstance(parameters, dict) or not all(isinstance(v, int | float | str) for v in parameters.values()):
+        raise ValueError(f"{path} is not a parameter file: only a flat dict of numbers and strings is allowed")
+    check_parameters(parameters)
+    return parameters
+
+
+def build_network(parameters, *, model_path=None, seed=0):
+    """Make a CNN with loaded or random weights, frozen and in eval mode.
+
+    Parameters
+    ----------
+    parameters : dict
+        As CNN takes them.
+    model_path : str, Path or None
+        A .pth file with a state dict; None draws PyTorch's default random weights.
+    seed : int
+        Of the random weights; PyTorch's global generator keeps its state.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = CNN(parameters)
+    if model_path is not None:
+        if not Path(model_path).is_file():
+            raise FileNotFoundError(f"no weights file {model_path}; give one of models/, or None for random weights")
+        try:
+            network.load_state_dict(torch.load(model_path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
+            raise ValueError(
+                f"{model_path} holds no weights (a saved state_dict) that fit the parameters; "
+                f"use the pair of one name. {error}"
+            ) from error
+    return network.requires_grad_(False).eval()
+
+
+def check_fit(parameters, which_channel, image):
+    """Raise ValueError unless a CNN with these parameters takes this image in this orientation."""
+    if parameters["orientation"] != which_channel:
+        raise ValueError(
+            f"the network's orientation is {parameters['orientation']!r} but whichChannel={which_channel!r}; "
+            "change one of them"
+        )
+    sides = dict(zip(("in_channels", "in_height", "in_width"), image.shape[1:], strict=True))
+    if which_channel != "time":
+        del sides["in_width"]  # time frames: the blocks before the classifier take any number
+    for name, size in sides.items():
+        if parameters[name] != size:
+            side = "time frames" if (which_channel, name) == ("time", "in_channels") else "frequency bins or layout"
+            raise ValueError(
+                f"the network was made for {name}={parameters[name]} but the spectrogram gives {size} ({side}); "
+                "change the transform or the duration, or take another network "
+                "(param_pkl and model_path None: a random network that fits)"
+            )

@@ -1,0 +1,128 @@
+"""Phase from magnitudes: an estimate from the slopes of the magnitude (PGHI), then iterations.
+
+Conventions
+  magnitude           float32 numpy array [shape=(n_bins, n_frames)]
+  phase               float32 numpy array [shape=(n_bins, n_frames), radians]
+  frequencies         centre of each bin [shape=(n_bins,), cycles per sample]
+  lengths             length of each bin's Hann window [shape=(n_bins,), samples]
+  hop_length, n_fft   [samples]
+
+Sources
+  Griffin, Lim 1984, Signal estimation from modified short-time Fourier transform
+  Perraudin, Balazs, Søndergaard 2013, A fast Griffin-Lim algorithm
+  Průša, Balazs, Søndergaard 2017, A noniterative method for reconstruction of phase from STFT magnitude
+"""
+
+import heapq
+
+import librosa
+import numba
+import numpy as np
+import torch
+
+from audiocnn import lbfgs
+
+
+def pghi(magnitude, frequencies, lengths, hop_length, *, seed=0):
+    """Estimate the phase at the frames' centres by phase gradient heap integration (Průša 2017).
+
+    The phase of a transform with a Gaussian window follows from the slopes of its log magnitude; a Hann window is
+    close to a Gaussian. Bins may have windows of different lengths. Random where the magnitude is below -120 dB.
+    """
+    width = 0.25645 * lengths[:, None] ** 2.0
+    level = magnitude / np.sqrt(lengths)[:, None]  # the constant-Q scaling between bins is no slope of the sound
+    floor = 1e-6 * level.max() + 1e-30
+    log_magnitude = np.log(np.maximum(level, floor)).astype(np.float64)
+    along_time = 2 * np.pi * frequencies[:, None] + np.gradient(log_magnitude, frequencies, axis=0) / width
+    along_bins = -width * np.gradient(log_magnitude, axis=1) / hop_length * np.gradient(frequencies)[:, None]
+    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi, magnitude.shape)
+    return _integrate(log_magnitude, hop_length * along_time, along_bins, np.log(floor), phase).astype(np.float32)
+
+
+@numba.njit(cache=True)
+def _integrate(log_magnitude, along_time, along_bins, floor, phase):
+    # From the loudest point to its neighbours, then always from the loudest point that was reached.
+    todo = log_magnitude > floor
+    n_bins, n_frames = log_magnitude.shape
+    for point in np.argsort(-log_magnitude.ravel()):
+        heap = [(0.0, point // n_frames, point % n_frames)]
+        if not todo[heap[0][1], heap[0][2]]:
+            continue
+        todo[heap[0][1], heap[0][2]] = False
+        while heap:
+            _, k, n = heapq.heappop(heap)
+            for dk, dn in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+                i, j = k + dk, n + dn
+                if 0 <= i < n_bins and 0 <= j < n_frames and todo[i, j]:
+                    slope = dn * (along_time[k, n] + along_time[i, j]) + dk * (along_bins[k, n] + along_bins[i, j])
+                    phase[i, j] = phase[k, n] + slope / 2
+                    todo[i, j] = False
+                    heapq.heappush(heap, (-log_magnitude[i, j], i, j))
+    return phase
+
+
+def griffinlim(magnitude, phase, *, n_fft, hop_length, length=None, n_iter=200):
+    """Find samples [shape=(length,)] by fast Griffin-Lim with momentum 0.99, from a phase (Perraudin 2013).
+
+    librosa.griffinlim can't start from an estimated phase: given a complex S with init=None, it multiplies by the
+    complex S in every iteration (librosa 0.11), and ends at -2 dB where it should stay at the true phase. torch.stft
+    and torch.istft go through all frames in each step of an iteration; this goes through stretches of 1024 frames
+    that stay in the cache.
+
+    Plain equivalent: librosa.griffinlim with momentum 0.99, if it took a phase. Gain: 1.5 times at 5 s, 4 times at
+    5 minutes. Test: test_stft_round_trip.
+    """
+    window = torch.hann_window(n_fft)
+    magnitude, phase = (torch.from_numpy(values.T.copy()) for values in (magnitude, phase))  # (n_frames, n_bins)
+    frames = _OverlapAdd(len(magnitude), n_fft, hop_length, length)
+    stretches = [slice(first, min(first + 1024, len(magnitude))) for first in range(0, len(magnitude), 1024)]
+    spectrum = torch.polar(magnitude, phase)
+    before = spectrum.clone()
+    for _ in range(n_iter):
+        samples = frames.add_up(spectrum, window, stretches).unfold(0, n_fft, hop_length)
+        for stretch in stretches:
+            rebuilt = torch.fft.rfft(samples[stretch] * window)
+            spectrum[stretch] = torch.lerp(before[stretch], rebuilt, 1.99).sgn_().mul_(magnitude[stretch])
+            before[stretch] = rebuilt
+    samples = frames.add_up(spectrum, window, stretches)[frames.inside].numpy()
+    return librosa.util.fix_length(samples, size=frames.length)
+
+
+class _OverlapAdd:
+    # Inverse STFT into memory that is kept between the iterations.
+
+    def __init__(self, n_frames, n_fft, hop_length, length):
+        self.n_fft, self.hop_length, self.overlap = n_fft, hop_length, -(-n_fft // hop_length)
+        self.length = length or hop_length * (n_frames - 1)
+        self.inside = slice(n_fft // 2, n_fft // 2 + self.length)
+        self.blocks = torch.zeros(n_frames + self.overlap - 1, hop_length)
+        covered = librosa.filters.window_sumsquare(window="hann", n_frames=n_frames, n_fft=n_fft, hop_length=hop_length)
+        self.gain = torch.zeros_like(self.blocks.view(-1))
+        self.gain[self.inside] = 1 / torch.from_numpy(covered)[self.inside].clamp_min(1e-11)
+
+    def add_up(self, spectrum, window, stretches):  # (n_frames, n_bins) to (n,), with n_fft // 2 samples at either end
+        self.blocks.zero_()
+        for stretch in stretches:
+            frames = torch.fft.irfft(spectrum[stretch], self.n_fft).mul_(window)
+            for k in range(self.overlap):
+                part = frames[:, k * self.hop_length : (k + 1) * self.hop_length]
+                self.blocks[stretch.start + k : stretch.stop + k, : part.shape[1]] += part
+        return self.blocks.view(-1).mul_(self.gain)
+
+
+def match_magnitude(bank, magnitude, phase, weights, *, n_iter):
+    """Find samples [shape=(length,)] whose magnitude in a FilterBank is the given one, by L-BFGS on the samples.
+
+    Squared differences are weighted by weights [shape=(n_bins,)]. The start is the bank's inverse with the phase.
+    """
+    magnitude, weights = torch.from_numpy(magnitude), torch.from_numpy(weights)[:, None]
+    samples = bank.inverse(torch.polar(magnitude, torch.from_numpy(phase))).requires_grad_()
+
+    def distance():
+        samples.grad = None
+        loss = (weights * (bank.transform(samples).abs() - magnitude).square()).sum()
+        loss.backward()
+        return loss
+
+    lbfgs(samples, max_iter=n_iter, history_size=10).step(distance)
+    return samples.detach().numpy()
