@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import audiocnn
+from support import transforms
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_RATE = 22050
@@ -13,14 +13,14 @@ SAMPLE_RATE = 22050
 @pytest.fixture(scope="session")
 def load():
     def load(name, **excerpt):
-        return audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=SAMPLE_RATE, **excerpt)
+        return transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=SAMPLE_RATE, **excerpt)
 
     return load
 
 
 @pytest.fixture(scope="session")
 def stft():
-    return audiocnn.STFT(sample_rate=SAMPLE_RATE, n_fft=1024, hop_length=256)
+    return transforms.STFT(sample_rate=SAMPLE_RATE, n_fft=1024, hop_length=256)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import audiocnn
+from support import networks
 
 KINDS = ("conv", "batchnorm", "relu", "pool")
 NAMES = [f"{kind}_{block}" for block in (1, 2, 3) for kind in KINDS]
@@ -20,7 +21,7 @@ NAMES = [f"{kind}_{block}" for block in (1, 2, 3) for kind in KINDS]
 )
 def test_shapes_in_every_orientation(orientation, image, pooled, parameters):
     parameters |= dict(orientation=orientation, in_channels=image[1], in_height=image[2], in_width=image[3])
-    network = audiocnn.build_network(parameters)
+    network = networks.build_network(parameters)
     shapes = audiocnn.layer_shapes(network, torch.rand(image))
     assert list(shapes) == NAMES
     assert shapes["relu_1"] == (1, 12, *image[2:])
@@ -38,7 +39,7 @@ def test_state_dict_keys_are_those_of_existing_files(parameters):
 
 
 def test_the_first_block_is_its_formula(parameters, image):
-    network = audiocnn.build_network(parameters)
+    network = networks.build_network(parameters)
     network.layer1[1].running_mean += 0.1
     x, weight, bias = image[0, :, 0].numpy(), network.layer1[0].weight[:, :, 0].numpy(), network.layer1[0].bias.numpy()
     padded = np.pad(x, ((0, 0), (5, 5)))
@@ -50,7 +51,7 @@ def test_the_first_block_is_its_formula(parameters, image):
 def test_seed_of_random_weights(parameters):
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    weights = [audiocnn.build_network(parameters, seed=seed).layer1[0].weight for seed in (3, 3, 4)]
+    weights = [networks.build_network(parameters, seed=seed).layer1[0].weight for seed in (3, 3, 4)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert torch.equal(state, torch.get_rng_state())
 
@@ -61,9 +62,9 @@ def test_pair_of_files_loads(tmp_path, parameters, image):
     torch.save(saved.state_dict(), tmp_path / "net.pth")
     (tmp_path / "net.pkl").write_bytes(pickle.dumps(parameters, protocol=2))
     for name in ("net", "net.pkl"):
-        loaded = audiocnn.load_parameters(tmp_path / name)
+        loaded = networks.load_parameters(tmp_path / name)
         assert loaded == parameters
-        network = audiocnn.build_network(loaded, model_path=tmp_path / "net.pth", seed=5)
+        network = networks.build_network(loaded, model_path=tmp_path / "net.pth", seed=5)
         torch.testing.assert_close(network(image), saved.eval()(image))
 
 
@@ -75,13 +76,13 @@ def test_parameter_files_never_run_code(tmp_path, parameters):
     with pytest.raises(
         ValueError, match=r"evil.pkl is not a parameter file: it asks for builtins.eval; only a pickled"
     ):
-        audiocnn.load_parameters(tmp_path / "evil")
+        networks.load_parameters(tmp_path / "evil")
     assert not marker.exists()
 
 
 def test_bad_parameter_files(tmp_path, parameters):
     with pytest.raises(FileNotFoundError, match=r"no parameter file .*gone.pkl; give one of params/, or None"):
-        audiocnn.load_parameters(tmp_path / "gone")
+        networks.load_parameters(tmp_path / "gone")
     cases = {
         "text.pkl": (b"not a pickle", "is not a parameter file"),
         "array.pkl": (pickle.dumps(np.ones(3)), "only a pickled dict"),
@@ -95,25 +96,25 @@ def test_bad_parameter_files(tmp_path, parameters):
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=message):
-            audiocnn.load_parameters(tmp_path / name)
+            networks.load_parameters(tmp_path / name)
 
 
 def test_bad_weights(tmp_path, parameters):
     with pytest.raises(FileNotFoundError, match=r"no weights file .*gone.pth; give one of models/"):
-        audiocnn.build_network(parameters, model_path=tmp_path / "gone.pth")
+        networks.build_network(parameters, model_path=tmp_path / "gone.pth")
     torch.save(audiocnn.CNN(parameters | {"l1channels": 13}).state_dict(), tmp_path / "other.pth")
     message = r"(?s)other.pth holds no weights .* layer1.0.weight: .*\[13, 20, 1, 11\].*\[12, 20, 1, 11\]"
     with pytest.raises(ValueError, match=message):
-        audiocnn.build_network(parameters, model_path=tmp_path / "other.pth")
+        networks.build_network(parameters, model_path=tmp_path / "other.pth")
     torch.save({"layer1.0.weight": torch.ones(1)}, tmp_path / "part.pth")
     with pytest.raises(ValueError, match=r"(?s)part.pth holds .*use the pair of one name.*Missing.*fc.bias"):
-        audiocnn.build_network(parameters, model_path=tmp_path / "part.pth")
+        networks.build_network(parameters, model_path=tmp_path / "part.pth")
     torch.save(audiocnn.CNN(parameters), tmp_path / "whole.pth")  # a pickled class, not weights
     torch.save([torch.ones(1)], tmp_path / "list.pth")
     (tmp_path / "text.pth").write_text("no weights")
     for name, reason in {"whole": "WeightsUnpickler", "list": "dict-like", "text": "Weights only load failed"}.items():
         with pytest.raises(ValueError, match=rf"(?s){name}.pth holds no weights .*{reason}"):
-            audiocnn.build_network(parameters, model_path=tmp_path / f"{name}.pth")
+            networks.build_network(parameters, model_path=tmp_path / f"{name}.pth")
 
 
 @pytest.mark.parametrize(
@@ -128,12 +129,12 @@ def test_bad_weights(tmp_path, parameters):
 )
 def test_networks_that_do_not_fit(change, which_channel, shape, message, parameters):
     with pytest.raises(ValueError, match=message):
-        audiocnn.check_fit(parameters | change, which_channel, torch.ones(shape))
+        networks.check_fit(parameters | change, which_channel, torch.ones(shape))
 
 
 def test_any_length_fits_but_time_as_channels(parameters):
-    audiocnn.check_fit(parameters, "freq", torch.ones(1, 20, 1, 999))
-    audiocnn.check_fit(parameters | {"orientation": "time"}, "time", torch.ones(1, 20, 1, 64))
+    networks.check_fit(parameters, "freq", torch.ones(1, 20, 1, 999))
+    networks.check_fit(parameters | {"orientation": "time"}, "time", torch.ones(1, 20, 1, 64))
 
 
 class Custom(nn.Module):
@@ -198,9 +199,9 @@ def test_networks_that_are_no_chain(image):
 
 def test_band_networks_are_bands(stft):
     """The first layer adds up neighbouring bins with positive weights; the second sees each band alone."""
-    networks = audiocnn.band_networks(stft.frequencies, widths=[1, 8, 32], filters=40, dilation=2)
-    assert list(networks) == ["width_1", "width_8", "width_32"]
-    for chain, width in zip(networks.values(), (1, 8, 32), strict=True):
+    side_by_side = audiocnn.band_networks(stft.frequencies, widths=[1, 8, 32], filters=40, dilation=2)
+    assert list(side_by_side) == ["width_1", "width_8", "width_32"]
+    for chain, width in zip(side_by_side.values(), (1, 8, 32), strict=True):
         bands, taps = chain[0].weight[:, :, 0, 0], chain[1].weight[:, 0, 0]
         assert (bands >= 0).all() and torch.allclose(bands.norm(dim=1), torch.ones(40))
         centres = (bands * torch.arange(513.0)).sum(dim=1) / bands.sum(dim=1)
@@ -208,12 +209,12 @@ def test_band_networks_are_bands(stft):
         assert centres.min() < 40 and centres.max() > 250  # from the lowest to the highest bins
         assert taps.shape == (40, width) and torch.allclose(taps.norm(dim=1), torch.ones(40))
     x = torch.rand(1, 513, 1, 90)
-    shapes = audiocnn.layer_shapes(networks, x)
+    shapes = audiocnn.layer_shapes(side_by_side, x)
     assert shapes["width_32 conv_1"] == (1, 40, 1, 90) and shapes["width_32 conv_2"] == (1, 40, 1, 90 - 62)
-    assert audiocnn.receptive_fields(networks)["width_32 conv_2"] == 1 + 2 * 31
+    assert audiocnn.receptive_fields(side_by_side)["width_32 conv_2"] == 1 + 2 * 31
     changed = x.clone()
     changed[:, 300:] += 1
-    difference = (networks["width_8"](changed) - networks["width_8"](x)).abs().amax(dim=(0, 2, 3))
+    difference = (side_by_side["width_8"](changed) - side_by_side["width_8"](x)).abs().amax(dim=(0, 2, 3))
     assert (difference < 1e-5).any() and (difference > 0.1).any()
     same, other = (audiocnn.band_networks(stft.frequencies, widths=[8], filters=40, seed=seed) for seed in (0, 1))
     assert not torch.equal(same["width_8"][1].weight, other["width_8"][1].weight)
@@ -224,12 +225,12 @@ def test_band_networks_are_bands(stft):
     with pytest.raises(ValueError, match="width 0=0 must be a positive whole number"):
         audiocnn.band_networks(stft.frequencies, widths=[0], filters=4)
     with pytest.raises(ValueError, match="use a longer sound"):
-        audiocnn.layer_shapes(networks, x[..., :20])
+        audiocnn.layer_shapes(side_by_side, x[..., :20])
 
 
 def test_receptive_fields_are_what_changes_an_output(parameters):
     """Counted by changing one position of the input at a time."""
-    network = audiocnn.build_network(parameters)
+    network = networks.build_network(parameters)
     x = torch.rand(1, 20, 1, 160, requires_grad=True)
     features = x
     for name, layer in audiocnn.named_layers(network).items():
