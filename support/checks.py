@@ -124,7 +124,7 @@ def _check_start(settings):
     if start == "samples" and not (settings.lower < settings.upper and settings.sigma > 0):
         limits = f"lower={settings.lower} must be below upper={settings.upper}"
         raise ValueError(f"{limits}, and sigma={settings.sigma} above 0")
-    random_network = not settings.use_style_net and (settings.recipe == "bands" or settings.model_path is None)
+    random_network = settings.use_style_net or settings.recipe == "bands" or settings.model_path is None
     if settings.runs > 1 and not random_network and start not in ("noise", "rand", "randn", "samples"):
         raise ValueError(
             f"runs={settings.runs} would make the same sound {settings.runs} times, because neither the network nor "
@@ -141,8 +141,7 @@ def _check_losses(settings):
     for number, share in enumerate(blend or ()):
         check_number(f"style_blend[{number}]", share, 0, beyond=True)
     layers = dict(style=settings.style_layers_default, rhythm=settings.rhythm_layers)
-    layers |= dict(diversity=settings.diversity_layers)
-    layers |= dict(content=settings.content_layers_default) if settings.is_transfer else {}
+    layers |= dict(diversity=settings.diversity_layers, content=settings.content_layers)
     weights = {kind: getattr(settings, f"{kind}_weight") for kind in layers}
     if not any(weights[kind] * weight for kind in layers for weight in layers[kind].values()):
         raise ValueError(

@@ -48,14 +48,14 @@ def load_recordings(settings):
 
 def make_terms(settings):
     """Return the sum that is minimised, a list of (loss, layer, weight), as audiocnn.insert_losses takes it."""
-    style_loss = audiocnn.STYLE_LOSSES[settings.statistic]
-    kinds = [(style_loss, settings.style_weight, settings.style_layers_default)]
-    if settings.is_transfer:
-        kinds += [(audiocnn.ContentLoss, settings.content_weight, settings.content_layers_default)]
-    kinds += [(losses.RhythmLoss, settings.rhythm_weight, settings.rhythm_layers)]
-    kinds += [(losses.DiversityLoss, settings.diversity_weight, settings.diversity_layers)]
-    terms = [(loss, layer, weight * share) for loss, weight, layers in kinds for layer, share in layers.items()]
-    return [*terms, (audiocnn.BoundLoss, "input", settings.reg_weight * settings.boundopt)]
+    parts = [
+        (audiocnn.STYLE_LOSSES[settings.statistic], settings.style_weight, settings.style_layers_default),
+        (audiocnn.ContentLoss, settings.content_weight, settings.content_layers),
+        (losses.RhythmLoss, settings.rhythm_weight, settings.rhythm_layers),
+        (losses.DiversityLoss, settings.diversity_weight, settings.diversity_layers),
+        (audiocnn.BoundLoss, settings.reg_weight * settings.boundopt, {"input": 1.0}),
+    ]
+    return [(loss, layer, weight * share) for loss, weight, layers in parts for layer, share in layers.items()]
 
 
 def make_network(settings, images, *, seed):
@@ -108,7 +108,7 @@ def start_samples(settings, style, *, length, seed):
 
 
 def start_image(settings, samples, images, *, seed):
-    """Return the image that the optimisation starts from; ValueError where the result is too short for it."""
+    """Return the image that the optimisation starts from."""
     spectrogram = transforms.compress(settings.make_transform().magnitude(samples), **settings.compression)
     noise = transforms.to_image(spectrogram, settings.whichChannel).to(settings.device)
     start = settings.start if settings.start in audiocnn.STARTS else "noise"
@@ -132,7 +132,7 @@ def optimise_spectrogram(settings, recordings, *, network=None):
     length = result_length(settings, recordings)
     samples = start_samples(settings, sounds["style 1"], length=length, seed=seed)
     image = start_image(settings, samples, images, seed=seed)
-    audiocnn.layer_shapes(network, image)  # ValueError where the result is too short for the network
+    audiocnn.layer_shapes(network, image)  # raises ValueError where the result is too short for the network
     objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment)
     run(image, objective, settings, num_steps=settings.num_steps)
     loudest = max(values.max() for values in spectrograms.values())
@@ -142,19 +142,26 @@ def optimise_spectrogram(settings, recordings, *, network=None):
 def refine(settings, recordings, samples, *, model, network=None):
     """Return samples after refine_steps on the losses of their own spectrogram; made stereo first if it is set."""
     if settings.stereo:
-        wide = recordings["content" if settings.is_transfer else "style 1"]
-        samples = stereo.widen(samples, like=wide, seed=settings.seed)
-        images = {
-            name: view_of(settings, y.shape[1])(torch.from_numpy(y).to(settings.device))
-            for name, y in recordings.items()
-        }
-        network = make_network(settings, images, seed=settings.seed) if network is None else network
-        model = insert_losses(settings, images, network, make_terms(settings))
+        samples = widen(settings, recordings, samples, seed=settings.seed)
+        model = stereo_model(settings, recordings, network, make_terms(settings))
     samples = torch.tensor(samples, device=settings.device)
     view = view_of(settings, samples.shape[-1])
     objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment, view=view)
     run(samples, objective, settings, num_steps=settings.refine_steps)
     return samples.cpu().numpy()
+
+
+def widen(settings, recordings, samples, *, seed):
+    """Make stereo of mono samples, as wide as the content, or as the style."""
+    return stereo.widen(samples, like=recordings["content" if settings.is_transfer else "style 1"], seed=seed)
+
+
+def stereo_model(settings, recordings, network, terms):
+    """Return the model that compares left, right, middle and side; a network of None is made from the settings."""
+    sounds = {name: torch.from_numpy(samples).to(settings.device) for name, samples in recordings.items()}
+    images = {name: view_of(settings, samples.shape[-1])(samples) for name, samples in sounds.items()}
+    network = make_network(settings, images, seed=settings.seed) if network is None else network
+    return insert_losses(settings, images, network, terms)
 
 
 def view_of(settings, length):

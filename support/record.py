@@ -37,7 +37,7 @@ class Made:
 
 
 class Record:
-    """The steps that were made in one kernel."""
+    """The steps that were made in one kernel; the notebooks use `record`, below, which lives as long as they do."""
 
     def __init__(self):
         self._made, self._settings = {}, None
@@ -68,9 +68,9 @@ class Record:
         """Raise RuntimeError unless a step and all steps before it are current."""
         self._require(TITLES[: TITLES.index(title) + 1], settings)
 
-    def settings_of(self, title):
-        """Return the settings that a step was made with."""
-        return self._made[title].settings
+    def check_settings(self, settings):
+        """Raise RuntimeError unless these are the settings that were checked last."""
+        self._require([], settings)
 
     def _require(self, titles, settings):
         if settings is not self._settings:
@@ -101,6 +101,9 @@ class Record:
                 if self._made[earlier].content != content:
                     return title, f"{earlier!r} was made anew after {title!r}: run again from {title!r}"
         return None
+
+
+record = Record()  # outside the notebook, so that its first cell can be run again without losing the record
 
 
 def plain(value):

@@ -28,9 +28,8 @@ LAYERS = ("style_layers_default", "content_layers_default", "rhythm_layers", "di
 # changed setting; settings of NO_STEP change no sound.
 STEPS = {
     "Listen to the inputs": ("STYLE_FILENAME", "CONTENT_FILENAME", "sample_rate", "offset", "duration", "stereo"),
-    "Spectrograms": (
-        *("transform", "N_FFT", "K_HOP", "bins_per_octave", "lowest_frequency", "n_octaves", "power", "use01scale"),
-    ),
+    "The transform": ("transform", "N_FFT", "K_HOP", "bins_per_octave", "lowest_frequency", "n_octaves"),
+    "Spectrograms": ("power", "use01scale"),
     "The network": (
         *("recipe", "seed", "runs", "device", "whichChannel", "widths", "filters", "dilation", "use_style_net"),
         *("model_path", "param_pkl", "l1channels", "l2channels", "l3channels", "kernelsize", "n_classes"),
@@ -157,6 +156,11 @@ class Settings:
     def is_transfer(self):
         """Whether there is a content; otherwise the result is a texture."""
         return self.CONTENT_FILENAME is not None
+
+    @property
+    def content_layers(self):
+        """content_layers_default in a transfer; a texture has none."""
+        return self.content_layers_default if self.is_transfer else {}
 
     @property
     def compression(self):

@@ -9,6 +9,7 @@ Conventions
 import gc
 import html
 import json
+import math
 import time
 
 import IPython.display
@@ -18,8 +19,8 @@ import matplotlib.pyplot as plt
 from tqdm import tqdm
 
 from audiocnn import receptive_fields
-from support.runs import list_reports
-from support.transforms import fit_full_scale
+from support.saving import level, list_reports
+from support.transforms import fit_full_scale, from_image
 
 # 1. Pictures -------------------------------------------------------------------------------------
 
@@ -90,10 +91,20 @@ def plot_receptive_fields(network, *, hop_seconds):
     return figure
 
 
+def draw_image(image, settings, transform, history):
+    """Draw how far the optimisation of an image is, see plot_progress."""
+    return plot_progress(from_image(image, settings.whichChannel), transform, history)
+
+
+def draw_samples(samples, view, settings, transform, history):
+    """Draw how far the optimisation of samples is, whose image is what view returns."""
+    return draw_image(view(samples.detach()), settings, transform, history)
+
+
 # 2. Progress -------------------------------------------------------------------------------------
 
 
-def follow(steps, history, *, title, num_steps, refresh, spectrogram, transform):
+def follow(steps, history, *, title, num_steps, refresh, draw):
     """Run the steps of an optimisation: collect their losses in history, beside a bar and a picture.
 
     Parameters
@@ -106,8 +117,8 @@ def follow(steps, history, *, title, num_steps, refresh, spectrogram, transform)
         Steps when all are done, those in history included.
     refresh : float [s]
         How often the picture is drawn anew; 0: never.
-    spectrogram : function without arguments
-        Returns the spectrogram as it is now [shape=(n_bins, n_frames)].
+    draw : function
+        From the history to a figure of how far the optimisation is.
     """
     gc.collect()  # figures of earlier runs refer to themselves, and Python collects them late
     picture, drawn = IPython.display.display(IPython.display.Markdown(""), display_id=True), time.monotonic()
@@ -117,13 +128,36 @@ def follow(steps, history, *, title, num_steps, refresh, spectrogram, transform)
                 history.append(losses)
                 bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
                 if refresh and time.monotonic() > drawn + refresh:
-                    picture.update(plot_progress(spectrogram(), transform, history))
+                    picture.update(draw(history))
                     drawn = time.monotonic()
     finally:
         picture.update(IPython.display.Markdown(""))
 
 
+def steps_done(histories, num_steps, *, setting, afresh):
+    """Return a sentence about how far the runs are: setting is the name of num_steps, afresh the step to begin with."""
+    for run, history in enumerate(histories, start=1):
+        if len(history) < num_steps:
+            return f"Stopped after {len(history)} of {num_steps} steps of run {run}; run this cell again to go on."
+    return (
+        f"All {num_steps} steps are done. To go on, raise {setting}, run the two settings cells and this cell again; "
+        f"to begin afresh, run again from {afresh!r}."
+    )
+
+
 # 3. Sounds and tables ----------------------------------------------------------------------------
+
+
+def length_and_level(samples, sample_rate):
+    """Say how long and how loud samples are, in words."""
+    decibels = level(samples)
+    return f"{samples.shape[-1] / sample_rate:.1f} s, {decibels['rms_dbfs']} dBFS, peak {decibels['peak_dbfs']} dBFS"
+
+
+def list_layers(shapes):
+    """Say what shapes a network's layers have, a dict from layer name to shape, and the megabytes they take."""
+    rows = [f"{name:20} {shape!s:24} {4e-6 * math.prod(shape):.1f} MB" for name, shape in shapes.items()]
+    return "\n".join(rows)
 
 
 def players(sounds, *, sample_rate):

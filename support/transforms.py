@@ -69,6 +69,8 @@ def load_audio(path, *, sample_rate, offset=0.0, duration=None, mono=True):
                 warnings.warn(f"{path} is cut off: its header promises more samples than there are", stacklevel=2)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} is not a sound file that libsndfile can read ({error}); convert it to wav") from error
+    if not mono and len(samples) == 1:
+        warnings.warn(f"{path} has one channel: stereo makes both channels the same; set stereo=False", stacklevel=2)
     samples = samples.mean(axis=0) if mono else samples[[0, min(1, len(samples) - 1)]]
     check_samples(samples, f"{path} ({offset=}, {duration=})")
     return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)

@@ -1,0 +1,382 @@
+"""The notebook's state can't mislead: cells out of order, changed settings, interrupts, sweeps, records.
+
+Every test runs the real notebook, cell by cell, in a kernel.
+"""
+
+import json
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+from kernel import (
+    BACK,
+    CHECKED,
+    CQT,
+    LISTEN,
+    LOSSES,
+    NETWORK,
+    OPTIMISE,
+    REFINE,
+    RESULT,
+    ROOT,
+    SAVE,
+    SETTINGS,
+    START,
+    STFT,
+    SWEEP,
+    CellError,
+    Notebook,
+    sample,
+)
+
+from support import pipeline, saving, transforms
+from support.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def path_of_the_modules(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    with Notebook(tmp_path) as notebook:
+        yield notebook
+
+
+def reports(folder):
+    return {path.stem: json.loads(path.read_text()) for path in sorted((folder / "outputs").glob("*.json"))}
+
+
+def sound(folder, stem):
+    return soundfile.read(folder / f"outputs/{stem}.wav")[0]
+
+
+# Records -----------------------------------------------------------------------------------------
+
+
+def test_settings_changed_after_the_optimisation_are_not_saved(notebook, tmp_path):
+    notebook.run_all()
+    before = reports(tmp_path)
+    notebook.edit(filters=24, power=0.5)
+    assert "run again from 'Spectrograms'" in notebook.run(SETTINGS, CHECKED)
+    for cell in (SAVE, REFINE, BACK, OPTIMISE, START, LOSSES, NETWORK, RESULT):
+        with pytest.raises(CellError, match=r"'Spectrograms' was made with power=0.3, .* say power=0.5"):
+            notebook.run(cell)
+    assert reports(tmp_path) == before
+    assert before["test-001"]["settings"]["filters"] == 16 and before["test-001"]["settings"]["power"] == 0.3
+
+
+def test_a_weight_changed_before_the_optimisation_is_used_or_refused(tmp_path):
+    files = dict(CONTENT_FILENAME=sample("rooster"), STYLE_FILENAME=sample("frogs"))
+    with Notebook(tmp_path, **files) as notebook:
+        notebook.run_all()
+        notebook.edit(content_weight=100.0)
+        notebook.run(SETTINGS)
+        with pytest.raises(CellError, match="run the cell 'The settings, checked' first"):
+            notebook.run(OPTIMISE)
+        notebook.run(CHECKED)
+        with pytest.raises(
+            CellError, match=r"'The losses' was made with content_weight=10.0, .*=100.0: run again from"
+        ):
+            notebook.run(OPTIMISE)
+        notebook.run(LOSSES)
+        with pytest.raises(CellError, match=r"'The start' was made with content_weight=10.0"):
+            notebook.run(OPTIMISE)
+        notebook.run_all(START)
+    first, second = reports(tmp_path).values()
+    assert first["settings"]["content_weight"] == 10 and second["settings"]["content_weight"] == 100
+    assert ["ContentLoss", "conv_2", 100] in second["used"]["terms"]
+    assert second["losses"][0]["content conv_2"] != first["losses"][0]["content conv_2"]
+
+
+def test_a_new_style_is_loaded_before_anything_is_made_with_it(notebook, tmp_path):
+    notebook.run_all()
+    notebook.edit(STYLE_FILENAME=sample("rain"))
+    notebook.run(SETTINGS, CHECKED)
+    with pytest.raises(
+        CellError, match=r"'Listen to the inputs' was made with STYLE_FILENAME='.*fire.flac'.*run again"
+    ):
+        notebook.run_all(LOSSES)
+    assert len(reports(tmp_path)) == 1
+    notebook.run_all(LISTEN)
+    assert [r["settings"]["STYLE_FILENAME"] for r in reports(tmp_path).values()] == [sample("fire"), sample("rain")]
+
+
+def test_a_file_that_changed_under_its_name_is_noticed(tmp_path):
+    soundfile.write(tmp_path / "mine.wav", sound_of("fire"), 22050)
+    with Notebook(tmp_path, STYLE_FILENAME="mine.wav") as notebook:
+        notebook.run_all()
+        notebook.run(LISTEN)
+        notebook.run(OPTIMISE)  # the same sound: nothing has changed
+        soundfile.write(tmp_path / "mine.wav", sound_of("rain"), 22050)
+        notebook.run(LISTEN)
+        with pytest.raises(
+            CellError, match="'Listen to the inputs' was made anew after 'The transform': run again from"
+        ):
+            notebook.run(OPTIMISE)
+
+
+def sound_of(name):
+    return soundfile.read(sample(name))[0][22050:88200]
+
+
+def test_an_edited_sum_starts_afresh_and_is_saved(notebook, tmp_path):
+    notebook.run_all()
+    cell = notebook.cell(LOSSES)
+    cell.source = cell.source.replace(
+        '{"input": 1.0})', '{"input": 1.0}),\n        (losses.RhythmLoss, 0.25, {"conv_1": 2})'
+    )
+    notebook.run(LOSSES)
+    with pytest.raises(CellError, match="'The losses' was made anew after 'The start': run again from 'The start'"):
+        notebook.run(OPTIMISE)
+    notebook.run_all(START)
+    assert ["RhythmLoss", "conv_1", 0.5] in reports(tmp_path)["test-002"]["used"]["terms"]
+    assert "rhythm conv_1" in reports(tmp_path)["test-002"]["losses"][0]
+
+
+def test_a_step_that_failed_counts_as_not_made(notebook):
+    notebook.run_all()
+    notebook.edit(style_layers_default=["conv_9"])
+    notebook.run(SETTINGS, CHECKED)
+    with pytest.raises(CellError, match="there is no layer 'conv_9'; choose among conv_1, conv_2"):
+        notebook.run(LOSSES)
+    notebook.edit(style_layers_default=None)
+    notebook.run(SETTINGS, CHECKED)
+    with pytest.raises(CellError, match="'The losses' was not run, or did not end: run again from 'The losses'"):
+        notebook.run(OPTIMISE)
+
+
+def test_the_first_cell_can_be_run_again(notebook):
+    notebook.run_all()
+    notebook.run("import audiocnn")
+    assert "All 4 steps are done" in notebook.run(OPTIMISE)
+
+
+# Recipes -----------------------------------------------------------------------------------------
+
+
+def test_recipes_do_not_stick(notebook):
+    show = "print([settings.N_FFT, settings.K_HOP, settings.power, settings.statistic, settings.start])"
+    notebook.run("import audiocnn", SETTINGS, CHECKED)
+    assert notebook.execute(show).strip() == "[512, 128, 0.3, 'distribution', 'noise']"
+    notebook.edit(recipe="gatys")
+    notebook.run(SETTINGS, CHECKED)
+    assert notebook.execute(show).strip() == "[1024, 256, 'log1p', 'gram', 'rand']"
+    notebook.edit(recipe="bands", CONTENT_FILENAME=sample("speech"))
+    notebook.run(SETTINGS, CHECKED)
+    assert notebook.execute(show).strip() == "[512, 128, 0.3, 'distribution', 'content']"
+
+
+def test_settings_that_were_not_checked_are_not_used(notebook):
+    notebook.run("import audiocnn", SETTINGS)
+    with pytest.raises(CellError, match="NameError"):
+        notebook.run(LISTEN)
+
+
+# Nothing in silence ------------------------------------------------------------------------------
+
+
+def test_steps_that_are_done_are_reported(notebook):
+    assert "All 4 steps are done. To go on, raise num_steps" in notebook.run_all()
+    said = notebook.run(OPTIMISE)
+    assert "All 4 steps are done" in said and "to begin afresh, run again from 'The start'" in said
+    notebook.edit(num_steps=7)
+    assert "run again from 'Optimisation'" in notebook.run(SETTINGS, CHECKED)
+    assert "All 7 steps are done" in notebook.run(OPTIMISE)
+
+
+def test_going_on_keeps_both_results(notebook, tmp_path):
+    notebook.run_all()
+    notebook.edit(refine_steps=5)
+    notebook.run(SETTINGS, CHECKED, REFINE, SAVE)
+    notebook.run(SAVE)  # nothing new, so nothing is saved
+    first, second = reports(tmp_path).values()
+    assert [len(first["losses"]), len(second["losses"])] == [6, 9]
+    assert [first["settings"]["refine_steps"], second["settings"]["refine_steps"]] == [2, 5]
+    assert second["used"]["lbfgs_began_after_steps"] == [0, 4, 6]
+
+
+def test_two_runs_of_a_transfer_differ_and_each_can_be_repeated(tmp_path):
+    files = dict(CONTENT_FILENAME=sample("rooster"), STYLE_FILENAME=sample("frogs"))
+    with Notebook(tmp_path, runs=2, **files) as notebook:
+        notebook.run_all()
+    sounds = [sound(tmp_path, stem) for stem in ("test-001", "test-002")]
+    assert np.abs(sounds[0] - sounds[1]).max() > 0.01
+    for stem, expected in zip(("test-001", "test-002"), sounds, strict=True):
+        again = pipeline.synthesise(saving.load_settings(tmp_path / f"outputs/{stem}.json"))
+        np.testing.assert_allclose(transforms.fit_full_scale(again), expected, atol=1e-3)
+    assert [report["settings"]["seed"] for report in reports(tmp_path).values()] == [0, 1]
+
+
+def test_a_custom_network_in_a_transfer(tmp_path):
+    """It finds its layers, and the json describes this network and no other."""
+    files = dict(CONTENT_FILENAME=sample("rooster"), STYLE_FILENAME=sample("frogs"))
+    with Notebook(tmp_path, use_style_net=True, **files) as notebook:
+        notebook.run_all()
+    (report,) = reports(tmp_path).values()
+    assert list(report["used"]["layers"]) == ["conv_1", "relu_1"]
+    assert report["used"]["layers"]["conv_1"].startswith("Conv2d(257, 512, kernel_size=(1, 11)")
+    assert {"style relu_1", "content relu_1"} <= set(report["losses"][0])
+
+
+# Repeating ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+@pytest.mark.parametrize("settings", [{}, dict(recipe="gatys", param_pkl=None, model_path=None, l1channels=24)])
+def test_the_pipeline_is_the_notebook_and_a_json_repeats_it(name, settings, tmp_path):
+    """The same settings give the same samples: in the notebook, in one call, and from the saved json."""
+    with Notebook(tmp_path, name, sample_rate=22050, **settings) as notebook:
+        notebook.run_all()
+        notebook.edit(filters=8, recipe="bands")  # what follows comes from the json alone
+        load = 'settings = saving.load_settings("outputs/test-001.json")\nprint(record.accept(settings))'
+        notebook.execute(load)
+        notebook.run_all(LISTEN)
+    first, again = (sound(tmp_path, stem) for stem in ("test-001", "test-002"))
+    np.testing.assert_array_equal(first, again)
+    samples = pipeline.synthesise(saving.load_settings(tmp_path / "outputs/test-001.json"))
+    np.testing.assert_allclose(transforms.fit_full_scale(samples), first, atol=1e-3)
+
+
+def test_a_json_of_an_earlier_version_loads(tmp_path):
+    """Settings as earlier versions saved them, with names that exist no more, and an old name of a recipe."""
+    old = dict(STYLE_FILENAME="a.wav", CONTENT_FILENAME=None, recipe="field", N_FFT=1024, K_HOP=256, power="log1p")
+    old |= dict(statistic="gram", style_layers_default=["relu_1"], start="rand", nearest_steps=0, run=2, seed=3)
+    old |= dict(used={"start": "rand"}, sweep={"seed": [0, 1]}, notebook="x.ipynb")
+    (tmp_path / "old-001.json").write_text(json.dumps({"settings": old}))
+    settings = saving.load_settings(tmp_path / "old-001.json")
+    assert settings.recipe == "gatys" and settings.seed == 5 and not settings.sweep and settings.N_FFT == 1024
+    (tmp_path / "old-002.json").write_text(json.dumps({"settings": old | dict(nearest_steps=40)}))
+    with pytest.warns(UserWarning, match=r"settings that exist no more: {'nearest_steps': 40}; the result will differ"):
+        saving.load_settings(tmp_path / "old-002.json")
+    (tmp_path / "other.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"other.json is not the json file of a run"):
+        saving.load_settings(tmp_path / "other.json")
+    with pytest.raises(FileNotFoundError, match="give the json file of a run"):
+        saving.load_settings(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_the_defaults_of_the_object_are_those_of_the_notebook(name, monkeypatch):
+    """So that scripts and benchmarks measure the sound that the notebooks make."""
+    monkeypatch.chdir(ROOT)
+    import nbformat
+
+    given = {}
+    cells = [cell.source for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code"]
+    (source,) = [cell for cell in cells if SETTINGS in cell]
+    exec(source.replace("record.typed()", ""), given)
+    del given["__builtins__"]
+    transform = "stft" if name == STFT else "cqt"
+    typed, default = Settings(transform=transform, **given), Settings(transform=transform)
+    differing = [each for each in given if getattr(typed, each) != getattr(default, each)]
+    assert set(differing) <= {"outname", "notebook", "model_path", "param_pkl"}
+
+
+# Interrupts --------------------------------------------------------------------------------------
+
+
+class Stops:
+    """Presses Stop when a text is printed, and again when more is printed or some time has gone."""
+
+    def __init__(self, notebook, text):
+        self.notebook, self.text, self.pressed = notebook, text, 0
+
+    def __call__(self, printed):
+        if not self.pressed and self.text in printed:
+            self.pressed += 1
+            self.notebook.interrupt()
+
+
+def test_an_interrupt_keeps_what_is_done_and_says_so(notebook, tmp_path):
+    notebook.edit(num_steps=100000)
+    printed = notebook.run_all(watch=Stops(notebook, "style conv_2="))
+    assert "of 100000 steps of run 1; run this cell again to go on" in printed
+    (report,) = reports(tmp_path).values()
+    assert report["settings"]["num_steps"] == len(report["losses"]) - 2 < 100000
+
+
+def test_a_second_interrupt_does_not_cost_the_sound(notebook, tmp_path):
+    """Stop while it optimises, and again while the phase is found: the draft is saved all the same."""
+    notebook.edit(num_steps=100000, phase_iterations=4000)
+    cells = [cell.source for cell in notebook.cells]
+    reconstruction = next(number for number, source in enumerate(cells) if "pair = {" in source)
+    for number, source in enumerate(cells[: cells.index(notebook.cell(BACK).source)]):
+        if number != reconstruction:  # thousands of iterations take a while there too
+            notebook.execute(source, watch=Stops(notebook, "style conv_2="))
+    threading.Timer(1.0, notebook.interrupt).start()
+    with pytest.raises(CellError, match="KeyboardInterrupt"):
+        notebook.run(BACK)
+    (stem,) = reports(tmp_path)
+    assert stem == "test-001-draft" and np.abs(sound(tmp_path, stem)).max() > 0.01
+    notebook.run(REFINE, SAVE)  # the step counts as made, so that the next one goes on
+    assert list(reports(tmp_path)) == ["test-001"]
+    assert not list((tmp_path / "outputs").glob("*draft*"))
+
+
+def test_an_interrupted_refinement_is_saved(notebook, tmp_path):
+    notebook.edit(refine_steps=100000)
+    notebook.run_all(watch=Stops(notebook, "refine 1/1:"))
+    (report,) = reports(tmp_path).values()
+    assert report["settings"]["refine_steps"] < 100000 and np.abs(sound(tmp_path, "test-001")).max() > 0.01
+
+
+# Sweeps ------------------------------------------------------------------------------------------
+
+
+def children(folder):
+    """Processes of a sweep in a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if "sweeps.run_cells" in " ".join(process.info["cmdline"] or []) and process.info["cwd"] == str(folder):
+            found.append(process)
+    return found
+
+
+def wait_for(condition, seconds):
+    for _ in range(10 * seconds):
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_sweep_in_the_saved_settings_cell_runs_every_point_once(tmp_path):
+    with Notebook(tmp_path, sweep={"num_steps": [3, 5], "seed": [0, 1]}, n_jobs=2) as notebook:
+        notebook.save()
+        notebook.run_all(timeout=600)
+        assert not children(tmp_path)
+    runs = [report["settings"] for stem, report in reports(tmp_path).items() if stem != "test-001"]
+    assert sorted((run["num_steps"], run["seed"]) for run in runs) == [(3, 0), (3, 1), (5, 0), (5, 1)]
+    assert not any(run["sweep"] for run in runs)
+
+
+@pytest.mark.parametrize("end", ["interrupt", "kill"])
+def test_the_runs_of_a_sweep_end_with_the_sweep(end, tmp_path):
+    with Notebook(tmp_path, sweep={"seed": [0, 1, 2, 3]}, n_jobs=2, num_steps=100000) as notebook:
+        notebook.save()
+        notebook.run("import audiocnn", SETTINGS, CHECKED)
+        pressed = threading.Thread(target=lambda: (wait_for(lambda: len(children(tmp_path)) == 2, 60), stop()))
+
+        def stop():
+            time.sleep(5)  # well into their runs
+            if end == "interrupt":
+                notebook.interrupt()
+            else:
+                psutil.Process(notebook.manager.provisioner.pid).kill()
+
+        pressed.start()
+        if end == "interrupt":
+            with pytest.raises(CellError, match="KeyboardInterrupt"):
+                notebook.run(SWEEP)
+        else:
+            with pytest.raises(Exception, match=r"(?i)died|timeout|dead"):
+                notebook.run(SWEEP, timeout=25)
+        pressed.join()
+        assert wait_for(lambda: not children(tmp_path), 10)
+        time.sleep(3)
+        assert not children(tmp_path) and not reports(tmp_path)
