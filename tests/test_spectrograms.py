@@ -1,6 +1,7 @@
 """Sound to features and back, on real recordings."""
 
 import re
+import warnings
 from pathlib import Path
 
 import librosa
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-import audiocnn
+from support import stereo, transforms
 
 SAMPLES = sorted(path.stem for path in Path(__file__).parents[1].glob("samples/*.flac"))
 
@@ -35,7 +36,7 @@ def test_formats_rates_and_stereo(tmp_path, ending):
     time = np.arange(rate) / rate
     tone = np.sin(2 * np.pi * 1000 * time)
     soundfile.write(tmp_path / f"tone.{ending}", np.stack([0.5 * tone, 0.1 * tone], axis=1), rate)
-    samples = audiocnn.load_audio(tmp_path / f"tone.{ending}", sample_rate=22050)
+    samples = transforms.load_audio(tmp_path / f"tone.{ending}", sample_rate=22050)
     assert abs(len(samples) - 22050) < 0.06 * 22050  # mp3 pads
     middle = samples[5000:16000]
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.03)
@@ -47,9 +48,12 @@ def test_two_channels_are_kept_where_asked(tmp_path):
     channels = np.random.default_rng(0).normal(0, 0.1, (22050, 8)).astype(np.float32)
     for number in (1, 2, 8):
         soundfile.write(tmp_path / "noise.wav", channels[:, :number], 22050, subtype="FLOAT")
-        both = audiocnn.load_audio(tmp_path / "noise.wav", sample_rate=22050, mono=False)
+        with warnings.catch_warnings(record=True) as caught:
+            both = transforms.load_audio(tmp_path / "noise.wav", sample_rate=22050, mono=False)
+        expected = ["noise.wav has one channel: stereo makes both channels the same; set stereo=False"]
+        assert [str(warning.message).rpartition("/")[2] for warning in caught] == (expected if number == 1 else [])
         np.testing.assert_array_equal(both, channels[:, [0, min(1, number - 1)]].T)
-        middle = audiocnn.load_audio(tmp_path / "noise.wav", sample_rate=22050)
+        middle = transforms.load_audio(tmp_path / "noise.wav", sample_rate=22050)
         np.testing.assert_allclose(middle, channels[:, :number].mean(axis=1), atol=1e-6)
 
 
@@ -74,7 +78,7 @@ def test_stft_magnitude_is_the_definition(load, stft):
 def test_stft_round_trip(name, bound, load, stft):
     samples = load(name, offset=1.0, duration=3.0)
     magnitude = stft.magnitude(samples)
-    back = stft.samples(magnitude, length=len(samples))
+    back = stft.reconstruct(magnitude, length=len(samples))
     assert len(back) == len(samples) and np.isfinite(back).all()
     ours = convergence(samples, back)
     theirs = librosa.griffinlim(magnitude, n_iter=100, hop_length=256, n_fft=1024, length=len(samples), random_state=0)
@@ -84,16 +88,16 @@ def test_stft_round_trip(name, bound, load, stft):
 def test_lengths_and_seeds(load, stft):
     samples = load("fire", duration=1.0)
     magnitude = stft.magnitude(samples)
-    assert len(stft.samples(magnitude)) == 256 * (magnitude.shape[1] - 1)
+    assert len(stft.reconstruct(magnitude)) == 256 * (magnitude.shape[1] - 1)
     for length in (22050, 20000):
-        assert len(stft.samples(magnitude, length=length)) == length
-    sounds = [stft.samples(magnitude, seed=seed) for seed in (1, 1)]
+        assert len(stft.reconstruct(magnitude, length=length)) == length
+    sounds = [stft.reconstruct(magnitude, seed=seed) for seed in (1, 1)]
     np.testing.assert_array_equal(*sounds)
-    assert not stft.samples(np.zeros((513, 40), dtype=np.float32)).any()
+    assert not stft.reconstruct(np.zeros((513, 40), dtype=np.float32)).any()
 
 
 def test_cqt_peak_is_where_the_tone_is():
-    cqt = audiocnn.CQT(sample_rate=22050, hop_length=96, bins_per_octave=36, fmin=41.2, n_octaves=8)
+    cqt = transforms.CQT(sample_rate=22050, hop_length=96, bins_per_octave=36, fmin=41.2, n_octaves=8)
     for frequency in (110.0, 1000.0, 8000.0):
         tone = 0.5 * np.sin(2 * np.pi * frequency * np.arange(2 * 22050) / 22050).astype(np.float32)
         peak = cqt.frequencies[cqt.magnitude(tone)[:, 150].argmax()]
@@ -110,14 +114,14 @@ def test_cqt_reaches_close_to_nyquist_and_is_as_loud_as_the_stft(stft, cqt):
 
 @pytest.fixture(scope="module")
 def cqt():
-    return audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
+    return transforms.CQT(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
 
 
 @pytest.mark.parametrize(("name", "bound"), [("speech", -14), ("piano", -17), ("tabla", -18)])
 def test_cqt_round_trip(name, bound, load, cqt):
     """Well above what librosa's griffinlim_cqt reaches; benchmarks/README.md has both."""
     samples = load(name, duration=2.5)
-    back = cqt.samples(cqt.magnitude(samples), length=len(samples))
+    back = cqt.reconstruct(cqt.magnitude(samples), length=len(samples))
     assert len(back) == len(samples) and np.isfinite(back).all()
     assert convergence(samples, back) < bound
 
@@ -125,8 +129,7 @@ def test_cqt_round_trip(name, bound, load, cqt):
 def test_the_filter_bank_is_librosas_transform(load, cqt):
     samples = load("orchestra_1936", duration=4.0)
     expected = np.abs(librosa.cqt(samples, sr=22050, hop_length=128, fmin=41.2, n_bins=384, bins_per_octave=48))
-    frequencies, lengths = cqt.frequencies / 22050, cqt._filters[0]
-    bank = audiocnn._FilterBank(frequencies, lengths, 128, len(samples), expected.shape[1])
+    bank = cqt.filter_bank(len(samples), expected.shape[1])
     coefficients = bank.transform(torch.from_numpy(samples))
     assert np.linalg.norm(coefficients.abs().numpy() - expected) < 10 ** (-26 / 20) * np.linalg.norm(expected)
     assert convergence(samples, bank.inverse(coefficients).numpy()) < -16
@@ -135,11 +138,11 @@ def test_the_filter_bank_is_librosas_transform(load, cqt):
 @pytest.mark.parametrize("use01scale", [True, False])
 def test_compression_inverts(use01scale, load, stft):
     magnitude = stft.magnitude(load("fire", duration=1.0))
-    features = audiocnn.compress(magnitude, use01scale=use01scale)
+    features = transforms.compress(magnitude, use01scale=use01scale)
     assert features.min() >= 0
     assert features.max() == pytest.approx(np.log1p(magnitude.max()) / (7 if use01scale else 1), rel=1e-5)
-    np.testing.assert_allclose(audiocnn.expand(features, use01scale=use01scale), magnitude, rtol=1e-4, atol=1e-5)
-    assert audiocnn.expand(np.full((2, 2), -0.3), use01scale=use01scale).max() == 0
+    np.testing.assert_allclose(transforms.expand(features, use01scale=use01scale), magnitude, rtol=1e-4, atol=1e-5)
+    assert transforms.expand(np.full((2, 2), -0.3), use01scale=use01scale).max() == 0
 
 
 @pytest.mark.parametrize("use01scale", [True, False])
@@ -147,62 +150,83 @@ def test_compression_inverts(use01scale, load, stft):
 def test_a_power_inverts_and_takes_tensors(use01scale, power, load, stft):
     magnitude = stft.magnitude(load("birds", duration=1.0))
     settings = dict(use01scale=use01scale, power=power)
-    features = audiocnn.compress(magnitude, **settings)
+    features = transforms.compress(magnitude, **settings)
     assert features.min() >= 0 and features.max() > 0.1
-    np.testing.assert_allclose(audiocnn.expand(features, **settings), magnitude, rtol=1e-3, atol=1e-4)
-    loudest = audiocnn.compress(np.full((1, 1), np.expm1(7.0)), use01scale=True, power=power)
+    np.testing.assert_allclose(transforms.expand(features, **settings), magnitude, rtol=1e-3, atol=1e-4)
+    loudest = transforms.compress(np.full((1, 1), np.expm1(7.0)), use01scale=True, power=power)
     assert loudest.item() == pytest.approx(1, abs=1e-6)
     tensor = torch.from_numpy(magnitude).requires_grad_()
-    same = audiocnn.compress(tensor, **settings)
+    same = transforms.compress(tensor, **settings)
     np.testing.assert_allclose(same.detach().numpy(), features, rtol=1e-5, atol=1e-6)
     same.sum().backward()
     assert torch.isfinite(tensor.grad).all()
     silence = torch.zeros(3, 3, requires_grad=True)
-    audiocnn.compress(silence, **settings).sum().backward()
+    transforms.compress(silence, **settings).sum().backward()
     assert torch.isfinite(silence.grad).all()
 
 
 @pytest.mark.parametrize(("kind", "bound"), [("stft", -100), ("cqt", -26)])
-def test_the_analyser_is_the_analysis_with_gradients(kind, bound, load, request):
+def test_the_magnitude_function_is_the_magnitude_with_gradients(kind, bound, load, request):
     transform = request.getfixturevalue(kind)
     samples = load("speech", duration=2.0)
     target = transform.magnitude(samples)
-    analyse = transform.analyser(len(samples))
+    magnitude_of = transform.magnitude_function(len(samples))
     tensor = torch.from_numpy(samples).requires_grad_()
-    found = analyse(tensor)
+    found = magnitude_of(tensor)
     error = np.linalg.norm(found.detach().numpy() - target) / np.linalg.norm(target)
     assert found.shape == target.shape and 20 * np.log10(error) < bound
     direction = torch.from_numpy(np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32))
-    energy = analyse(tensor).square().mean()
+    energy = magnitude_of(tensor).square().mean()
     (gradient,) = torch.autograd.grad(energy, tensor)
     with torch.no_grad():
-        slope = analyse(tensor + 1e-2 * direction).square().mean() - analyse(tensor - 1e-2 * direction).square().mean()
+        slope = (
+            magnitude_of(tensor + 1e-2 * direction).square().mean()
+            - magnitude_of(tensor - 1e-2 * direction).square().mean()
+        )
     assert float(gradient @ direction) == pytest.approx(float(slope) / 2e-2, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["stft", "cqt"])
-def test_the_analyser_takes_several_channels(kind, load, request):
+def test_the_magnitude_function_takes_several_channels(kind, load, request):
     transform = request.getfixturevalue(kind)
     both = torch.from_numpy(np.stack([load("fire")[:50000], load("rain")[:50000]]))
-    planes = audiocnn.stereo_planes(both)
-    np.testing.assert_array_equal(planes, audiocnn.stereo_planes(both.numpy()))
+    planes = stereo.planes(both)
+    np.testing.assert_array_equal(planes, stereo.planes(both.numpy()))
     torch.testing.assert_close(planes[2] + planes[3], both[0])
-    analyse = transform.analyser(50000)
-    together = analyse(planes)
+    magnitude_of = transform.magnitude_function(50000)
+    together = magnitude_of(planes)
     assert together.shape[0] == 4
     for plane, magnitude in zip(planes, together, strict=True):
-        torch.testing.assert_close(magnitude, analyse(plane), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(magnitude, magnitude_of(plane), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("power", [0, -0.3, 1.5, "log"])
+@pytest.mark.parametrize("kind", ["stft", "cqt"])
+@pytest.mark.parametrize("which_channel", ["freq", "time", "2D"])
+def test_the_image_of_samples_is_that_of_the_single_steps(kind, which_channel, load, request):
+    """Sample by sample through numpy, and at once with gradients; the four planes of stereo one by one."""
+    transform = request.getfixturevalue(kind)
+    both = np.stack([load("fire")[:40000], load("rain")[:40000]])
+    settings = dict(use01scale=True, power=0.3)
+    image_of = transforms.image_function(transform, 40000, which_channel=which_channel, **settings)
+    four = [both[0], both[1], (both[0] + both[1]) / 2, (both[0] - both[1]) / 2]
+    for samples, planes in ((both[0], four[:1]), (both, four)):
+        image = image_of(torch.from_numpy(samples).requires_grad_())
+        assert image.requires_grad and len(image) == len(planes)
+        for found, plane in zip(image, planes, strict=True):
+            expected = transforms.compress(transform.magnitude(plane), **settings)
+            error = transforms.from_image(found[None], which_channel) - expected
+            assert np.linalg.norm(error) < 10 ** (-26 / 20) * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("power", [0, -0.3, 1.5, "log", None, True])
 def test_bad_powers(power):
     with pytest.raises(ValueError, match=re.escape(f"power={power!r} must be above 0 and at most 1")):
-        audiocnn.compress(np.ones((2, 2)), use01scale=True, power=power)
+        transforms.compress(np.ones((2, 2)), use01scale=True, power=power)
 
 
 def test_loud_magnitudes_warn():
     with pytest.warns(UserWarning, match=re.escape("reaches 9.21, above 7")):
-        audiocnn.compress(np.full((3, 3), 1e4), use01scale=True)
+        transforms.compress(np.full((3, 3), 1e4), use01scale=True)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +234,9 @@ def test_loud_magnitudes_warn():
 )
 def test_orientations(which_channel, shape):
     features = np.arange(45, dtype=np.float32).reshape(5, 9)
-    image = audiocnn.to_image(features, which_channel)
+    image = transforms.to_image(features, which_channel)
     assert tuple(image.shape) == shape and image.dtype == torch.float32
-    np.testing.assert_array_equal(audiocnn.from_image(image, which_channel), features)
+    np.testing.assert_array_equal(transforms.from_image(image, which_channel), features)
     where = {"freq": (0, 2, 0, 7), "time": (0, 7, 0, 2), "2D": (0, 0, 2, 7)}[which_channel]
     assert image[where] == features[2, 7]
 
@@ -224,28 +248,28 @@ def write(path, samples, rate=22050):
 
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.wav is not a file; give the path"):
-        audiocnn.load_audio(tmp_path / "nowhere.wav", sample_rate=22050)
+        transforms.load_audio(tmp_path / "nowhere.wav", sample_rate=22050)
     with pytest.raises(FileNotFoundError, match="is not a file"):
-        audiocnn.load_audio(tmp_path, sample_rate=22050)
+        transforms.load_audio(tmp_path, sample_rate=22050)
     (tmp_path / "text.wav").write_text("this is no sound")
     (tmp_path / "empty.wav").write_bytes(b"")
     for name in ("text.wav", "empty.wav"):
         with pytest.raises(ValueError, match="not a sound file that libsndfile can read"):
-            audiocnn.load_audio(tmp_path / name, sample_rate=22050)
+            transforms.load_audio(tmp_path / name, sample_rate=22050)
     cases = {"no samples": [], "silent": np.zeros(9000), "NaN or infinite": [0.1] * 500 + [np.nan] + [0.1] * 500}
     for message, samples in cases.items():
         with pytest.raises(ValueError, match=message):
-            audiocnn.load_audio(write(tmp_path / "bad.wav", samples), sample_rate=22050)
+            transforms.load_audio(write(tmp_path / "bad.wav", samples), sample_rate=22050)
 
 
 def test_bad_excerpts(tmp_path):
     path = write(tmp_path / "noise.wav", 0.1 * np.ones(22050))
     with pytest.raises(ValueError, match=r"offset=-1 must be at least 0"):
-        audiocnn.load_audio(path, sample_rate=22050, offset=-1)
+        transforms.load_audio(path, sample_rate=22050, offset=-1)
     with pytest.raises(ValueError, match=r"duration=0 positive or None"):
-        audiocnn.load_audio(path, sample_rate=22050, duration=0)
+        transforms.load_audio(path, sample_rate=22050, duration=0)
     with pytest.raises(ValueError, match=r"offset=5.*no samples.*smaller offset"):
-        audiocnn.load_audio(path, sample_rate=22050, offset=5)
+        transforms.load_audio(path, sample_rate=22050, offset=5)
 
 
 @pytest.mark.parametrize(
@@ -255,30 +279,29 @@ def test_bad_excerpts(tmp_path):
         (dict(n_fft=1024, hop_length=4000), "can't be inverted"),
         (dict(n_fft=1024, hop_length=0), "hop_length=0 must be a positive whole number"),
         (dict(n_fft=1024.5, hop_length=256), "n_fft=1024.5 must be a positive whole number"),
-        (dict(n_fft=1024, hop_length=256, n_iter=0), "n_iter=0 must be a positive whole number"),
     ],
 )
 def test_bad_stft(settings, message):
     with pytest.raises(ValueError, match=message):
-        audiocnn.STFT(sample_rate=22050, **settings)
+        transforms.STFT(sample_rate=22050, **settings)
 
 
 @pytest.mark.filterwarnings("default")
 def test_poor_hops_warn():
     with pytest.warns(UserWarning, match="hop_length=512 is more than a quarter of n_fft=1024"):
-        audiocnn.STFT(sample_rate=22050, n_fft=1024, hop_length=512)
+        transforms.STFT(sample_rate=22050, n_fft=1024, hop_length=512)
     with pytest.warns(UserWarning, match="hop_length=256 leaves gaps between the shortest filters"):
-        audiocnn.CQT(sample_rate=22050, hop_length=256, bins_per_octave=48, fmin=41.2, n_octaves=8)
+        transforms.CQT(sample_rate=22050, hop_length=256, bins_per_octave=48, fmin=41.2, n_octaves=8)
 
 
 def test_bad_cqt():
     good = dict(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
     with pytest.raises(ValueError, match=r"n_octaves=9 reach \d+ Hz, above the Nyquist frequency of 11025 Hz; lower"):
-        audiocnn.CQT(**good | dict(n_octaves=9))
+        transforms.CQT(**good | dict(n_octaves=9))
     with pytest.raises(ValueError, match="fmin=0 must be a positive frequency"):
-        audiocnn.CQT(**good | dict(fmin=0))
+        transforms.CQT(**good | dict(fmin=0))
     with pytest.raises(ValueError, match="bins_per_octave=-1 must be"):
-        audiocnn.CQT(**good | dict(bins_per_octave=-1))
+        transforms.CQT(**good | dict(bins_per_octave=-1))
 
 
 def test_too_short(stft, cqt):
@@ -289,14 +312,17 @@ def test_too_short(stft, cqt):
         cqt.magnitude(noise)
 
 
-def test_bad_magnitudes(stft):
+def test_bad_magnitudes(stft, cqt):
     with pytest.raises(ValueError, match=r"shape \(512, 9\); this transform has 513 bins"):
-        stft.samples(np.ones((512, 9)))
+        stft.reconstruct(np.ones((512, 9)))
     with pytest.raises(ValueError, match="NaN or infinite"):
-        stft.samples(np.full((513, 9), np.inf))
+        stft.reconstruct(np.full((513, 9), np.inf))
+    for transform in (stft, cqt):
+        with pytest.raises(ValueError, match="n_iter=0 must be a positive whole number"):
+            transform.reconstruct(np.ones((len(transform.frequencies), 9)), n_iter=0)
     for which_channel in ("2d", "frequency", None):
         message = f"whichChannel={which_channel!r} is unknown; choose one of freq, time, 2D"
         with pytest.raises(ValueError, match=message):
-            audiocnn.to_image(np.ones((3, 3)), which_channel)
+            transforms.to_image(np.ones((3, 3)), which_channel)
         with pytest.raises(ValueError, match=message):
-            audiocnn.from_image(torch.ones(1, 3, 1, 3), which_channel)
+            transforms.from_image(torch.ones(1, 3, 1, 3), which_channel)
