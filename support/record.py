@@ -23,6 +23,13 @@ TITLES = list(STEPS)
 _executions = itertools.count()
 
 
+class NotCurrent(RuntimeError):
+    """A step can't be made or used as it stands; the message says what to run. Jupyter shows the message alone."""
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
 @dataclass
 class Made:
     """A step that was made: its settings, the content of its products, and of the earlier products it was made from."""
@@ -56,7 +63,7 @@ class Record:
 
     @contextlib.contextmanager
     def step(self, title, settings):
-        """Make a step: RuntimeError if a step before it is not current. Counts as made if the block ends normally."""
+        """Make a step: NotCurrent if a step before it is not current. Counts as made if the block ends normally."""
         before = TITLES[: TITLES.index(title)]
         self._require(before, settings)
         self._made.pop(title, None)
@@ -65,22 +72,22 @@ class Record:
         self._made[title] = made
 
     def check(self, title, settings):
-        """Raise RuntimeError unless a step and all steps before it are current."""
+        """Raise NotCurrent unless a step and all steps before it are current."""
         self._require(TITLES[: TITLES.index(title) + 1], settings)
 
     def check_settings(self, settings):
-        """Raise RuntimeError unless these are the settings that were checked last."""
+        """Raise NotCurrent unless these are the settings that were checked last."""
         self._require([], settings)
 
     def _require(self, titles, settings):
         if settings is not self._settings:
-            raise RuntimeError(
+            raise NotCurrent(
                 "the settings cell was run, or the settings were replaced, but not checked: run the cell "
                 "'The settings, checked' first, and then this one"
             )
         stale = self._first_stale(titles, settings)
         if stale is not None:
-            raise RuntimeError(stale[1])
+            raise NotCurrent(stale[1])
 
     def _first_stale(self, titles, settings):
         # The first of the steps that is not current, and a sentence about it; None if all are current.

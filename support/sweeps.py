@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import joblib
 import nbformat
 import psutil
 
@@ -67,7 +68,7 @@ def run_notebooks(path, points, *, outname, n_jobs=1, threads=None):
     n_jobs run at once, by default on all threads; -1: one for each core, on one thread each. An interrupt ends them.
     """
     if n_jobs == -1:
-        n_jobs, threads = os.cpu_count(), threads or 1
+        n_jobs, threads = joblib.cpu_count(), threads or 1
     jobs = collections.deque(_Job(Path(path).resolve(), outname, point, threads) for point in points)
     running = []
     try:

@@ -9,8 +9,8 @@ import time
 import urllib.request
 
 import pytest
+from kernel import CQT, ROOT, STFT, sample
 from playwright.sync_api import sync_playwright
-from test_notebooks import CQT, ROOT, STFT, sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -23,10 +23,11 @@ HELPERS = """
         cell.model.type === 'code' && cell.model.sharedModel.getSource().includes(text));
     window.run = command => { window.jupyterapp.commands.execute(command); };
     window.select = index => { panel().content.activeCellIndex = index; };
-    window.edit = (index, before, after) => {
+    window.change = (index, name, line) => {
         const model = cells()[index].model.sharedModel;
-        if (!model.getSource().includes(before)) throw new Error('no ' + before);
-        model.setSource(model.getSource().replace(before, after));
+        const pattern = new RegExp('^' + name + ' = .*$', 'm');
+        if (!pattern.test(model.getSource())) throw new Error('no ' + name);
+        model.setSource(model.getSource().replace(pattern, () => line));
     };
     window.output = index => cells()[index].node.querySelector('.jp-OutputArea')?.innerText ?? '';
     window.busy = () => panel().sessionContext.session?.kernel?.status !== 'idle'
@@ -95,15 +96,16 @@ def open_notebook(page, lab, name):
     page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 10")
     page.evaluate(HELPERS)
     page.wait_for_function("panel().sessionContext.session?.kernel?.status === 'idle'")
-    settings = page.evaluate("find('STYLE_FILENAME, CONTENT_FILENAME')")
-    added = "".join(f"\n{key} = {value!r}" for key, value in SMALL.items())
-    last = f'notebook = {{}}, -1, "{name}"'
-    edit(page, settings, last, last + added)
+    settings = page.evaluate("find('record.typed()')")
+    for key, value in SMALL.items():
+        change(page, settings, **{key: value})
     return settings
 
 
-def edit(page, index, before, after):
-    page.evaluate("([index, before, after]) => edit(index, before, after)", [index, before, after])
+def change(page, index, **values):
+    """Change lines of the settings cell."""
+    for name, value in values.items():
+        page.evaluate("([index, name, value]) => change(index, name, value)", [index, name, f"{name} = {value!r}"])
 
 
 def run(page, *indexes, command="notebook:run-cell"):
@@ -142,16 +144,17 @@ def test_the_loop(name, page, lab, tmp_path):
     cell = {
         name: page.evaluate("text => find(text)", text)
         for name, text in {
-            "recipe": "recipes =",
-            "losses": "def with_losses",
-            "optimise": "for run, (image, history)",
-            "back": "loudest =",
-            "looking": "def looking",
-            "refine": "view = looking",
-            "outputs": "outputs = [",
+            "checked": "record.accept(",
+            "losses": 'step("The losses',
+            "start": 'step("The start',
+            "optimise": 'step("Optimisation',
+            "back": 'step("Back',
+            "refine": 'step("Refine',
+            "save": "stem = saving.save_result",
+            "result": "outputs = {}",
         }.items()
     }
-    edit(page, settings, "num_steps = 60", "num_steps = 30000")
+    change(page, settings, num_steps=30000)
     page.evaluate("run('notebook:run-all-cells')")
     page.wait_for_function("index => / [1-9][0-9]*\\/30000 /.test(output(index))", arg=cell["optimise"])
     picture = "index => cells()[index].node.querySelector('.jp-OutputArea img')?.naturalWidth > 0"
@@ -169,18 +172,22 @@ def test_the_loop(name, page, lab, tmp_path):
     stopped = steps(page, cell["optimise"])
     assert seen[1] <= stopped < 30000
 
-    run(page, cell["back"], cell["looking"], cell["refine"], cell["outputs"])  # the result so far is audible
+    run(page, cell["back"], cell["refine"], cell["save"], cell["result"])  # the result so far is audible
     assert min(page.evaluate(LISTEN)) > 0.01
 
-    edit(page, settings, "num_steps = 30000", f"num_steps = {stopped + 40}")
-    run(page, settings, cell["recipe"], cell["optimise"])
+    change(page, settings, num_steps=stopped + 40)
+    run(page, settings, cell["checked"], cell["optimise"])
     assert steps(page, cell["optimise"]) == stopped + 40
 
-    changed = "num_steps, style_weight, style_layers_default = 40, 2.0, ['conv_1']"
-    edit(page, settings, f"num_steps = {stopped + 40}", changed)
-    run(page, settings, cell["recipe"])
+    change(page, settings, num_steps=40, style_weight=2.0, style_layers_default=["conv_1"])
+    run(page, settings, cell["checked"], cell["refine"])
+    stale = "'The losses' was made with style_layers_default={'conv_2': 1.0}, style_weight=1.0"
+    assert stale in output(page, cell["refine"]) and "run again from 'The losses'" in output(page, cell["refine"])
+    page.evaluate("index => cells()[index].node.scrollIntoView()", cell["refine"])
+    page.screenshot(path=tmp_path / "stale.png")
     run(page, cell["losses"], command="notebook:run-all-below")
     assert steps(page, cell["optimise"]) == 40
     assert "style conv_1=" in output(page, cell["optimise"])
     check(page, players=5)
-    page.screenshot(path=tmp_path / "finished.png")
+    page.evaluate("index => cells()[index].node.scrollIntoView()", settings)
+    page.screenshot(path=tmp_path / "settings.png")

@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from pathlib import Path
+import warnings
 
 import nbformat
 import numpy as np
@@ -11,20 +11,19 @@ import papermill
 import pytest
 import scipy.signal
 import soundfile
+from kernel import CQT, ROOT, STFT, sample
 
-import audiocnn
+from support import networks
+from support.settings import NO_STEP, STEPS
 
-ROOT = Path(__file__).parents[1]
-STFT, CQT = "neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb"
-FIELD = dict(
-    recipe="field",
+GATYS = dict(
+    recipe="gatys",
     param_pkl=None,
     model_path=None,
     l1channels=24,
     l2channels=8,
     l3channels=8,
     num_steps=8,
-    nearest_steps=4,
     outname="test",
 )
 BANDS = dict(filters=24, num_steps=6, refine_steps=2, outname="test")
@@ -56,7 +55,7 @@ def test_shared_cells_are_identical():
     assert next(kinds) == next(kinds)  # the same steps in the same order
     for name in (STFT, CQT):
         own = [c for c in cells(name, "code") if "shared" not in c.metadata.get("tags", [])]
-        assert len(own) == 3  # the settings, the recipe and the transform
+        assert len(own) == 3  # the settings, their check, and the transform
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
@@ -65,28 +64,62 @@ def test_form(name):
     for before, cell in zip([None, *everything], everything, strict=False):
         if cell.cell_type == "code":
             assert before is not None and before.cell_type == "markdown", cell.source
-            assert len(cell.source.splitlines()) <= 15, cell.source
+            assert len(cell.source.splitlines()) <= 15 or "parameters" in cell.metadata.get("tags", []), cell.source
             assert not cell.outputs and cell.execution_count is None
+            assert "globals(" not in cell.source and "locals(" not in cell.source and "vars(" not in cell.source
     text = "\n".join(cell.source for cell in everything)
     assert "### Here we create a custom network" in text
     assert "image to input in generative network" in text
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
-def test_every_setting_is_explained_and_saved(name):
+def test_the_steps_of_the_record_are_the_headings(name):
+    headings = [line[3:] for c in cells(name, "markdown") for line in c.source.splitlines() if line.startswith("## ")]
+    assert [heading for heading in headings if heading in STEPS] == list(STEPS)
+    made = re.findall(r'record\.step\("(.*?)"', "\n".join(cell.source for cell in cells(name, "code")))
+    assert made == list(STEPS)
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_one_setting_a_line_each_with_its_help(name):
+    """As a reader sees the cell, and as papermill lists it."""
+    (cell,) = cells(name, "code", "parameters")
+    lines = [line for line in cell.source.splitlines() if not line.startswith(("#", "record."))]
+    assert all(re.fullmatch(r"\w+ = .+  # .+", line) for line in lines)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = papermill.inspect_notebook(ROOT / name)
+    assert set(found) == assigned(name) and all(setting["help"] for setting in found.values())
+    groups = [line[2:] for line in cell.source.splitlines() if line.startswith("# ")]
+    steps = [group for group in groups if group in STEPS]
+    assert steps == [step for step in STEPS if step in steps]  # in the order of the steps
+    assert groups[0] == "What most people change first" and groups[-1] == "Rarely changed"
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_every_setting_is_explained_and_passed_on(name):
     names = assigned(name)
     readme = (ROOT / "README.md").read_text().split("## Settings\n")[1].split("\n## ")[0]
     assert not [setting for setting in names if f"`{setting}`" not in readme]
-    table = next(cell.source for cell in cells(name, "markdown") if "| setting |" in cell.source)
-    saved = next(cell.source for cell in cells(name, "code") if "setting_names =" in cell.source)
-    for setting in names - {"l2channels", "l3channels", "kernelsize"}:  # the table says l1channels ... n_classes
-        assert f"`{setting}`" in table, setting
-    assert names <= set(re.search('"""(.*)"""', saved, re.S)[1].split())
+    (checked,) = [cell.source for cell in cells(name, "code") if "record.accept(" in cell.source]
+    assert names == set(re.findall(r"(\w+)=\1\b", checked))
+    known = {setting for step in (*STEPS.values(), NO_STEP) for setting in step}
+    other = {"N_FFT"} if name == CQT else {"bins_per_octave", "lowest_frequency", "n_octaves"}
+    assert names == known - other - {"transform"}
     promised = "STYLE_FILENAME CONTENT_FILENAME outname runs seed K_HOP model_path param_pkl l1channels l2channels "
     promised += "l3channels orientation in_height in_width in_channels n_classes kernelsize use01scale boundopt "
     promised += "reg_weight whichChannel content_layers_default style_layers_default lower upper mu sigma "
     promised += "style_weight content_weight num_steps offset duration sample_rate"
     assert set(promised.split()) <= names
+
+
+def test_readme_and_notebooks_say_the_same_about_changes():
+    """One sentence on what to run again after a change, in all three."""
+    (sentence,) = [
+        line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("After a change, ")
+    ]
+    for name in (STFT, CQT):
+        assert sentence in "\n".join(cell.source for cell in cells(name, "markdown"))
 
 
 def run(name, folder, monkeypatch, **settings):
@@ -95,15 +128,11 @@ def run(name, folder, monkeypatch, **settings):
     executed = papermill.execute_notebook(
         ROOT / name,
         folder / "executed.ipynb",
-        parameters=EXCERPT | (BANDS if settings.get("recipe") == "bands" else FIELD) | settings,
+        parameters=EXCERPT | (BANDS if settings.get("recipe") == "bands" else GATYS) | settings,
         cwd=folder,
         progress_bar=False,
     )
     return folder / "outputs", executed
-
-
-def sample(name):
-    return str(ROOT / f"samples/{name}.flac")
 
 
 def check(outputs, executed, stem="test-001"):
@@ -133,19 +162,19 @@ def check(outputs, executed, stem="test-001"):
 def test_texture(name, tmp_path, monkeypatch):
     outputs, executed = run(name, tmp_path, monkeypatch, STYLE_FILENAME=sample("water_stream"))
     report = check(outputs, executed)
-    used = report["settings"]["used"]
-    assert used["start"] == "rand" and used["style_weight"] == 1e9
-    assert [layer for layer in used["layers"] if " " in layer] == ["style relu_1"]
+    settings = report["settings"]
+    assert settings["start"] == "rand" and settings["style_weight"] == 1e9
+    assert report["used"]["terms"] == [["StyleLoss", "relu_1", 1e9], ["BoundLoss", "input", 1e-3]]
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
 def test_transfer(name, tmp_path, monkeypatch):
     settings = dict(STYLE_FILENAME=sample("tabla"), CONTENT_FILENAME=sample("speech"))
     report = check(*run(name, tmp_path, monkeypatch, **settings))
-    used = report["settings"]["used"]
-    assert used["start"] == "content" and used["style_weight"] == 1e7
-    assert [layer for layer in used["layers"] if " " in layer] == ["style relu_1", "content relu_3"]
-    assert {"style relu_1", "content relu_3", "bound", "total"} == set(report["losses"][0])
+    settings = report["settings"]
+    assert settings["start"] == "content" and settings["style_weight"] == 1e7
+    assert [term[:2] for term in report["used"]["terms"][:2]] == [["StyleLoss", "relu_1"], ["ContentLoss", "relu_3"]]
+    assert {"style relu_1", "content relu_3", "bound input", "total"} == set(report["losses"][0])
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
@@ -155,8 +184,10 @@ def test_default_texture(name, tmp_path, monkeypatch):
     samples, _ = soundfile.read(outputs / "test-001.wav")
     assert len(samples) == 3 * 22050 and np.isfinite(samples).all() and 0.01 < np.abs(samples).max() < 1
     report = json.loads((outputs / "test-001.json").read_text())
-    used = report["settings"]["used"]
-    assert used["start"] == "noise" and used["layers"] == ["conv_1", "conv_2", "style conv_2"]
+    assert report["settings"]["start"] == "noise"
+    assert (
+        report["used"]["terms"][0] == ["DistributionLoss", "conv_2", 1] and "width_8 conv_2" in report["used"]["layers"]
+    )
     losses = [losses["total"] for losses in report["losses"]]
     assert len(losses) == 8 and losses[5] < 0.5 * losses[0] and losses[7] < losses[6]
 
@@ -171,8 +202,8 @@ def test_default_transfer_with_everything(tmp_path, monkeypatch):
     samples, rate = soundfile.read(outputs / "test-001.wav")
     assert len(samples) == 2 * rate
     report = json.loads((outputs / "test-001.json").read_text())
-    names = {"style conv_1", "style conv_2", "content conv_2", "rhythm conv_1", "diversity conv_1", "bound", "total"}
-    assert names == set(report["losses"][0]) and report["settings"]["used"]["start"] == "content"
+    names = {"style conv_1", "style conv_2", "content conv_2", "rhythm conv_1", "diversity conv_1", "bound input"}
+    assert names | {"total"} == set(report["losses"][0]) and report["settings"]["start"] == "content"
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
@@ -201,8 +232,8 @@ def test_other_settings(tmp_path, monkeypatch):
     settings |= dict(use01scale=False, boundopt=False, runs=2, style_layers_default=["conv_1", "pool_2"])
     outputs, executed = run(STFT, tmp_path, monkeypatch, **settings)
     reports = [check(outputs, executed, stem) for stem in ("test-001", "test-002")]
-    assert [report["settings"]["run"] for report in reports] == [0, 1]
-    assert reports[0]["losses"] != reports[1]["losses"] and "bound" not in reports[0]["losses"][0]
+    assert [report["settings"]["seed"] for report in reports] == [0, 1]
+    assert reports[0]["losses"] != reports[1]["losses"] and "bound input" not in reports[0]["losses"][0]
     outputs, _ = run(STFT, tmp_path, monkeypatch, **settings)
     again = [soundfile.read(outputs / f"test-00{number}.wav")[0] for number in (1, 3, 2)]
     np.testing.assert_array_equal(again[0], again[1])
@@ -225,16 +256,17 @@ def test_the_shipped_pairs_are_pairs():
         assert "| top-1 accuracy |" in (ROOT / f"models/{pair}.md").read_text()
     for name, pair in ((STFT, "stft_freq"), (CQT, "cqt_freq")):
         (cell,) = cells(name, "code", "parameters")
-        assert f'model_path, param_pkl = "models/{pair}.pth", "params/{pair}"' in cell.source
+        assert f'model_path = "models/{pair}.pth"' in cell.source and f'param_pkl = "params/{pair}"' in cell.source
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_shipped_pair_in_its_notebook(pair, tmp_path, monkeypatch):
     settings = dict(param_pkl=str(ROOT / "params" / pair), model_path=str(ROOT / "models" / f"{pair}.pth"))
-    orientation = audiocnn.load_parameters(settings["param_pkl"])["orientation"]
+    parameters = networks.load_parameters(settings["param_pkl"])
+    orientation, width = parameters["orientation"], parameters["in_channels"]
     settings |= dict(STYLE_FILENAME=sample("tabla"), whichChannel=orientation)
     report = check(*run(CQT if pair.startswith("cqt") else STFT, tmp_path, monkeypatch, **settings))
-    assert report["settings"]["used"]["parameters"]["orientation"] == orientation
+    assert report["used"]["layers"]["conv_1"].startswith(f"Conv2d({width}, ")
 
 
 @pytest.mark.parametrize(
@@ -244,9 +276,9 @@ def test_a_shipped_pair_in_its_notebook(pair, tmp_path, monkeypatch):
         (dict(style_layers_default=["relu_9"]), "there is no layer 'relu_9'; choose among conv_1"),
         (dict(whichChannel="2d"), "whichChannel='2d' is unknown; choose one of freq, time, 2D"),
         (dict(start="content"), "the start 'content' needs a content"),
-        (dict(recipe="plain"), "recipe='plain' is unknown; choose one of bands, field"),
+        (dict(recipe="plain"), "recipe='plain' is unknown; choose one of bands, gatys"),
         (dict(recipe="bands", result_duration=0.4), "use a longer sound"),
-        (dict(recipe="bands", whichChannel="2D"), "the network's orientation is 'freq' but whichChannel='2D'"),
+        (dict(recipe="bands", whichChannel="2D"), "whichChannel='2D' needs recipe='gatys'"),
     ],
 )
 def test_bad_settings_stop_the_notebook(settings, message, tmp_path, monkeypatch):

@@ -13,9 +13,11 @@ import numpy as np
 import papermill
 import pytest
 import soundfile
-from test_notebooks import BANDS, EXCERPT, ROOT, STFT, sample
+from kernel import ROOT, STFT, sample
+from test_notebooks import BANDS, EXCERPT
 
-import audiocnn
+from support import saving, show, sweeps
+from support.settings import Settings
 
 SMALL = EXCERPT | BANDS | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], duration=1.0)
 
@@ -41,16 +43,18 @@ def test_a_sweep_survives_a_failing_run_and_goes_on(notebook, tmp_path):
     assert text.count(" failed: ") == 1 and "there is no layer 'relu_7'" in text
     runs = runs_of(tmp_path)
     assert len(runs) == 3  # the notebook's own, and two of the sweep
-    layers = [report["settings"]["style_layers_default"] for report in runs.values()]
+    layers = [list(report["settings"]["style_layers_default"]) for report in runs.values()]
     assert sorted(map(str, layers)) == ["['conv_1']", "['conv_2']", "['conv_2']"]
     (table,) = [
         output.data["text/html"]
         for cell in executed.cells[-6:]
         for output in cell.get("outputs", [])
-        if "<table>" in output.get("data", {}).get("text/html", "") and 'list_runs("outputs", last' in cell.source
+        if "<table>" in output.get("data", {}).get("text/html", "") and "run_sweep" in cell.source
     ]
     assert table.count("<audio") == 3
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").iterdir()}
+    (log,) = (tmp_path / "outputs").glob("*.log")  # all that the failing run printed
+    assert "Traceback" in log.read_text()
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").iterdir() if path != log}
     papermill.execute_notebook(
         notebook, tmp_path / "executed.ipynb", parameters=settings, cwd=tmp_path, progress_bar=False
     )
@@ -58,13 +62,24 @@ def test_a_sweep_survives_a_failing_run_and_goes_on(notebook, tmp_path):
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
 
 
-def test_a_killed_kernel_is_a_failing_run(tmp_path):
+def test_runs_are_made_again_where_the_code_changed(tmp_path):
+    """Other settings in the settings cell change nothing, since each run brings its own; other cells do."""
+    save = "import pathlib\npathlib.Path('outputs', f'{outname}-001.json').write_text(str(value))"
+    for number, (settings, code) in enumerate([("value = 1", save), ("value = 2", save), ("value = 1", save + "\n")]):
+        write_notebook(tmp_path / "job.ipynb", [("parameters", f"{settings}\noutname = None"), ("rest", code)])
+        report = sweeps.run_notebook(tmp_path / "job.ipynb", outname="x", value=7)
+        assert "failed" not in report
+        assert len(list((tmp_path / "outputs").glob("x-*-001.json"))) == [1, 1, 2][number]
+
+
+def test_a_killed_process_is_a_failing_run(tmp_path):
     notebook = tmp_path / "dies.ipynb"
-    source = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
-    cells = [("parameters", "outname = None"), ("rest", source)]
-    write_notebook(notebook, cells)
-    report = audiocnn.run_notebook(notebook, outname="dead", threads=1)
-    assert "died" in report["failed"].lower() and report["outname"].startswith("dead-")
+    write_notebook(
+        notebook,
+        [("parameters", "outname = None"), ("rest", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")],
+    )
+    report = sweeps.run_notebook(notebook, outname="dead", threads=1)
+    assert "died with code -9" in report["failed"] and report["outname"].startswith("dead-")
 
 
 def write_notebook(path, cells):
@@ -76,7 +91,7 @@ def write_notebook(path, cells):
 def test_a_notebook_without_settings_cell(tmp_path):
     write_notebook(tmp_path / "plain.ipynb", [("other", "1")])
     with pytest.raises(ValueError, match="has no cell tagged 'parameters'"):
-        audiocnn.run_notebook(tmp_path / "plain.ipynb", outname="x")
+        sweeps.run_notebook(tmp_path / "plain.ipynb", outname="x")
 
 
 def test_a_sweep_on_a_dask_cluster(tmp_path):
@@ -94,7 +109,7 @@ def test_a_sweep_on_a_dask_cluster(tmp_path):
     write_notebook(tmp_path / "job.ipynb", [("parameters", settings), ("rest", textwrap.dedent(source))])
     cluster = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
     with distributed.LocalCluster(**cluster) as local, distributed.Client(local):
-        jobs = [joblib.delayed(audiocnn.run_notebook)(tmp_path / "job.ipynb", outname="d", value=v) for v in range(4)]
+        jobs = [joblib.delayed(sweeps.run_notebook)(tmp_path / "job.ipynb", outname="d", value=v) for v in range(4)]
         with joblib.parallel_config(backend="dask"):
             reports = joblib.Parallel(prefer="threads")(jobs)
     assert not any("failed" in report for report in reports)
@@ -103,27 +118,26 @@ def test_a_sweep_on_a_dask_cluster(tmp_path):
 
 
 def test_table_of_runs(tmp_path):
-    assert "<audio" not in audiocnn.list_runs(tmp_path / "nothing").data
+    assert "<audio" not in show.table_of_runs(tmp_path / "nothing").data
     samples = np.sin(np.arange(2205) / 10)
     for number, weight in enumerate((1.0, 2.0), start=1):
-        audiocnn.save_run(
+        saving.save_run(
             tmp_path / f"<b>-{number:03d}",
             samples,
-            sample_rate=22050,
-            settings=dict(style_weight=weight, seed=0),
+            settings=Settings(style_weight=weight, seed=0),
             losses=[dict(total=0.5), dict(total=0.25 * weight)],
-            figures={},
+            used={},
         )
-    table = audiocnn.list_runs(tmp_path).data
+    table = show.table_of_runs(tmp_path).data
     assert "<td>style_weight</td>" in table and "<td>seed</td>" not in table
     assert "total 0.25" in table and "total 0.5" in table and table.count("<audio") == 2
     assert "<b>" not in table and "&lt;b&gt;-001" in table
-    assert audiocnn.list_runs(tmp_path, last=1).data.count("<audio") == 1
+    assert show.table_of_runs(tmp_path, last=1).data.count("<audio") == 1
 
 
 def test_players_keep_levels():
     sounds = {"soft": 0.1 * np.ones(100), "stereo": 0.5 * np.ones((2, 100)), "too loud": 2.0 * np.ones(100)}
-    table = audiocnn.players(sounds, sample_rate=22050).data
+    table = show.players(sounds, sample_rate=22050).data
     peaks = []
     for text in re.findall(r"base64,([^\"]+)", table):
         peaks.append(np.abs(soundfile.read(io.BytesIO(base64.b64decode(text)))[0]).max())
