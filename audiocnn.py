@@ -542,6 +542,8 @@ def evaluate(image, model, *, segment=None, view=None):
 
 
 def _segments(chain, n_frames, segment):
+    if segment is not None:
+        check_positive_int(segment=segment)
     if segment is None or chain.overlap is None:
         return [slice(0, n_frames)]
     n_segments = max(1, round((n_frames - chain.overlap) / segment))

@@ -170,7 +170,7 @@ class Settings:
     @property
     def segment(self):
         """segment_duration in frames, or None."""
-        return self.segment_duration and round(self.segment_duration * self.sample_rate / self.K_HOP)
+        return self.segment_duration and max(1, round(self.segment_duration * self.sample_rate / self.K_HOP))
 
     def make_transform(self):
         """Return the transform, an STFT or a CQT."""

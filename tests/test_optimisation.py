@@ -1,5 +1,6 @@
 """Starts, L-BFGS, interrupts, and files."""
 
+import functools
 import itertools
 import json
 
@@ -13,6 +14,8 @@ import torch
 from matplotlib.figure import Figure
 
 import audiocnn
+from support import losses, networks, saving, show, stereo, transforms
+from support.settings import Settings, best_device
 
 LIKE = torch.zeros(1, 100, 1, 300)
 NOISE = dict(lower=0.05, upper=0.3, mu=0.1, sigma=0.1)
@@ -69,10 +72,10 @@ def test_matched_noise_has_the_level_and_the_spectrum(name, load):
     assert abs(np.corrcoef(noise, other)[0, 1]) < 0.1
 
 
-def texture_model(stft, samples, compress):
-    networks = audiocnn.band_networks(stft.frequencies, widths=[1, 8], filters=24)
-    style = audiocnn.to_image(compress(stft.magnitude(samples)), "freq")
-    return audiocnn.insert_losses(networks, style=style, style_layers=["conv_2"], statistic="distribution")
+def optimise(image, model, *, num_steps, **evaluation):
+    """Steps of audiocnn.optimise on the losses of a model."""
+    objective = functools.partial(audiocnn.evaluate, model=model, **evaluation)
+    return audiocnn.optimise(image, objective, num_steps=num_steps)
 
 
 @pytest.mark.parametrize("planes", [1, 4])
@@ -82,83 +85,78 @@ def test_gradients_through_networks_side_by_side(planes, in_rows):
 
     In float64, since rounding may swap two values that are nearly equal, and their gradients.
     """
-    networks = audiocnn.band_networks(np.linspace(0, 8000, 30), widths=[3, 5, 3], filters=6).double()
+    bands = audiocnn.band_networks(np.linspace(0, 8000, 30), widths=[3, 5, 3], filters=6).double()
     style, content, start = (torch.rand(planes, 1024, 30).double().mT[:, :, None] for _ in range(3))
     start = start.contiguous() if in_rows else start
-    taps = dict(style_layers={"conv_1": 0.7}, content_layers=["conv_2"])
-    model = audiocnn.insert_losses(networks, style=style, content=content, statistic="distribution", **taps)
-    weights = dict(style=2.0, content=5.0, rhythm=0.0, diversity=0.0, bound=0.0)
-    objective = audiocnn._Objective(start, model, weights, None, lambda image: image)
+    terms = [(audiocnn.DistributionLoss, "conv_1", 2.0 * 0.7), (audiocnn.ContentLoss, "conv_2", 5.0)]
+    found, gradient = audiocnn.evaluate(start, audiocnn.insert_losses(bands, terms, style=style, content=content))
 
     def features(chain, image):
-        bands = torch.einsum("fb,pbt->pft", chain[0].weight[:, :, 0, 0], image[:, :, 0])
-        windows = bands.unfold(2, chain[1].kernel_size[1], 1)
-        return bands, (windows * chain[1].weight[:, 0, 0][:, None]).sum(dim=3)
+        summed = torch.einsum("fb,pbt->pft", chain[0].weight[:, :, 0, 0], image[:, :, 0])
+        windows = summed.unfold(2, chain[1].kernel_size[1], 1)
+        return summed, (windows * chain[1].weight[:, 0, 0][:, None]).sum(dim=3)
 
-    def threes(bands):  # 512 quantiles of 1024 values, each sharing one with the next
-        values = bands.flatten(0, 1).sort(dim=1).values
+    def threes(summed):  # 512 quantiles of 1024 values, each sharing one with the next
+        values = summed.flatten(0, 1).sort(dim=1).values
         return torch.cat([values.unfold(1, 3, 2).mean(dim=2), values[:, -2:].mean(dim=1, keepdim=True)], dim=1)
 
     image, total = start.clone().requires_grad_(), 0
-    for chain in networks.values():
-        bands, filtered = features(chain, image)
+    for chain in bands.values():
+        summed, filtered = features(chain, image)
         target = threes(features(chain, style)[0])
-        total = total + 2 * 0.7 * (threes(bands) - target).square().mean() / target.var(dim=1).mean()
+        total = total + 2 * 0.7 * (threes(summed) - target).square().mean() / target.var(dim=1).mean()
         total = total + 5 * (filtered - features(chain, content)[1]).square().mean()
     total.backward()
-    assert objective().item() == pytest.approx(total.item(), rel=1e-6)
-    assert (objective.image.grad - image.grad).norm() < 1e-6 * image.grad.norm()
+    assert sum(found.values()).item() == pytest.approx(total.item(), rel=1e-6)
+    assert (gradient - image.grad).norm() < 1e-6 * image.grad.norm()
 
 
 @pytest.mark.parametrize("planes", [1, 4])
 def test_segments_are_compared_each_on_its_own(planes):
     """Losses and gradient are the means of those of the four segments, cut out with what their filters reach over."""
-    networks = audiocnn.band_networks(np.linspace(0, 8000, 30), widths=[5], filters=6).double()
+    bands = audiocnn.band_networks(np.linspace(0, 8000, 30), widths=[5], filters=6).double()
     style, content, start = (torch.rand(planes, 30, 1, 804).double() for _ in range(3))
-    taps = dict(style_layers=["conv_1", "conv_2"], content_layers=["conv_1"])
-    taps |= dict(rhythm_layers=["conv_2"], diversity_layers=["conv_2"], statistic="distribution")
-    weights = dict(style=2.0, content=5.0, rhythm=0.5, diversity=0.1, bound=0.0)
+    terms = [(audiocnn.DistributionLoss, layer, 2.0) for layer in ("conv_1", "conv_2")]
+    terms += [(audiocnn.ContentLoss, "conv_1", 5.0), (losses.RhythmLoss, "conv_2", 0.5)]
+    terms += [(losses.DiversityLoss, "conv_2", 0.1)]
     cuts = [slice(None), *(slice(first, first + 204) for first in (0, 200, 400, 600))]
-    gradients, losses = [], []
+    gradients, values = [], []
     for cut, segment in zip(cuts, (220, None, None, None, None), strict=True):
-        model = audiocnn.insert_losses(networks, style=style[..., :300], content=content[..., cut], **taps)
-        objective = audiocnn._Objective(start[..., cut], model, weights, segment, lambda image: image)
-        losses.append(objective.losses())
-        gradients.append(objective.image.grad)
+        model = audiocnn.insert_losses(bands, terms, style=style[..., :300], content=content[..., cut])
+        found, gradient = audiocnn.evaluate(start[..., cut], model, segment=segment)
+        values.append({name: float(loss) for name, loss in found.items()})
+        gradients.append(gradient)
     expected = torch.zeros_like(start)
     for cut, gradient in zip(cuts[1:], gradients[1:], strict=True):
         expected[..., cut] += gradient / 4
     assert (gradients[0] - expected).norm() < 1e-9 * expected.norm()
-    for name, found in losses[0].items():
-        assert found == pytest.approx(np.mean([each[name] for each in losses[1:]]), rel=1e-9) and found > 0
+    assert len(values[0]) == 5
+    for name, found in values[0].items():
+        assert found == pytest.approx(np.mean([each[name] for each in values[1:]]), rel=1e-9) and found > 0
 
 
 def test_layers_that_pad_see_the_whole(model, image):
     """Segments of a padded network would have ends that the whole has not, so it has none."""
     start = audiocnn.start_image("rand", like=image)
-    first, second = (
-        next(audiocnn.optimise(start.clone(), model, **WEIGHTS, num_steps=1, segment=segment)) for segment in (None, 16)
-    )
+    first, second = (next(optimise(start.clone(), model, num_steps=1, segment=segment)) for segment in (None, 16))
     assert first == second
     with pytest.raises(ValueError, match="segment=0 must be a positive whole number"):
-        next(audiocnn.optimise(start, model, **WEIGHTS, num_steps=1, segment=0))
+        next(optimise(start, model, num_steps=1, segment=0))
 
 
 def test_gradients_through_pointwise_filters_of_2d_images():
     """Also where the image lies across memory, as a torch.stft does."""
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1, bias=False), torch.nn.ReLU())
     style, start = torch.randn(1, 1, 40, 30), torch.randn(1, 1, 30, 40).mT
-    model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1"])
-    weights = dict(style=1.0, content=0.0, rhythm=0.0, diversity=0.0, bound=0.0)
-    objective = audiocnn._Objective(start, model, weights, None, lambda image: image)
+    model = audiocnn.insert_losses(network, [(audiocnn.StyleLoss, "relu_1", 1.0)], style=style)
     image = start.clone().requires_grad_()
     grams = []
     for values in (style, image):
         rows = torch.relu(network[0].weight.detach()[:, :, 0, 0] @ values.reshape(1, -1))
         grams.append(rows @ rows.T / 1200)
     (grams[0] - grams[1]).square().mean().backward()
-    objective()
-    torch.testing.assert_close(objective.image.grad, image.grad, rtol=1e-4, atol=1e-7)
+    _, gradient = audiocnn.evaluate(start, model)
+    torch.testing.assert_close(gradient, image.grad, rtol=1e-4, atol=1e-7)
 
 
 def spatial(samples):
@@ -175,7 +173,7 @@ def test_widening_places_and_spreads_like_another_sound(softer, load):
     """Two recordings share a third; a third recording gets their level difference and coherence."""
     first, second, shared = (load(name)[20000:100000] for name in ("fire", "furnace", "vinyl_crackle"))
     like = np.stack([first + shared, softer * (second + shared)])
-    wide = audiocnn.widen(load("rain"), like=like)
+    wide = stereo.widen(load("rain"), like=like)
     assert wide.shape == (2, len(load("rain"))) and wide.dtype == np.float32
     levels, coherence = spatial(like)
     levels_found, coherence_found = spatial(wide)
@@ -185,112 +183,95 @@ def test_widening_places_and_spreads_like_another_sound(softer, load):
 
 
 def test_widening_like_mono_changes_nothing(load):
-    wide = audiocnn.widen(load("tabla"), like=np.stack([load("fire"), load("fire")]))
+    wide = stereo.widen(load("tabla"), like=np.stack([load("fire"), load("fire")]))
     np.testing.assert_allclose(wide, np.stack([load("tabla")] * 2), atol=1e-5)
 
 
 def test_samples_can_be_refined(load, stft):
     """Through a view, optimise changes samples, in place, and the sound's own statistics come nearer."""
+    style, compression = load("fire", duration=2.0), dict(use01scale=True, power=0.3)
 
-    def compress(magnitude):
-        return audiocnn.compress(magnitude, use01scale=True, power=0.3)
+    def image_of(samples):
+        return transforms.to_image(transforms.compress(stft.magnitude(samples), **compression), "freq")
 
-    style = load("fire", duration=2.0)
-    model = texture_model(stft, style, compress)
+    bands = audiocnn.band_networks(stft.frequencies, widths=[1, 8], filters=24)
+    model = audiocnn.insert_losses(bands, [(audiocnn.DistributionLoss, "conv_2", 1.0)], style=image_of(style))
     samples = torch.from_numpy(audiocnn.matched_noise(style, length=40000))
-    before, analyse = samples.clone(), stft.analyser(40000)
-    steps = audiocnn.optimise(
-        samples,
-        model,
-        style_weight=1.0,
-        num_steps=25,
-        view=lambda samples: audiocnn.to_image(compress(analyse(samples)), "freq"),
-    )
-    losses = [losses["total"] for losses in steps]
-    assert losses[-1] < 0.2 * losses[0] and not torch.equal(samples, before)
-    for chain in model.values():
-        chain(audiocnn.to_image(compress(stft.magnitude(samples.numpy())), "freq"))
-    found = sum(float(layer.loss) for layer in model.modules() if hasattr(layer, "loss"))
-    assert found == pytest.approx(losses[-1], rel=1e-3)
+    before = samples.clone()
+    view = transforms.image_function(stft, 40000, which_channel="freq", **compression)
+    totals = [found["total"] for found in optimise(samples, model, num_steps=25, view=view)]
+    assert totals[-1] < 0.2 * totals[0] and not torch.equal(samples, before)
+    found, _ = audiocnn.evaluate(image_of(samples.numpy()), model)
+    assert float(sum(found.values())) == pytest.approx(totals[-1], rel=1e-3)
 
 
 def test_weights_of_zero_switch_losses_off(image, parameters):
-    network = audiocnn.build_network(parameters)
-    layers = {key: ["relu_1"] for key in ("style_layers", "rhythm_layers", "diversity_layers")}
-    model = audiocnn.insert_losses(network, style=image, **layers)
-    start = image + torch.rand_like(image)
-    names = []
-    for weights in (dict(style_weight=1.0), dict(style_weight=0, rhythm_weight=1.0, diversity_weight=0.1)):
-        names.append(set(next(audiocnn.optimise(start.clone(), model, **weights, num_steps=1))))
-    assert names == [{"style relu_1", "total"}, {"rhythm relu_1", "diversity relu_1", "total"}]
-    with pytest.raises(ValueError, match="every weight is 0"):
-        next(audiocnn.optimise(start, model, style_weight=0, num_steps=1))
+    network, start = networks.build_network(parameters), image + torch.rand_like(image)
+
+    def names(style, rhythm, diversity):
+        terms = [(audiocnn.StyleLoss, "relu_1", style), (losses.RhythmLoss, "relu_1", rhythm)]
+        terms += [(losses.DiversityLoss, "relu_1", diversity), (audiocnn.BoundLoss, "input", 0.0)]
+        model = audiocnn.insert_losses(network, terms, style=image)
+        return set(next(optimise(start.clone(), model, num_steps=1)))
+
+    assert names(1.0, 0, 0) == {"style relu_1", "total"}
+    assert names(0, 1.0, 0.1) == {"rhythm relu_1", "diversity relu_1", "total"}
+    with pytest.raises(ValueError, match="no loss with a weight above 0"):
+        names(0, 0.0, 0)
 
 
 @pytest.fixture
-def model(parameters, image):
-    network = audiocnn.build_network(parameters)
-    return audiocnn.insert_losses(
-        network, style=image.flip(1), style_layers=["relu_1"], content=image, content_layers=["relu_2"]
-    )
+def make_model(parameters, image):
+    """Return a function from weights to a model of a style, a content and a bound."""
+
+    def make(style=1e5, content=1.0, bound=1e-3):
+        terms = [(audiocnn.StyleLoss, "relu_1", style), (audiocnn.ContentLoss, "relu_2", content)]
+        terms += [(audiocnn.BoundLoss, "input", bound)]
+        network = networks.build_network(parameters)
+        return audiocnn.insert_losses(network, terms, style=image.flip(1), content=image)
+
+    return make
 
 
-WEIGHTS = dict(style_weight=1e5, content_weight=1.0, reg_weight=1e-3)
+@pytest.fixture
+def model(make_model):
+    return make_model()
 
 
-def test_losses_fall_and_have_names(model, image):
-    start = audiocnn.start_image("rand", like=image)
-    image = start.clone()
-    history = list(audiocnn.optimise(image, model, **WEIGHTS, num_steps=40))
+def test_losses_fall_and_have_names(model, image, parameters):
+    """The losses of the last step are those of the image that is left, written out on the network itself."""
+    style, content, result = image.flip(1), image, audiocnn.start_image("rand", like=image)
+    history = list(optimise(result, model, num_steps=40))
     assert len(history) == 40
-    assert list(history[0]) == ["style relu_1", "content relu_2", "bound", "total"]
-    totals = [losses["total"] for losses in history]
+    assert list(history[0]) == ["style relu_1", "content relu_2", "bound input", "total"]
+    totals = [found["total"] for found in history]
     assert all(late <= early for early, late in itertools.pairwise(totals))
     assert totals[-1] < 0.02 * totals[0]
-    model(image)
-    losses = dict(model.named_children())
-    bound = 1e-3 * float(torch.relu(-image).square().sum() + torch.relu(image - 1).square().sum())
-    assert history[-1]["style relu_1"] == pytest.approx(1e5 * float(losses["style relu_1"].loss), rel=1e-4)
-    assert history[-1]["content relu_2"] == pytest.approx(float(losses["content relu_2"].loss), rel=1e-4)
-    assert history[-1]["bound"] == pytest.approx(bound, rel=1e-3, abs=1e-9)
-    assert history[-1]["total"] == pytest.approx(sum(list(history[-1].values())[:-1]), rel=1e-5)
+    network = networks.build_network(parameters)
+    first = [network.layer1[:3](x) for x in (result, style)]
+    grams = [torch.einsum("chw,dhw->cd", f[0].double(), f[0].double()) / 64 for f in first]
+    second = [network.layer2[:3](network.layer1(x)) for x in (result, content)]
+    bound = 1e-3 * float(torch.relu(-result).square().sum() + torch.relu(result - 1).square().sum())
+    last = history[-1]
+    assert last["style relu_1"] == pytest.approx(1e5 * float((grams[0] - grams[1]).square().mean()), rel=1e-3)
+    assert last["content relu_2"] == pytest.approx(float((second[0] - second[1]).square().mean()), rel=1e-4)
+    assert last["bound input"] == pytest.approx(bound, rel=1e-3, abs=1e-9)
+    assert last["total"] == pytest.approx(sum(list(last.values())[:-1]), rel=1e-5)
 
 
 def test_a_step_costs_little_more_than_an_evaluation(model, image):
     """Strong Wolfe needs about one evaluation a step; none may be spent on a point seen before."""
     calls = []
-    model.register_forward_hook(lambda *_: calls.append(1))
-    list(audiocnn.optimise(audiocnn.start_image("rand", like=image), model, **WEIGHTS, num_steps=40))
+    model["network"].register_forward_hook(lambda *_: calls.append(1))
+    list(optimise(audiocnn.start_image("rand", like=image), model, num_steps=40))
     assert len(calls) < 60
 
 
-@pytest.mark.parametrize("layer", ["relu_1", "relu_3"])
-def test_the_nearest_features_lead_to_a_lower_style_loss(layer, load, stft):
-    """As many steps on a recording end far lower, where the first half goes for the nearest features."""
-    samples = load("rain", duration=2.0)
-    style = audiocnn.to_image(audiocnn.compress(stft.magnitude(samples), use01scale=True), "freq")
-    parameters = dict(l1channels=256, l2channels=64, l3channels=64, kernelsize=11, n_classes=2)
-    parameters |= dict(orientation="freq", in_channels=style.shape[1], in_height=1, in_width=style.shape[3])
-    model = audiocnn.insert_losses(audiocnn.build_network(parameters), style=style, style_layers=[layer])
-    last = {}
-    for nearest_steps in (0, 30):
-        image = audiocnn.start_image("rand", like=style)
-        settings = dict(style_weight=1e9, num_steps=60, nearest_steps=nearest_steps)
-        totals = [losses["total"] for losses in audiocnn.optimise(image, model, **settings)]
-        for half in (totals[:30], totals[30:]):
-            assert len(half) == 30 and all(late <= early for early, late in itertools.pairwise(half))
-        model(image)
-        last[nearest_steps] = totals[-1]
-        assert totals[-1] == pytest.approx(1e9 * float(dict(model.named_children())[f"style {layer}"].loss), rel=1e-3)
-    assert last[30] < 0.3 * last[0]
-
-
-def test_bound_holds_the_result(model, image):
-    def outside(reg_weight):
+def test_bound_holds_the_result(make_model, image):
+    def outside(weight):
         result = audiocnn.start_image("randn", like=image)
-        weights = WEIGHTS | dict(reg_weight=reg_weight)
-        history = list(audiocnn.optimise(result, model, **weights, num_steps=60))
-        assert ("bound" in history[-1]) == (reg_weight > 0)
+        history = list(optimise(result, make_model(bound=weight), num_steps=60))
+        assert ("bound input" in history[-1]) == (weight > 0)
         return float((result - result.clamp(0, 1)).abs().max())
 
     assert outside(10.0) < 0.3 * outside(0)
@@ -300,9 +281,9 @@ def test_the_optimum_is_scipys(image):
     """A quadratic problem with a known answer: content loss alone on the convolution's output."""
     network = torch.nn.Sequential(torch.nn.Conv2d(20, 20, 1, bias=False)).requires_grad_(False)
     network[0].weight.copy_(torch.eye(20)[:, :, None, None] * 2)
-    model = audiocnn.insert_losses(network, style=image, style_layers=[], content=image, content_layers=["conv_1"])
+    model = audiocnn.insert_losses(network, [(audiocnn.ContentLoss, "conv_1", 1.0)], style=image, content=image)
     result = torch.zeros_like(image)
-    list(audiocnn.optimise(result, model, style_weight=0, content_weight=1, reg_weight=0, num_steps=20))
+    list(optimise(result, model, num_steps=20))
     torch.testing.assert_close(result, image, rtol=0, atol=1e-4)
 
 
@@ -310,110 +291,119 @@ def test_same_seed_same_image(model, image):
     results = []
     for _ in range(2):
         results.append(audiocnn.start_image("samples", like=image, seed=3))
-        list(audiocnn.optimise(results[-1], model, **WEIGHTS, num_steps=5))
+        list(optimise(results[-1], model, num_steps=5))
     assert torch.equal(*results)
 
 
 def test_interrupt_keeps_the_last_step_and_goes_on(model, image):
     result = audiocnn.start_image("rand", like=image)
-    steps = audiocnn.optimise(result, model, **WEIGHTS, num_steps=30)
-    losses = [next(steps) for _ in range(5)][-1]
+    steps = optimise(result, model, num_steps=30)
+    before = [next(steps) for _ in range(5)][-1]
     kept = result.clone()
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    hook = model.register_forward_pre_hook(interrupt)  # in the middle of a line search
+    hook = model["network"].register_forward_pre_hook(interrupt)  # in the middle of a line search
     with pytest.raises(KeyboardInterrupt):
         next(steps)
     hook.remove()
     assert torch.equal(result, kept)
-    more = list(audiocnn.optimise(result, model, **WEIGHTS, num_steps=10))
-    assert more[0]["total"] < losses["total"] and more[-1]["total"] < 0.7 * losses["total"]
+    more = list(optimise(result, model, num_steps=10))
+    assert more[0]["total"] < before["total"] and more[-1]["total"] < 0.7 * before["total"]
 
 
-def test_infinite_losses_stop_the_run(model, image):
+def test_infinite_losses_stop_the_run(model, make_model, image):
     result = audiocnn.start_image("rand", like=image)
-    steps = audiocnn.optimise(result, model, **WEIGHTS, num_steps=30)
+    steps = optimise(result, model, num_steps=30)
     next(steps), next(steps)
     kept = result.clone()
-    dict(model.named_children())["content relu_2"].target.fill_(float("nan"))
+    dict(model["network"].named_children())["content relu_2"].target.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"step 3: the loss 'content relu_2' is nan.*the image keeps step 2"):
         list(steps)
     assert torch.equal(result, kept)
     with pytest.raises(FloatingPointError, match=r"step 1: the loss 'style relu_1' is nan"):
-        list(audiocnn.optimise(result * float("nan"), model, **WEIGHTS, num_steps=3, nearest_steps=2))
+        list(optimise(result * float("nan"), model, num_steps=3))
     with pytest.raises(FloatingPointError, match=r"step 1: the loss 'style relu_1' is inf"):
-        list(audiocnn.optimise(result, model, **WEIGHTS | dict(style_weight=1e45), num_steps=3))
+        list(optimise(result, make_model(style=1e45), num_steps=3))
 
 
 def test_level_and_full_scale():
     tone = 2 * np.sin(np.arange(22050) * 0.1)
-    assert audiocnn.level(tone) == {"peak_dbfs": 6.02, "rms_dbfs": 3.01}
-    assert np.abs(audiocnn.fit_full_scale(tone)).max() == pytest.approx(0.99)
-    assert np.array_equal(audiocnn.fit_full_scale(0.3 * tone), 0.3 * tone)
+    assert saving.level(tone) == {"peak_dbfs": 6.02, "rms_dbfs": 3.01}
+    assert np.abs(transforms.fit_full_scale(tone)).max() == pytest.approx(0.99)
+    assert np.array_equal(transforms.fit_full_scale(0.3 * tone), 0.3 * tone)
 
 
-def save(stem, samples, **changes):
-    settings = dict(sample_rate=22050, settings={"seed": 1}, losses=[{"total": 2.0}], figures={"nothing": Figure()})
-    return audiocnn.save_run(stem, samples, **settings | changes)
+def save(stem, samples):
+    used = {"layers": {"conv_1": "a convolution"}}
+    return saving.save_run(stem, samples, settings=Settings(seed=1), losses=[{"total": 2.0}], used=used)
 
 
 def test_saved_run(tmp_path):
     stems = []
     samples = np.sin(np.arange(2205) * 0.1) / 2
     for _ in range(2):
-        stems.append(audiocnn.new_stem(tmp_path / "outputs", "name"))
-        paths = save(stems[-1], samples)
+        stems.append(saving.new_stem(tmp_path / "outputs", "name"))
+        paths = save(stems[-1], samples) + saving.save_figures(stems[-1], {"nothing": Figure()})
     assert [stem.name for stem in stems] == ["name-001", "name-002"]
     assert sorted(path.name for path in paths) == ["name-002-nothing.png", "name-002.json", "name-002.wav"]
     back, rate = soundfile.read(paths[0])
     assert rate == 22050 and np.abs(back - samples).max() < 1e-4
-    report = json.loads(paths[-1].read_text())
-    assert report["settings"] == {"seed": 1} and report["losses"] == [{"total": 2.0}]
+    report = json.loads(paths[1].read_text())
+    assert report["settings"]["seed"] == 1 and report["losses"] == [{"total": 2.0}]
+    assert report["used"] == {"layers": {"conv_1": "a convolution"}}
     assert report["versions"]["torch"] == torch.__version__ and report["level"]["peak_dbfs"] == -6.02
     assert len(list((tmp_path / "outputs").iterdir())) == 6  # nothing partial is left
 
 
-def test_files_are_whole_or_absent(tmp_path):
+def test_files_are_whole_or_absent(tmp_path, monkeypatch):
+    def fail(path, content):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise OSError("disk full")
+
     class Broken:
         def savefig(self, path, **_):
-            with open(path, "wb") as file:
-                file.write(b"half")
-            raise OSError("disk full")
+            fail(path, None)
 
     with pytest.raises(OSError, match="disk full"):
-        save(tmp_path / "name", np.ones(100) / 2, figures={"broken": Broken()})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["name.wav"]
+        saving.save_figures(tmp_path / "name", {"whole": Figure(), "broken": Broken()})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["name-whole.png"]
     with pytest.raises(ValueError, match="the result holds NaN"):
         save(tmp_path / "other", np.full(100, np.nan))
     assert not list(tmp_path.glob("other*"))
+    monkeypatch.setattr("pathlib.Path.write_text", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(tmp_path / "third", np.ones(100) / 2)
+    assert [path.name for path in tmp_path.glob("*third*")] == ["third.wav"]
 
 
 def test_pictures(stft, load):
-    features = audiocnn.compress(stft.magnitude(load("rooster")), use01scale=True)
-    figure = audiocnn.plot_spectrograms({"a": features, "b": features / 2}, stft)
+    features = transforms.compress(stft.magnitude(load("rooster")), use01scale=True)
+    figure = show.plot_spectrograms({"a": features, "b": features / 2}, stft)
     meshes = [ax.collections[0] for ax in figure.axes if ax.get_title()]
     assert [ax.get_title() for ax in figure.axes][:2] == ["a", "b"]
     assert meshes[0].get_clim() == meshes[1].get_clim() == (0, features.max())  # one scale
     assert figure.axes[0].get_ylim()[1] == pytest.approx(11025, rel=0.01)
     assert figure.axes[0].get_xlim()[1] == pytest.approx(2.4, abs=0.1)
-    assert audiocnn.plot_histograms({"a": features}).axes[0].patches
-    curves = audiocnn.plot_losses([[{"x": 1.0, "total": 2.0}] * 3, [{"x": 1.0, "total": 2.0}]]).axes[0].lines
+    assert show.plot_histograms({"a": features}).axes[0].patches
+    curves = show.plot_losses([[{"x": 1.0, "total": 2.0}] * 3, [{"x": 1.0, "total": 2.0}]]).axes[0].lines
     assert [len(curve.get_xdata()) for curve in curves] == [3, 3, 1, 1]
-    assert not audiocnn.plot_losses([[]]).axes[0].lines
+    assert not show.plot_losses([[]]).axes[0].lines
     assert not plt.get_fignums()
 
 
-@pytest.mark.skipif(audiocnn.best_device() == "cpu", reason="no GPU here")
+@pytest.mark.skipif(best_device() == "cpu", reason="no GPU here")
 def test_a_gpu_gives_the_same_losses(parameters, image):
     histories = []
-    for device in ("cpu", audiocnn.best_device()):
-        network = audiocnn.build_network(parameters).to(device)
-        style = image.flip(1).to(device)
-        model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1", "relu_2"])
+    terms = [(audiocnn.StyleLoss, layer, 1e5) for layer in ("relu_1", "relu_2")]
+    terms += [(audiocnn.BoundLoss, "input", 1e-3)]
+    for device in ("cpu", best_device()):
+        network, style = networks.build_network(parameters).to(device), image.flip(1).to(device)
+        model = audiocnn.insert_losses(network, terms, style=style)
         result = audiocnn.start_image("rand", like=style)
-        histories.append(list(audiocnn.optimise(result, model, **WEIGHTS, num_steps=5)))
+        histories.append(list(optimise(result, model, num_steps=5)))
         assert result.device.type == device
     for here, there in zip(*histories, strict=True):
         assert there["total"] == pytest.approx(here["total"], rel=1e-2)
