@@ -1,8 +1,8 @@
-"""What is measured on sounds: texture statistics, and how much of a content is kept.
+"""Measures of sounds: texture statistics, copied passages, the spectrum, and how much of a content is kept.
 
 Texture statistics follow McDermott & Simoncelli 2011, "Sound texture perception via statistics of
-the auditory periphery", Neuron 71: 30 bands evenly on the ERB scale, compressed envelopes, their
-moments, the correlations between bands, and the power of their modulations.
+the auditory periphery", Neuron 71: 30 bands that are spaced evenly on the ERB scale, compressed
+envelopes, their moments, the correlations between bands, and the power of their modulations.
 """
 
 import itertools
@@ -54,15 +54,15 @@ def texture_statistics(samples, sample_rate):
     return {
         "level": np.log(mean) / 0.3,
         "coefficient of variation": deviation / mean,
-        "skewness": np.arcsinh(scipy.stats.skew(bands, axis=1)),  # so that outliers don't rule
+        "skewness": np.arcsinh(scipy.stats.skew(bands, axis=1)),  # arcsinh limits the influence of outliers
         "kurtosis": np.arcsinh(scipy.stats.kurtosis(bands, axis=1)),
         "cross-band correlation": np.corrcoef(bands)[np.triu_indices(N_BANDS, 1)],
         "modulation power": np.array(shares).ravel(),
     }
 
 
-# What the two takes of a texture differ by in each group (rms), median over TEXTURES;
-# `python benchmarks/metrics.py` prints it.
+# The rms difference between the two takes of a texture in each group, the median over TEXTURES;
+# `python benchmarks/metrics.py` prints these numbers.
 TYPICAL = {
     "level": 0.304,
     "coefficient of variation": 0.020,
@@ -74,19 +74,19 @@ TYPICAL = {
 
 
 def difference(first, second, sample_rate):
-    """Distance between two sounds: over the groups, the mean of the rms difference by its typical size."""
+    """Return the distance between two sounds: the mean over the groups of the rms difference by its typical size."""
     pair = [texture_statistics(samples, sample_rate) for samples in (first, second)]
     groups = {name: np.sqrt(np.mean((pair[0][name] - pair[1][name]) ** 2)) for name in pair[0]}
     return float(np.mean([groups[name] / TYPICAL[name] for name in groups]))
 
 
 def statistics_distance(samples, reference, other_take, sample_rate):
-    """Distance ratio: 1 if samples are as far from the reference as another take of it is."""
+    """Return the distance ratio: 1 if samples are as far from the reference as another take of it is."""
     return difference(samples, reference, sample_rate) / difference(other_take, reference, sample_rate)
 
 
 def content_kept(samples, content, sample_rate):
-    """Correlation of the onset envelopes and of the chroma with the content's: (rhythm, pitch)."""
+    """Return the correlations of the onset envelopes and of the chroma with the content's: (rhythm, pitch)."""
     length = min(len(samples), len(content))
     pair = [samples[:length], content[:length]]
     onsets = [librosa.onset.onset_strength(y=y, sr=sample_rate) for y in pair]
@@ -106,34 +106,34 @@ def log_spectral_distance(samples, reference, sample_rate):
 
 
 def copy_score(samples, original, sample_rate, *, seconds=0.5):
-    """Return how much of a result is found again in the original, from 0 to 1.
+    """Return how much of a result is copied from the original, from 0 to 1.
 
-    Log spectrograms, in dB and at most 60 below the loudest. For excerpts of half a second, every
-    quarter of a second: the best correlation with any place in the original, where each excerpt and
-    each place has its own mean taken from every bin, or all sounds with one spectrum would
-    correlate. The score is the mean over the excerpts.
+    Log spectrograms in dB, at most 60 dB below the loudest value, are cut into excerpts of half a second that
+    begin every quarter of a second. Each excerpt has its best correlation with any place in the original; the
+    score is the mean over the excerpts. From every bin, the mean over the excerpt or the place is subtracted,
+    because otherwise all sounds with the same average spectrum would correlate.
     """
-    ours, theirs = (
+    result, recording = (
         torch.from_numpy(
             librosa.power_to_db(np.abs(librosa.stft(sound, n_fft=1024, hop_length=256)) ** 2, ref=np.max, top_db=60)
         )
         for sound in (samples, original)
     )
     length = round(seconds * sample_rate / 256)
-    excerpts = ours.unfold(1, length, length // 2).transpose(0, 1)  # (excerpts, bins, frames)
+    excerpts = result.unfold(1, length, length // 2).transpose(0, 1)  # (excerpts, bins, frames)
     excerpts = excerpts - excerpts.mean(dim=2, keepdim=True)
-    places = theirs.unfold(1, length, 1)  # (bins, places, frames)
+    places = recording.unfold(1, length, 1)  # (bins, places, frames)
     energy = (places - places.mean(dim=2, keepdim=True)).square().sum(dim=(0, 2))
-    products = torch.nn.functional.conv1d(theirs[None], excerpts)[0]  # (excerpts, places)
+    products = torch.nn.functional.conv1d(recording[None], excerpts)[0]  # (excerpts, places)
     scale = energy.sqrt() * excerpts.flatten(1).norm(dim=1)[:, None]
     return float((products / scale.clamp_min(1e-9)).amax(dim=1).mean())
 
 
 def matched_noise(samples, *, seed=0):
-    """Return stationary noise with the average spectrum of samples, and as long."""
+    """Return stationary noise with the spectrum and the length of samples."""
     spectrum = np.abs(np.fft.rfft(samples))
-    turns = np.random.default_rng(seed).random(len(spectrum))
-    return np.fft.irfft(spectrum * np.exp(2j * np.pi * turns), len(samples)).astype(np.float32)
+    phases = 2 * np.pi * np.random.default_rng(seed).random(len(spectrum))
+    return np.fft.irfft(spectrum * np.exp(1j * phases), len(samples)).astype(np.float32)
 
 
 def takes(name, sample_rate, *, longest=5.0):
@@ -145,13 +145,13 @@ def takes(name, sample_rate, *, longest=5.0):
 
 
 def print_typical():
-    """Print what the two halves of each texture of samples/ differ by, the origin of TYPICAL."""
-    found = {name: [] for name in TYPICAL}
+    """Print the typical differences between the two halves of each texture of samples/, for TYPICAL."""
+    differences = {name: [] for name in TYPICAL}
     for name in TEXTURES:
         first, second = (texture_statistics(half, 22050) for half in takes(name, 22050))
-        for group, values in found.items():
+        for group, values in differences.items():
             values.append(np.sqrt(np.mean((first[group] - second[group]) ** 2)))
-    for group, values in found.items():
+    for group, values in differences.items():
         print(f"{group}: {np.median(values):.3f}, in use {TYPICAL[group]}")
 
 

@@ -1,10 +1,13 @@
-"""What the benchmarks share: the yardstick, timing, and tables between marks in a README."""
+"""What the benchmarks share: the path to the project, timing, and tables between marks in a README."""
 
+import sys
 import time
 from pathlib import Path
 
 import torch
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # so that scripts that import this file find audiocnn and support
 README = Path(__file__).with_name("README.md")
 
 
@@ -14,21 +17,21 @@ def best_times(functions, *, repeats=5):
         function()
     times = [[] for _ in functions]
     for _ in range(repeats):
-        for function, seen in zip(functions, times, strict=True):
+        for function, seconds in zip(functions, times, strict=True):
             began = time.perf_counter()
             function()
-            seen.append(time.perf_counter() - began)
-    return [min(seen) for seen in times]
+            seconds.append(time.perf_counter() - began)
+    return [min(seconds) for seconds in times]
 
 
 def sgemm_speed():
-    """Return what this machine's matrix product does in single precision [GFLOP/s]."""
+    """Return the speed of this machine's matrix product in single precision [GFLOP/s]."""
     a, b = torch.randn(4096, 4096), torch.randn(4096, 1024)
     return 2 * 4096 * 4096 * 1024 / best_times([lambda: a @ b])[0] / 1e9
 
 
 def write_section(name, lines, *, readme=README):
-    """Put lines between the marks of a section in a README, and print them."""
+    """Write lines between the marks of a section in a README, and print them."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = readme.read_text().partition(begin)
     if not found or end not in rest:

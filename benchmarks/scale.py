@@ -1,7 +1,7 @@
 """Time and peak memory over the length of the sound: python benchmarks/scale.py.
 
-The default notebook's texture (512 filters of every width), as long as its style: 12 steps on the
-spectrogram, the way back, 12 steps on the samples; each length in a process of its own.
+The default texture (512 filters of every width), as long as its style: 12 steps on the spectrogram,
+the reconstruction, 12 steps on the samples; each length in a process of its own.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import time
 
 import numpy as np
 
-from phase import ROOT, audiocnn
-from report import write_section
+import quality
+from report import ROOT, write_section
+from support import transforms
 
 LENGTHS = ((5, 10), (30, 10), (60, 10), (300, 10))  # seconds, and steps that L-BFGS remembers
 STEPS = 12  # more than L-BFGS remembers, so that its memory is full
@@ -21,12 +22,10 @@ STEPS = 12  # more than L-BFGS remembers, so that its memory is full
 
 def measure(seconds, history_size):
     """Print the time [s] and the peak memory [GB] of a texture."""
-    import quality
-
-    samples = audiocnn.load_audio(ROOT / "samples/fire.flac", sample_rate=quality.RATE)
+    samples = transforms.load_audio(ROOT / "samples/fire.flac", sample_rate=quality.RATE)
     samples = np.resize(samples, int(seconds * quality.RATE))
     began = time.perf_counter()
-    quality.default(samples, length=len(samples), num_steps=STEPS, refine_steps=STEPS, history_size=history_size)
+    quality.default(samples, num_steps=STEPS, refine_steps=STEPS, history_size=history_size)
     print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 
 

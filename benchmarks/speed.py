@@ -1,13 +1,14 @@
 """Time of an evaluation of loss and gradient: python benchmarks/speed.py [--square | --sorting].
 
-This project against the common recipe, which is written out below as `CommonRecipe`: the whole
-network of three equally wide blocks, Gram matrices of channels by channels, no line search. Timed
-in turns in one run, with the machine's own matrix product as the yardstick. With --square: the same
-for 2D filters. With --sorting: the default recipe, whose values are sorted, with PyTorch's sort and
-with ours.
+This project against the usual implementation of the Gatys recipe, which is written out below as
+`Baseline`: the whole network of three equally wide blocks, Gram matrices of channels by channels, no
+line search. Timed in turns in one run, beside the time that the machine's own matrix product would
+take. With --square: the same for 2D filters. With --sorting: the default recipe, which sorts values,
+with PyTorch's sort and with ours.
 """
 
 import argparse
+import functools
 import os
 from unittest import mock
 
@@ -15,13 +16,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from phase import ROOT, audiocnn
-from report import best_times, sgemm_speed, write_section
+from report import ROOT, best_times, sgemm_speed, write_section
 
-RATE, N_FFT, HOP, WIDTH = 22050, 1024, 256, 11
+# isort: split
+import audiocnn
+from support import networks, transforms
+from support.settings import Settings
+
+RATE, WIDTH = 22050, 11
+GATYS, BANDS = Settings(recipe="gatys", device="cpu"), Settings(device="cpu")
 
 
-class CommonRecipe:
+class Baseline:
     """The usual implementation, from the PyTorch tutorial on style transfer, on a spectrogram."""
 
     def __init__(self, network, style, *, cut=False):
@@ -40,161 +46,171 @@ class CommonRecipe:
             image = layer(image)
             if number == 2:  # relu_1
                 loss = nn.functional.mse_loss(self.gram(image), self.target)
-        return loss  # the layers behind relu_1 were computed for nothing
+        return loss  # the layers after relu_1 were computed for nothing
+
+    def evaluate(self, image):
+        image = image.detach().requires_grad_()
+        loss = self.loss(image)
+        return loss, torch.autograd.grad(loss, image)[0]
 
 
-def evaluate(loss, image):
-    """Compute a loss and its gradient."""
-    image = image.clone().requires_grad_()
-    torch.autograd.grad(loss(image), image)
+def our_model(network, style, *, weight=1.0):
+    """Return the model with the same loss as the baseline, times a weight."""
+    return audiocnn.insert_losses(network, [(audiocnn.StyleLoss, "relu_1", weight)], style=style)
 
 
-def our_loss(network, style, approaching=False):
-    """Return the same loss as this project computes it, or the distance from the nearest features."""
-    model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1"])
-    layer = dict(model.named_children())["style relu_1"]
-    layer.approaching = approaching
-
-    def loss(image):
-        model(image)
-        return layer.loss
-
-    return loss
+def ours(network, style):
+    """Return this project's evaluation of the same loss, a function of the image."""
+    return functools.partial(audiocnn.evaluate, model=our_model(network, style))
 
 
-def make(filters, seconds, orientation, *, behind=None):
-    """Return a network, with other numbers of filters behind its first block, and a style image of a real texture."""
-    samples = audiocnn.load_audio(ROOT / "samples/rain.flac", sample_rate=RATE)
-    samples = np.resize(samples, int(seconds * RATE))
-    transform = audiocnn.STFT(sample_rate=RATE, n_fft=N_FFT, hop_length=HOP)
-    image = audiocnn.to_image(audiocnn.compress(transform.magnitude(samples), use01scale=True), orientation)
-    behind = behind or filters
-    parameters = dict(l1channels=filters, l2channels=behind, l3channels=behind, kernelsize=WIDTH, n_classes=2)
+def image_of(name, seconds, settings, orientation):
+    """Return the image of a sample, repeated where it is shorter."""
+    samples = transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)
+    magnitude = settings.make_transform().magnitude(np.resize(samples, int(seconds * RATE)))
+    return transforms.to_image(transforms.compress(magnitude, **settings.compression), orientation)
+
+
+def make(filters, seconds, orientation, *, last=None):
+    """Return a network, its second and third blocks of `last` filters or as wide as the first, and a style image."""
+    image = image_of("rain", seconds, GATYS, orientation)
+    last = last or filters
+    parameters = dict(l1channels=filters, l2channels=last, l3channels=last, kernelsize=WIDTH, n_classes=2)
     parameters |= dict(zip(("in_channels", "in_height", "in_width"), image.shape[1:], strict=True))
-    return audiocnn.build_network(parameters | dict(orientation=orientation)), image
+    return networks.build_network(parameters | dict(orientation=orientation)), image
+
+
+def time_in_turns(evaluations, image, *, repeats=4):
+    """Return the shortest time of each evaluation, a function of an image [s]."""
+    return best_times([functools.partial(evaluate, image) for evaluate in evaluations], repeats=repeats)
+
+
+# 1. Evaluations ----------------------------------------------------------------------------------
 
 
 def compare_evaluations(cases, gflops, *, repeats=4):
-    """Return the rows of the table."""
-    rows = ["| filters | orientation | sound | common recipe [s] | here [s] | ratio | sgemm limit [s] | here / limit |"]
+    """Return the rows of the table, for cases (filters, orientation, seconds)."""
+    rows = ["| filters | orientation | sound | baseline [s] | here [s] | ratio | sgemm limit [s] | here / limit |"]
     rows.append("|---|---|---|---|---|---|---|---|")
     for filters, orientation, seconds in cases:
         style = make(1, seconds, orientation)[1]
-        image = torch.rand_like(style) / 10
         taps = style.shape[1] * (WIDTH if orientation != "2D" else WIDTH**2)
         positions = style.shape[2] * style.shape[3]
         limit = 2 * 2 * filters * taps * positions / gflops / 1e9  # forward, and back to the image
-        # Reckoned, not measured: five times the features, and for the common recipe the other blocks' filters.
-        needed = 20e-9 * filters * positions + np.array([8e-9 * WIDTH**2 * filters**2 * (orientation == "2D"), 0])
+        needed = memory_needed(filters, orientation, positions)
         fits = needed < 0.9e-9 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        times = [np.nan, np.nan]
-        if fits.any():
-            network, style = make(filters, seconds, orientation, behind=None if fits[0] else 1)
-            losses = [our_loss(network, style)]
-            losses = [CommonRecipe(network, style).loss, *losses] if fits[0] else losses
-            times[-len(losses) :] = time_in_turns(losses, image, repeats=repeats)
-        theirs, ours = times
+        baseline, here = times = compare_one(filters, orientation, seconds, fits, repeats=repeats)
         cells = [f"{t:.3f}" if fit else f"needs {n:.0f} GB" for t, fit, n in zip(times, fits, needed, strict=True)]
-        cells += [f"{theirs / ours:.1f}", f"{limit:.3f}", f"{ours / limit:.1f}"]
+        cells += [f"{baseline / here:.1f}", f"{limit:.3f}", f"{here / limit:.1f}"]
         rows.append(f"| {filters} | {orientation} | {seconds} s | {' | '.join(cells)} |".replace("nan", "-"))
         print(rows[-1], flush=True)
     return rows
 
 
-def time_in_turns(losses, image, *, repeats=4):
-    """Return the shortest time of an evaluation of each loss [s]."""
-    return best_times([lambda loss=loss: evaluate(loss, image) for loss in losses], repeats=repeats)
+def memory_needed(filters, orientation, positions):
+    """Estimate the memory of the baseline and of ours: five times the features, and the baseline's filters [GB]."""
+    baseline_filters = 8e-9 * WIDTH**2 * filters**2 * (orientation == "2D")
+    return 20e-9 * filters * positions + np.array([baseline_filters, 0])
+
+
+def compare_one(filters, orientation, seconds, fits, *, repeats):
+    """Return the times of the baseline and of ours [s], each NaN if it does not fit into the memory."""
+    times = [np.nan, np.nan]
+    if fits.any():
+        network, style = make(filters, seconds, orientation, last=None if fits[0] else 1)
+        evaluations = [Baseline(network, style).evaluate] if fits[0] else []
+        evaluations.append(ours(network, style))
+        image = torch.rand_like(style) / 10
+        times[-len(evaluations) :] = time_in_turns(evaluations, image, repeats=repeats)
+    return times
 
 
 def compare_steps(filters, seconds):
-    """Return the rows of a table on what each idea gives."""
+    """Return the rows of a table on the gain of each idea."""
     network, style = make(filters, seconds, "freq")
-    with mock.patch("audiocnn._faster", lambda layer, image: layer):
-        direct = our_loss(network, style)
+    with mock.patch("support.fast.faster", lambda layer, image: layer):
+        plain_convolution = ours(network, style)
     ways = {
-        "the common recipe": CommonRecipe(network, style).loss,
-        "cut behind the last tapped layer": CommonRecipe(network, style, cut=True).loss,
-        "and Gram products through the smaller side": direct,
-        "and overlap-save convolution": our_loss(network, style),
+        "the baseline": Baseline(network, style).evaluate,
+        "without the layers after relu_1": Baseline(network, style, cut=True).evaluate,
+        "and without forming the Gram matrices": plain_convolution,
+        "and with overlap-save convolution": ours(network, style),
     }
     times = time_in_turns(list(ways.values()), torch.rand_like(style) / 10)
     rows = [f"| {filters} filters, {seconds} s | an evaluation [s] |", "|---|---|"]
     return rows + [f"| {way} | {time:.2f} |" for way, time in zip(ways, times, strict=True)]
 
 
-def compare_descents(filters, seconds, marks=(50, 100, 200, 500), nearest_steps=40):
-    """Return the rows of a table on the time to the loss that the common recipe has after some evaluations.
+# 2. Descents -------------------------------------------------------------------------------------
 
-    Its loss is the same as ours, so its evaluations are done with our faster ones, and counted with the
-    time that its own take. Ours: with the Gram matrices from the first step on, and after some steps
-    towards the nearest features.
+
+def compare_descents(filters, seconds, marks=(50, 100, 200, 500)):
+    """Return the rows of a table on the time to the loss that the baseline has after some evaluations.
+
+    Its loss is the same as ours, so its evaluations are done with our faster ones, and counted with the time of its
+    own.
     """
     network, style = make(filters, seconds, "freq")
-    common, gram, nearest = CommonRecipe(network, style), our_loss(network, style), our_loss(network, style, True)
-    start = audiocnn.start_image("rand", like=style)
-    theirs, *ours = time_in_turns([common.loss, gram, nearest], start)
-    image, seen = start.clone().requires_grad_(), []
-
-    def closure():
-        image.grad = None
-        value = 1e9 * gram(image)
-        value.backward()
-        image.grad = image.grad.contiguous()
-        seen.append(float(value.detach()))
-        return value
-
-    optimizer = torch.optim.LBFGS([image], max_iter=20)  # torch's defaults, as everybody has them
-    while len(seen) < marks[-1]:
-        optimizer.step(closure)
-    targets = [min(seen[:mark]) for mark in marks]
-    reached = [descend(network, style, start.clone(), targets, gram, ours, first) for first in (0, nearest_steps)]
-    rows = [f"| {filters} filters, {seconds} s: evaluations of the common recipe | its loss "]
-    rows[0] += f"| the same here | ratio | the nearest features first ({nearest_steps} steps) | ratio |"
-    rows.append("|---|---|---|---|---|---|")
-    for mark, target, *found in zip(marks, targets, *reached, strict=True):
-        cells = [f"{calls} evaluations, {spent:.0f} s | {mark * theirs / spent:.0f}" for calls, spent in found]
-        rows.append(f"| {mark}, {mark * theirs:.0f} s | {target:.3g} | {' | '.join(cells)} |")
+    model, start = our_model(network, style, weight=1e9), audiocnn.start_image("rand", like=style)
+    theirs, here = time_in_turns([Baseline(network, style).evaluate, ours(network, style)], start)
+    losses = baseline_losses(model, start, marks[-1])
+    targets = [min(losses[:mark]) for mark in marks]
+    rows = [f"| {filters} filters, {seconds} s: evaluations of the baseline | its loss | the same here | ratio |"]
+    rows.append("|---|---|---|---|")
+    for mark, target, count in zip(marks, targets, count_evaluations(model, start, targets), strict=True):
+        cells = f"{mark}, {mark * theirs:.0f} s", f"{target:.3g}", f"{count} evaluations, {count * here:.0f} s"
+        rows.append(f"| {' | '.join(cells)} | {mark * theirs / (count * here):.0f} |")
     return rows
 
 
-def descend(network, style, image, targets, gram, times, nearest_steps):
-    """Return evaluations and seconds until the loss is as low as each target."""
-    model = audiocnn.insert_losses(network, style=style, style_layers=["relu_1"])
-    layer, calls, reached = dict(model.named_children())["style relu_1"], [], []
-    model.register_forward_hook(lambda *_: calls.append(times[layer.approaching]))
-    settings = dict(style_weight=1e9, num_steps=2000, nearest_steps=nearest_steps)
-    for _ in audiocnn.optimise(image, model, **settings):
-        with torch.no_grad():
-            value = 1e9 * float(gram(image))
-        while len(reached) < len(targets) and value <= targets[len(reached)]:
-            reached.append((len(calls), sum(calls)))
-        if len(reached) == len(targets):
-            return reached
-    raise RuntimeError(f"{len(calls)} evaluations did not reach {targets[len(reached)]}; raise num_steps")
+def baseline_losses(model, start, n_evaluations):
+    """Return the loss of every evaluation of torch's L-BFGS with its defaults, which has no line search."""
+    image, seen = start.clone().requires_grad_(), []
+
+    def closure():
+        losses, image.grad = audiocnn.evaluate(image, model)
+        seen.append(float(sum(losses.values())))
+        return seen[-1]
+
+    optimizer = torch.optim.LBFGS([image], max_iter=20)
+    while len(seen) < n_evaluations:
+        optimizer.step(closure)
+    return seen
 
 
-def compare_sorting():
+def count_evaluations(model, start, targets):
+    """Return how many evaluations this project's optimisation takes until the loss is as low as each target."""
+    calls, counts = [], []
+
+    def objective(image):
+        calls.append(None)
+        return audiocnn.evaluate(image, model)
+
+    for losses in audiocnn.optimise(start.clone(), objective, num_steps=2000):
+        counts += [len(calls) for target in targets[len(counts) :] if losses["total"] <= target]
+        if len(counts) == len(targets):
+            return counts
+    raise RuntimeError(f"{len(calls)} evaluations did not reach {targets[len(counts)]}; raise num_steps")
+
+
+# 3. Sorting --------------------------------------------------------------------------------------
+
+
+def compare_sorting(filters=512):
     """Return the rows of a table on the default recipe's evaluation."""
     rows = ["| sound | with PyTorch's sort [s] | here [s] | ratio |", "|---|---|---|---|"]
-    whole = audiocnn.load_audio(ROOT / "samples/rain.flac", sample_rate=RATE)
-    transform = audiocnn.STFT(sample_rate=RATE, n_fft=512, hop_length=128)
-    widths = [1, 2, 4, 8, 16, 32, 64, 128]
-    networks = audiocnn.band_networks(transform.frequencies, widths=widths, filters=512)
+    frequencies = BANDS.make_transform().frequencies
+    bands = audiocnn.band_networks(frequencies, widths=BANDS.widths, filters=filters)
     for seconds in (5, 30):
-        magnitude = transform.magnitude(np.resize(whole, seconds * RATE))
-        style = audiocnn.to_image(audiocnn.compress(magnitude, use01scale=True, power=0.3), "freq")
-        model = audiocnn.insert_losses(networks, style=style, style_layers=["conv_2"], statistic="distribution")
+        style = image_of("rain", seconds, BANDS, "freq")
+        model = audiocnn.insert_losses(bands, [(audiocnn.DistributionLoss, "conv_2", 1.0)], style=style)
+        evaluate = functools.partial(audiocnn.evaluate, model=model)
 
-        def ours(image, model=model):
-            for chain in model.values():
-                chain(image)
-            return sum(chain[-1].loss for chain in model.values())
+        def with_pytorchs_sort(image, evaluate=evaluate):
+            with mock.patch("support.fast.Sort.apply", lambda rows: rows.sort(dim=1).values):
+                return evaluate(image)
 
-        def pytorchs(image, ours=ours):
-            with mock.patch("audiocnn._Sort.apply", lambda rows: rows.sort(dim=1).values):
-                return ours(image)
-
-        theirs, here = time_in_turns([pytorchs, ours], style + 0.1 * torch.rand_like(style))
+        theirs, here = time_in_turns([with_pytorchs_sort, evaluate], style + 0.1 * torch.rand_like(style))
         rows.append(f"| {seconds} s | {theirs:.3f} | {here:.3f} | {theirs / here:.1f} |")
     return rows
 
@@ -208,25 +224,22 @@ def main():
     arguments = parser.parse_args()
     if arguments.sorting:
         write_section("sorting", compare_sorting())
-        return
-    if arguments.square:
+    elif arguments.square:
         cases = [(32, "2D", 5), (64, "2D", 5)]
         cases += [(filters, "2D", seconds) for filters in (512, 1024, 4096) for seconds in (5, 10, 30)]
         write_section("square", compare_evaluations(cases, sgemm_speed(), repeats=1))
-        return
-    quick = arguments.quick
-    cases = [(filters, "freq", seconds) for filters in (512, 1024, 4096) for seconds in (5, 10, 30)]
-    if quick:
-        cases = [(512, "freq", 5), (1024, "freq", 5)]
+    elif arguments.quick:
+        print("\n".join(compare_frequencies([(512, "freq", 5), (1024, "freq", 5)], size=(512, 5))))
+    else:
+        cases = [(filters, "freq", seconds) for filters in (512, 1024, 4096) for seconds in (5, 10, 30)]
+        write_section("speed", compare_frequencies(cases, size=(4096, 10)))
+
+
+def compare_frequencies(cases, *, size):
+    """Return the rows of all tables on filters over frequency bins."""
     gflops = sgemm_speed()
     lines = [f"{torch.get_num_threads()} threads; matrix product {gflops:.0f} GFLOP/s.", ""]
-    lines += compare_evaluations(cases, gflops)
-    size = (512, 5) if quick else (4096, 10)
-    lines += ["", *compare_steps(*size), "", *compare_descents(*size)]
-    if quick:
-        print("\n".join(lines))
-    else:
-        write_section("speed", lines)
+    return [*lines, *compare_evaluations(cases, gflops), "", *compare_steps(*size), "", *compare_descents(*size)]
 
 
 if __name__ == "__main__":

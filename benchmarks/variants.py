@@ -1,8 +1,8 @@
 """What the settings do to the sound: python benchmarks/variants.py recipes | features.
 
-Recipes: the default with one thing changed, on two textures. Features: rhythm, diversity, other
-lengths and stereo, each on the material that it is for. Both with fewer filters and steps than the
-default, so compare the rows with each other.
+Recipes: the default recipe with one setting changed, on two textures. Features: rhythm, diversity,
+other lengths and stereo, each on recordings that need it. Both with fewer filters and steps than the
+default recipe, so that only rows of one table can be compared.
 """
 
 import argparse
@@ -14,13 +14,14 @@ import scipy.signal
 
 import metrics
 import quality
-from phase import ROOT, audiocnn
-from report import write_section
+from report import ROOT, write_section
+from support import stereo, transforms
 
 RATE = quality.RATE
 SMALL = dict(filters=128, num_steps=150, refine_steps=100)
 TEXTURES = ("water_stream", "fire")
-WIDTHS = [1, 2, 4, 8, 16, 32, 64, 128]
+WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
+LENGTHS = ((3, 5.0), (30, 5.0), (30, None))  # seconds, segment_duration
 RECIPES = {
     "the default, smaller (64 filters)": {},
     "128 filters": dict(filters=128),
@@ -36,8 +37,8 @@ RECIPES = {
     "n_fft 256": dict(N_FFT=256, K_HOP=64),
     "n_fft 1024": dict(N_FFT=1024, K_HOP=256),
     "widths up to 16": dict(widths=WIDTHS[:5]),
-    "widths up to 256": dict(widths=[*WIDTHS, 256]),
-    "width 11 alone": dict(widths=[11]),
+    "widths up to 256": dict(widths=(*WIDTHS, 256)),
+    "width 11 alone": dict(widths=(11,)),
     "widths up to 32, dilation 4": dict(widths=WIDTHS[:6], dilation=4),
     "constant-Q": dict(transform="cqt"),
 }
@@ -67,35 +68,35 @@ def rhythm(samples):
 
 
 def compare_rhythm():
-    """Return rows: how much of a rhythm comes back, over rhythm_weight."""
+    """Return rows: how much of the style's rhythm the result has, over rhythm_weight."""
     rows = ["| rhythm_weight | drum_loop | tabla |", "|---|---|---|"]
     styles = {
-        name: audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, duration=5.0)
+        name: transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, duration=5.0)
         for name in ("drum_loop", "tabla")
     }
     for weight in (0.0, 0.1, 1.0, 10.0):
-        found = []
+        correlations = []
         for style in styles.values():
             changes = dict(rhythm_weight=weight, rhythm_layers=["conv_1"] if weight else [])
             made = quality.default(style, length=len(style), **SMALL, **changes)
-            found.append(np.corrcoef(rhythm(made), rhythm(style))[0, 1])
-        rows.append("| {:g} | {:.2f} | {:.2f} |".format(weight, *found))
+            correlations.append(np.corrcoef(rhythm(made), rhythm(style))[0, 1])
+        rows.append("| {:g} | {:.2f} | {:.2f} |".format(weight, *correlations))
         print(rows[-1], flush=True)
     return rows
 
 
 def compare_diversity():
-    """Return rows: copying and distance, over diversity_weight, for two recordings that repeat themselves."""
+    """Return rows: copying and distance, over diversity_weight, for two recordings with repetitions."""
     rows = ["| diversity_weight | frogs: distance ratio | copy score | birds: distance ratio | copy score |"]
     rows.append("|---|---|---|---|---|")
     for weight in (0.0, 0.1, 1.0, 10.0):
-        found = []
+        values = []
         for texture in ("frogs", "birds"):
             style, other = metrics.takes(texture, RATE)
             changes = dict(diversity_weight=weight, diversity_layers=["conv_1"] if weight else [])
             made = quality.default(style, length=int(quality.SECONDS * RATE), **SMALL, **changes)
-            found += [metrics.statistics_distance(made, style, other, RATE), metrics.copy_score(made, style, RATE)]
-        rows.append("| {:g} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(weight, *found))
+            values += [metrics.statistics_distance(made, style, other, RATE), metrics.copy_score(made, style, RATE)]
+        rows.append("| {:g} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(weight, *values))
         print(rows[-1], flush=True)
     return rows
 
@@ -105,7 +106,7 @@ def compare_lengths():
     rows = ["| texture | length | segment_duration | distance ratio of each 3 s | mean |", "|---|---|---|---|---|"]
     for texture in TEXTURES:
         style, other = metrics.takes(texture, RATE)
-        for seconds, segment in ((3, 5.0), (30, 5.0), (30, None)):
+        for seconds, segment in LENGTHS:
             made = quality.default(style, length=seconds * RATE, segment_duration=segment, **SMALL)
             ratios = [metrics.statistics_distance(part, style, other, RATE) for part in np.split(made, seconds // 3)]
             each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
@@ -115,25 +116,25 @@ def compare_lengths():
 
 
 def stereo_of(name):
-    """Return stereo of a recording: its thirds at once on the left, in the middle and on the right."""
-    samples = audiocnn.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)[RATE // 4 : -RATE // 4]
+    """Return stereo of a recording: its thirds play together, on the left, in the middle and on the right."""
+    samples = transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)[RATE // 4 : -RATE // 4]
     left, middle, right = np.split(samples[: len(samples) // 3 * 3], 3)
     late = [np.pad(part, (9, 0))[: len(part)] for part in (left, right)]  # 0.4 ms, to the other ear
     return np.stack([left + 0.7 * middle + 0.4 * late[1], 0.4 * late[0] + 0.7 * middle + 0.8 * right]) * 0.7
 
 
 def compare_stereo():
-    """Return rows: distances of the planes, and the coherence of left and right."""
+    """Return rows: the distances of the four planes, and the coherence of left and right."""
     rows = ["| stereo texture | left | right | middle | side | coherence, style's |", "|---|---|---|---|---|---|"]
     for name in ("fire", "applause", "water_stream"):
         style = stereo_of(name).astype(np.float32)
-        mono = quality.default(style.mean(axis=0), length=style.shape[1], **SMALL)
+        mono = quality.default(style.mean(axis=0), **SMALL)
         for kind, made in (
-            ("", quality.default(style, length=style.shape[1], **SMALL)),
-            (", widened only", audiocnn.widen(mono, like=style)),
+            ("", quality.default(style, **SMALL)),
+            (", widened only", stereo.widen(mono, like=style)),
         ):
-            planes = zip(audiocnn.stereo_planes(made), audiocnn.stereo_planes(style), strict=True)
-            values = [metrics.difference(found, wanted, RATE) for found, wanted in planes]
+            planes = zip(stereo.planes(made), stereo.planes(style), strict=True)
+            values = [metrics.difference(*pair, RATE) for pair in planes]
             values += [scipy.signal.coherence(*both, fs=RATE, nperseg=512)[1].mean() ** 0.5 for both in (made, style)]
             rows.append("| {}{} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.2f}, {:.2f} |".format(name, kind, *values))
             print(rows[-1], flush=True)
@@ -143,15 +144,15 @@ def compare_stereo():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("recipes", "features"))
-    what = parser.parse_args().what
-    if what == "recipes":
+    parser.add_argument("table", choices=("recipes", "features"))
+    table = parser.parse_args().table
+    if table == "recipes":
         rows = compare_recipes()
     else:
         rows = []
         for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo):
             rows += [*compare(), ""]
-    write_section(what, rows)
+    write_section(table, rows)
 
 
 if __name__ == "__main__":
