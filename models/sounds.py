@@ -1,14 +1,15 @@
 """Rebuild the training set of the shipped networks: python models/sounds.py FOLDER.
 
-Every sound comes out of a package with a permissive licence (CC0, CC-BY 3.0, MIT); nothing of the
-sounds is kept in this repository but the recordings in samples/, and those are left out here, so
-that the networks have not heard them. Needs Debian's apt-get and dpkg-deb, pip, and the renderer:
+Every sound is from a package with a permissive licence (CC0, CC-BY 3.0, MIT). Of these sounds, this
+repository keeps only the recordings in samples/, and the training set leaves these recordings out,
+so that the networks are not trained on them. Needs Debian's apt-get and dpkg-deb, pip, and the
+renderer:
 
     pip install --no-deps tinysoundfont==0.3.7
 
-FOLDER/train gets one folder for each class, FOLDER/probe other classes from other recordings, to
-test what the networks are good for. In a file name the part before "__" names the recording (for an
-instrument, the pitch); training and validation never share one.
+FOLDER/train has one folder for each class. FOLDER/probe has other classes from other recordings, to
+test the features of the networks. In a file name, the part before "__" names the recording (for an
+instrument, the pitch); a recording is used either for training or for validation, never for both.
 """
 
 import argparse
@@ -47,8 +48,8 @@ DRUMS = {  # keys of the General MIDI drum map; the recording is the kit
 }
 KITS = (0, 8, 16, 24, 25, 32, 40, 48)
 
-# Class: recording: files. A number is an entry of OpenSFX (CC0 or CC-BY 3.0; share-alike ones are left out);
-# the others are file names without ending. All are CC0 or CC-BY 3.0.
+# Class: recording: files. A number is an entry of OpenSFX (CC0 or CC-BY 3.0; entries under share-alike licences are
+# left out), a string a file name without ending. All are CC0 or CC-BY 3.0.
 TRAIN_RECORDINGS = {
     "water": {
         "stream": ["env_sounds_water.2", "env_sounds_water.3", "env_sounds_water.4"],
@@ -105,7 +106,7 @@ def unpack_packages(folder):
 def read_opensfx(packages):
     """Return the recordings in OpenSFX's archive: number of the entry to (samples, sample rate)."""
     archive = (packages / OPENSFX).read_bytes()
-    first = struct.unpack_from("<I", archive)[0] & 0x7FFFFFFF  # the table ends where the first entry begins
+    first = struct.unpack_from("<I", archive)[0] & 0x7FFFFFFF  # offset of the first entry, where the table ends
     entries = {}
     for number in range(first // 8):
         start = struct.unpack_from("<I", archive, 8 * number)[0] & 0x7FFFFFFF
@@ -128,7 +129,7 @@ class Renderer:
     """Plays single notes of the SoundFont."""
 
     def __init__(self, packages):
-        import tinysoundfont  # only here, since training needs no renderer
+        import tinysoundfont  # only here, because training needs no renderer
 
         self.synth = tinysoundfont.Synth(samplerate=RATE)
         self.font = self.synth.sfload(str(packages / SOUNDFONT))
@@ -138,7 +139,7 @@ class Renderer:
         return self.synth.sfpreset_name(self.font, bank, program)
 
     def note(self, bank, program, key, velocity, seconds):
-        """Return samples [shape=(n, 2)] of a note that is held for most of its time."""
+        """Return samples [shape=(n, 2)] of a note that is held for 0.8 of its duration."""
         self.synth.program_select(0, self.font, bank, program)
         self.synth.noteon(0, key, velocity)
         held = bytes(self.synth.generate(int(0.8 * seconds * RATE)))
@@ -192,7 +193,7 @@ def copy_recordings(folder, packages):
 def main():
     """Build the training set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the training set goes, about 350 MB")
+    parser.add_argument("folder", type=Path, help="folder for the training set, about 350 MB")
     folder = parser.parse_args().folder
     packages = unpack_packages(folder)
     renderer = Renderer(packages)

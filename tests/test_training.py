@@ -10,6 +10,8 @@ import torch
 
 import audiocnn
 import train
+from support import networks
+from support.transforms import CQT, STFT, compress, load_audio, to_image
 
 TREE = {"water": ("water_stream", "rain"), "music": ("piano", "guitar"), "drums": ("drum_loop", "tabla")}
 TINY = ["--channels", "8", "6", "4", "--windows", "48", "--batch", "8", "--epochs", "2", "--patience", "9"]
@@ -48,16 +50,16 @@ def test_the_loss_falls_and_the_pair_loads(options, tree, tmp_path, capsys, load
     run(tree, tmp_path, *options)
     first, second = losses(capsys)
     assert second < first
-    parameters = audiocnn.load_parameters(tmp_path / "params/tiny")
-    network = audiocnn.build_network(parameters, model_path=tmp_path / "models/tiny.pth")
-    transform = audiocnn.STFT(sample_rate=22050, n_fft=1024, hop_length=256)
+    parameters = networks.load_parameters(tmp_path / "params/tiny")
+    network = networks.build_network(parameters, model_path=tmp_path / "models/tiny.pth")
+    transform = STFT(sample_rate=22050, n_fft=1024, hop_length=256)
     if "cqt" in options:
-        transform = audiocnn.CQT(sample_rate=22050, hop_length=128, bins_per_octave=24, fmin=82.4, n_octaves=7)
+        transform = CQT(sample_rate=22050, hop_length=128, bins_per_octave=24, fmin=82.4, n_octaves=7)
     samples = load("speech", duration=2.0)
     frames = 87 if parameters["orientation"] == "time" else None
-    values = audiocnn.compress(transform.magnitude(samples), use01scale=True)[:, :frames]
-    image = audiocnn.to_image(values, parameters["orientation"])
-    audiocnn.check_fit(parameters, parameters["orientation"], image)
+    spectrogram = compress(transform.magnitude(samples), use01scale=True)[:, :frames]
+    image = to_image(spectrogram, parameters["orientation"])
+    networks.check_fit(parameters, parameters["orientation"], image)
     assert audiocnn.layer_shapes(network, image)["relu_3"][1] == 4
     assert torch.isfinite(network.layer3(network.layer2(network.layer1(image)))).all()
 
@@ -102,8 +104,8 @@ def test_a_wrong_pair_is_refused(tree, tmp_path):
     run(tree, tmp_path, name="one")
     run(tree, tmp_path, "--orientation", "time", name="two")
     with pytest.raises(ValueError, match=r"(?s)two.pth holds no weights .* that fit.*layer1.0.weight"):
-        audiocnn.build_network(
-            audiocnn.load_parameters(tmp_path / "params/one"), model_path=tmp_path / "models/two.pth"
+        networks.build_network(
+            networks.load_parameters(tmp_path / "params/one"), model_path=tmp_path / "models/two.pth"
         )
 
 
@@ -168,17 +170,17 @@ def test_unreadable_and_short_files_are_counted(tree, tmp_path, load):
         run(sounds, tmp_path, "--epochs", "1")
     messages = [str(warning.message) for warning in warned]
     assert any("left out 1 of 5 files" in message and "broken.wav" in message for message in messages)
-    assert any("4 of 4 files are shorter than 1.0 s: filled up" in message for message in messages)
+    assert any("4 of 4 files are shorter than 1.0 s: padded" in message for message in messages)
     assert (tmp_path / "models/tiny.pth").exists()
 
 
 def test_windows_are_what_the_notebook_shows(tree):
-    """The image of a window, at full level, is that of the notebook's path."""
+    """The image of a window, at full level, is the notebook's image of the same sound."""
     settings = train.parse_arguments([str(tree), "--name", "x"])
     settings.hop_length = 256
-    samples = audiocnn.load_audio(tree / "music/piano__0.wav", sample_rate=22050)
-    magnitude = audiocnn.STFT(sample_rate=22050, n_fft=1024, hop_length=256).magnitude(samples)
-    expected = audiocnn.to_image(audiocnn.compress(magnitude, use01scale=True), "freq")[..., 10:97]
+    samples = load_audio(tree / "music/piano__0.wav", sample_rate=22050)
+    magnitude = STFT(sample_rate=22050, n_fft=1024, hop_length=256).magnitude(samples)
+    expected = to_image(compress(magnitude, use01scale=True), "freq")[..., 10:97]
     image = train.make_image(magnitude.astype(np.float16), 10, settings)
     torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-4)
 
@@ -192,7 +194,7 @@ def test_help(capsys):
 
 def test_normalising_changes_the_scale_and_not_the_output(parameters):
     torch.manual_seed(0)
-    network, untrained = audiocnn.build_network(parameters, seed=1), audiocnn.build_network(parameters, seed=2)
+    network, untrained = networks.build_network(parameters, seed=1), networks.build_network(parameters, seed=2)
     network.layer2[1].weight *= 40
     network.layer2[1].running_mean += 0.01
     images = torch.rand(16, 20, 1, 64)
