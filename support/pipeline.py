@@ -95,7 +95,7 @@ def result_length(settings, recordings):
     if settings.is_transfer:
         return recordings["content"].shape[-1]
     if settings.result_duration is not None:
-        return round(settings.result_duration * settings.sample_rate)
+        return max(1, round(settings.result_duration * settings.sample_rate))
     return recordings["style 1"].shape[-1]
 
 

@@ -189,5 +189,5 @@ def describe(network, terms):
 
 def list_reports(folder="outputs", *, last=20):
     """Return the reports of the last runs saved in a folder, a dict from the json's path to the report."""
-    paths = sorted(Path(folder).glob("*.json"), key=lambda path: path.stat().st_mtime)[-last:]
+    paths = sorted(Path(folder).glob("[!.]*.json"), key=lambda path: path.stat().st_mtime)[-last:]
     return {path: json.loads(path.read_text()) for path in paths}

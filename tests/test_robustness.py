@@ -1,6 +1,5 @@
 """Hard to break: bad files, any settings, interrupts at the worst moment, full disks, memory."""
 
-import contextlib
 import json
 import os
 import pickle
@@ -8,7 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import traceback
 import warnings
+from pathlib import Path
 
 import nbclient
 import nbformat
@@ -18,9 +19,12 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_notebooks import BANDS, CQT, EXCERPT, ROOT, STFT, sample
+from kernel import CQT, ROOT, STFT, sample
+from test_notebooks import BANDS, EXCERPT
 
 import audiocnn
+from support import networks, pipeline, saving, show, transforms
+from support.settings import Settings
 
 RATE = 22050
 
@@ -64,14 +68,16 @@ def test_bad_sounds_say_what_is_wrong(name, tmp_path):
     make, message = BAD_SOUNDS[name]
     make(tmp_path / "bad.wav")
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        audiocnn.load_audio(tmp_path / "bad.wav", sample_rate=RATE)
+        transforms.load_audio(tmp_path / "bad.wav", sample_rate=RATE)
     assert "bad.wav" in str(error.value)
 
 
 def test_one_sample_is_too_short(tmp_path, stft):
     soundfile.write(tmp_path / "one.wav", noise(1), RATE)
-    samples = audiocnn.load_audio(tmp_path / "one.wav", sample_rate=RATE)
-    with pytest.raises(ValueError, match=r"the sound has 1 samples .* it needs at least 1024 samples"):
+    samples = transforms.load_audio(tmp_path / "one.wav", sample_rate=RATE)
+    with pytest.raises(
+        ValueError, match=r"the sound has 1 samples .* too short for n_fft=1024: give at least 1024 samples"
+    ):
         stft.magnitude(samples)
 
 
@@ -79,7 +85,7 @@ def test_a_cut_wav_warns(tmp_path):
     soundfile.write(tmp_path / "cut.wav", noise(RATE), RATE)
     cut(tmp_path / "cut.wav", 0.5)
     with pytest.warns(UserWarning, match=r"cut.wav is cut off"):
-        samples = audiocnn.load_audio(tmp_path / "cut.wav", sample_rate=RATE)
+        samples = transforms.load_audio(tmp_path / "cut.wav", sample_rate=RATE)
     assert len(samples) == pytest.approx(RATE / 2, abs=50)
 
 
@@ -92,7 +98,7 @@ def test_no_permission(tmp_path):
     with pytest.raises((ValueError, PermissionError), match=r"mine.wav"):
         try:
             os.seteuid(user or 65534)  # root may read everything
-            audiocnn.load_audio(tmp_path / "mine.wav", sample_rate=RATE)
+            transforms.load_audio(tmp_path / "mine.wav", sample_rate=RATE)
         finally:
             os.seteuid(user)
 
@@ -103,7 +109,7 @@ def test_any_rate_and_channels(rate, channels, tmp_path):
     soundfile.write(tmp_path / "any.wav", noise(rate, channels), rate, subtype="FLOAT")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        samples = audiocnn.load_audio(tmp_path / "any.wav", sample_rate=RATE)
+        samples = transforms.load_audio(tmp_path / "any.wav", sample_rate=RATE)
     assert len(samples) == pytest.approx(RATE, abs=1) and np.isfinite(samples).all()
     assert samples.std() == pytest.approx(0.1 * min(1, RATE / rate) ** 0.5 / channels**0.5, rel=0.1)
 
@@ -128,15 +134,14 @@ def test_bad_networks_say_what_is_wrong_and_run_nothing(name, tmp_path, monkeypa
     make(tmp_path / ending)
     with pytest.raises((ValueError, FileNotFoundError), match=r"net\.p"):
         if ending.endswith("pkl"):
-            audiocnn.load_parameters(tmp_path / ending)
+            networks.load_parameters(tmp_path / ending)
         else:
-            audiocnn.build_network(parameters, model_path=tmp_path / ending)
+            networks.build_network(parameters, model_path=tmp_path / ending)
     assert not (tmp_path / "code-was-run").exists()
 
 
 # Mostly usual values, or hardly any draw would get past the checks of the settings.
-names = ["relu_1", "conv_3", "batchnorm_2", "pool_1"]
-layers = st.lists(st.sampled_from(names), min_size=1, max_size=2) | st.lists(st.sampled_from([*names, "relu_4"]))
+LAYERS = {"gatys": ["relu_1", "conv_3", "batchnorm_2", "pool_1"], "bands": ["conv_1", "conv_2"]}
 weights = st.sampled_from([0.0, 1e-9, 1.0, 1e3, 1e30])
 lengths = st.integers(4000, 12000) | st.integers(6000, 12000) | st.integers(1, 12000)
 
@@ -156,70 +161,62 @@ def test_any_settings_give_a_sound_or_a_documented_error():
 
 def from_samples_to_samples(draw):
     """Return a list of the sound that was made; empty after a documented error."""
-    make_transform, stereo = draw_transform(draw), draw(st.sampled_from([False, False, True]))
+    given = draw_settings(draw)
     kind, loudness = draw(st.sampled_from([np.float32, np.float64])), st.sampled_from([1.0] * 7 + [1e-6, 1e9, 0.0])
     sounds = [noise(draw(lengths), 2, seed=seed).T.astype(kind) * draw(loudness) for seed in (0, 1)]
-    sounds = sounds if stereo else [channels.mean(axis=0) for channels in sounds]
-    middles = [channels.mean(axis=0) if stereo else channels for channels in sounds]
-    orientation, start = draw(st.sampled_from(audiocnn.ORIENTATIONS)), draw(st.sampled_from(audiocnn.STARTS))
-    taps = dict(style_layers=draw(layers), content_layers=draw(layers))
-    taps |= dict(statistic=draw(st.sampled_from(["gram", "distribution"])))
-    losses = dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))
-    nearest_steps = draw(st.integers(0, 2))
-    with warnings.catch_warnings(), contextlib.suppress(ValueError, FloatingPointError):
-        warnings.simplefilter("ignore")
-        transform = make_transform()
-        magnitudes = [audiocnn.compress(transform.magnitude(samples), use01scale=True) for samples in middles]
-        start_noise = audiocnn.matched_noise(middles[0], length=len(middles[draw(st.sampled_from([1, 1, 1, 0]))]))
-        magnitudes.append(audiocnn.compress(transform.magnitude(start_noise), use01scale=True))
-        style, content, start_noise = (audiocnn.to_image(magnitude, orientation) for magnitude in magnitudes)
-        shape = dict(zip(("in_channels", "in_height", "in_width"), style.shape[1:], strict=True))
-        parameters = dict(l1channels=4, l2channels=3, l3channels=2, kernelsize=3, n_classes=2, orientation=orientation)
-        network = audiocnn.build_network(parameters | shape)
-        for image in (style, content):
-            audiocnn.check_fit(parameters | shape, orientation, image)
-        model = audiocnn.insert_losses(network, style=style, content=content, **taps)
-        image = audiocnn.start_image(start, like=content, content=content, noise=start_noise)
-        list(audiocnn.optimise(image, model, **losses, num_steps=2, nearest_steps=nearest_steps))
-        magnitude = audiocnn.expand(audiocnn.from_image(image, orientation), use01scale=True)
-        length = len(middles[1])
-        samples = transform.samples(magnitude, length=length)
-        assert samples.shape == (length,)
-        samples = audiocnn.widen(samples, like=sounds[1]) if stereo else samples
-        samples = refine(samples, sounds, transform, orientation, network, taps, losses)
-        assert samples.shape == ((2, length) if stereo else (length,)) and np.isfinite(samples).all()
-        return [samples]
-    return []
+    sounds = sounds if given["stereo"] else [channels.mean(axis=0) for channels in sounds]
+    recordings = {"style 1": sounds[0]}
+    length = sounds[0].shape[-1]
+    if given["CONTENT_FILENAME"] is not None:
+        recordings["content"] = sounds[1]
+        length = sounds[1].shape[-1]
+    elif given["result_duration"] is not None:
+        length = round(given["result_duration"] * given["sample_rate"])
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            samples = pipeline.synthesise(Settings(**given), recordings)
+        except (ValueError, FloatingPointError) as error:
+            *_, raised = traceback.walk_tb(error.__traceback__)
+            raised_in = Path(raised[0].f_code.co_filename).relative_to(ROOT)  # not in a library, where it says nothing
+            assert raised_in.parts[0] in ("audiocnn.py", "support"), error
+            return []
+    assert samples.shape == ((2, length) if given["stereo"] else (length,)) and np.isfinite(samples).all()
+    return [samples]
+
+
+def draw_settings(draw):
+    """Return settings by name: a transform, a small network, and anything for the rest."""
+    recipe = draw(st.sampled_from(["gatys", "gatys", "bands"]))
+    channels = draw(st.sampled_from(audiocnn.ORIENTATIONS)) if recipe == "gatys" else "freq"
+    layers = st.lists(st.sampled_from(LAYERS[recipe]), min_size=1, max_size=2)
+    layers = layers | st.lists(st.sampled_from([*LAYERS[recipe], "relu_4"]))
+    given = draw_transform(draw) | dict(recipe=recipe, whichChannel=channels)
+    given |= dict(l1channels=4, l2channels=3, l3channels=2, kernelsize=3, n_classes=2, widths=[1, 4], filters=5)
+    given |= dict(num_steps=2, refine_steps=2, phase_iterations=2, stereo=draw(st.sampled_from([False, False, True])))
+    given |= dict(CONTENT_FILENAME=draw(st.sampled_from(["any.wav", "any.wav", None])))
+    given |= dict(result_duration=draw(st.sampled_from([None, None, 0.4, 1e-6])))
+    given |= dict(
+        start=draw(st.sampled_from(audiocnn.STARTS)), statistic=draw(st.sampled_from(["gram", "distribution"]))
+    )
+    given |= dict(style_layers_default=draw(layers), content_layers_default=draw(layers))
+    given |= dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))
+    given |= dict(power=draw(st.sampled_from(["log1p", "log1p", 0.3])), use01scale=draw(st.booleans()))
+    if draw(st.booleans()):
+        given |= dict(rhythm_layers=draw(layers), rhythm_weight=draw(weights))
+        given |= dict(diversity_layers=draw(layers), diversity_weight=draw(weights))
+    return given | dict(segment_duration=draw(st.sampled_from([None, 5.0, 0.1, 1e-6])), seed=draw(st.integers(0, 9)))
 
 
 def draw_transform(draw):
-    """Return a function that makes a drawn transform."""
-    rate = draw(st.sampled_from([8000, 22050, 48000]))
+    """Return the settings of a drawn transform, by name."""
     n_fft = draw(st.sampled_from([64, 512, 1024]) | st.integers(2, 1500))
     hop = draw(st.sampled_from([max(1, n_fft // 4)]) | st.integers(1, 700))
+    given = dict(sample_rate=draw(st.sampled_from([8000, 22050, 48000])), N_FFT=n_fft, K_HOP=hop)
     if draw(st.sampled_from(["stft", "stft", "cqt"])) == "stft":
-        return lambda: audiocnn.STFT(sample_rate=rate, n_fft=n_fft, hop_length=hop, n_iter=2)
-    grid = dict(bins_per_octave=draw(st.sampled_from([12, 12, 48])), n_octaves=draw(st.integers(1, 5)))
-    grid |= dict(fmin=draw(st.sampled_from([200.0] * 3 + [440.0] * 3 + [30.0, 0.0, -1.0])), hop_length=min(hop, 256))
-    return lambda: audiocnn.CQT(sample_rate=rate, **grid, n_iter=2)
-
-
-def refine(samples, sounds, transform, orientation, network, taps, losses):
-    """Change the samples by two steps, as the notebooks do."""
-
-    def looking(length):
-        def view(samples):
-            planes = audiocnn.stereo_planes(samples) if samples.ndim == 2 else samples
-            return audiocnn.to_image(audiocnn.compress(analyse(planes), use01scale=True), orientation)
-
-        analyse = transform.analyser(length)
-        return view
-
-    style, content = (looking(y.shape[-1])(torch.from_numpy(y).float()) for y in sounds)
-    model = audiocnn.insert_losses(network, style=style, content=content, **taps)
-    samples = torch.from_numpy(samples.copy())
-    list(audiocnn.optimise(samples, model, **losses, num_steps=2, view=looking(samples.shape[-1])))
-    return samples.numpy()
+        return given
+    given |= dict(bins_per_octave=draw(st.sampled_from([12, 12, 48])), n_octaves=draw(st.integers(1, 5)))
+    given |= dict(lowest_frequency=draw(st.sampled_from([200.0] * 2 + [440.0, 0.0, -1.0, 30.0] + [440.0] * 4)))
+    return given | dict(transform="cqt", K_HOP=min(hop, 256))
 
 
 def python(source, **options):
@@ -228,15 +225,23 @@ def python(source, **options):
 
 
 SAVE = """
-    import signal, time, pathlib, numpy as np, audiocnn
+    import pathlib, signal, time
+    import numpy as np
+    from support import saving
+    from support.settings import Settings
     signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background may start without
+    def write_half(path, content):
+        pathlib.Path(path).write_bytes(b"half")
+        print("writing", flush=True)
+        time.sleep(60)
     class Slow:
         def savefig(self, path, **_):
-            pathlib.Path(path).write_bytes(b"half")
-            print("writing", flush=True)
-            time.sleep(60)
-    audiocnn.save_run(pathlib.Path("outputs/run-002"), np.full(50000, 0.1), sample_rate=22050, settings={}, losses=[],
-                      figures=FIGURES)
+            write_half(path, None)
+    if SLOW == "json":
+        pathlib.Path.write_text = write_half
+    stem = pathlib.Path("outputs/run-002")
+    saving.save_run(stem, np.full(50000, 0.1), settings=Settings(), losses=[], used={})
+    saving.save_figures(stem, {"picture": Slow()} if SLOW == "picture" else {})
 """
 
 
@@ -244,7 +249,7 @@ SAVE = """
 def earlier(tmp_path):
     """Save a run; return a function that tells whether its files are as they were, and lists the other ones."""
     samples = noise(999)[:, 0]
-    audiocnn.save_run(tmp_path / "outputs/run-001", samples, sample_rate=RATE, settings={}, losses=[], figures={})
+    saving.save_run(tmp_path / "outputs/run-001", samples, settings=Settings(), losses=[], used={})
     before = {path: path.read_bytes() for path in (tmp_path / "outputs").iterdir()}
     assert len(before) == 2
 
@@ -255,18 +260,19 @@ def earlier(tmp_path):
     return others
 
 
+@pytest.mark.parametrize(("slow", "files"), [("json", ["run-002.wav"]), ("picture", ["run-002.json", "run-002.wav"])])
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
-def test_a_kill_or_an_interrupt_while_saving_leaves_nothing_half_written(name, tmp_path, earlier):
-    process = python(SAVE.replace("FIGURES", "{'slow': Slow()}"), cwd=tmp_path, stderr=subprocess.DEVNULL)
+def test_a_kill_or_an_interrupt_while_saving_leaves_nothing_half_written(name, slow, files, tmp_path, earlier):
+    process = python(SAVE.replace("SLOW", repr(slow)), cwd=tmp_path, stderr=subprocess.DEVNULL)
     assert process.stdout.readline() == "writing\n"
     process.send_signal(getattr(signal, name))
     process.communicate()
     assert process.returncode != 0
-    assert [new for new in earlier() if not new.startswith(".partial-")] == ["run-002.wav"]
-    assert name != "SIGINT" or earlier() == ["run-002.wav"]  # Python cleans up after an interrupt
+    assert [new for new in earlier() if not new.startswith(".partial-")] == files
+    assert name != "SIGINT" or earlier() == files  # Python cleans up after an interrupt
     assert len(soundfile.read(tmp_path / "outputs/run-002.wav")[0]) == 50000
-    assert audiocnn.new_stem(tmp_path / "outputs", "run").name == "run-003"
-    assert audiocnn.list_runs(tmp_path / "outputs").data.count("<audio") == 1  # no json, no run
+    assert saving.new_stem(tmp_path / "outputs", "run").name == "run-003"
+    assert show.table_of_runs(tmp_path / "outputs").data.count("<audio") == len(files)  # no json, no run
 
 
 def executed_until(tmp_path, monkeypatch, before, marked):
@@ -276,7 +282,7 @@ def executed_until(tmp_path, monkeypatch, before, marked):
     given = BANDS | EXCERPT | dict(recipe="bands", STYLE_FILENAME=sample("fire"), outname="run", widths=[1, 8])
     settings = "\n".join(f"{key} = {value!r}" for key, value in (given | dict(refresh=1e-9)).items())
     (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
-    source = f"{settings}\n{before}\ndef marked(*_):\n    {marked}\naudiocnn.plot_progress = marked"
+    source = f"{settings}\n{before}\ndef marked(*_):\n    {marked}\nshow.plot_progress = marked"
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, timeout=300).execute()
 
@@ -297,7 +303,7 @@ def test_a_disk_that_fills_while_optimising_leaves_earlier_runs_alone(tmp_path, 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, earlier):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
-    process = python(limit + textwrap.dedent(SAVE.replace("FIGURES", "{}")), cwd=tmp_path, stderr=subprocess.PIPE)
+    process = python(limit + textwrap.dedent(SAVE.replace("SLOW", "None")), cwd=tmp_path, stderr=subprocess.PIPE)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1 and "Error" in errors.splitlines()[-1]
     assert earlier() == []
@@ -305,14 +311,14 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, earlier):
 
 def test_a_thousand_steps_need_no_more_memory():
     source = """
-        import psutil, torch, audiocnn
+        import functools, numpy as np, psutil, torch, audiocnn
         torch.set_num_threads(1)
-        transform = audiocnn.STFT(sample_rate=22050, n_fft=512, hop_length=128)
         image = torch.rand(1, 257, 1, 200, generator=torch.Generator().manual_seed(0))
-        networks = audiocnn.band_networks(transform.frequencies, widths=[1, 8], filters=32)
-        model = audiocnn.insert_losses(networks, style=image, style_layers=["conv_2"], statistic="distribution")
+        bands = audiocnn.band_networks(np.linspace(0, 11025, 257), widths=[1, 8], filters=32)
+        model = audiocnn.insert_losses(bands, [(audiocnn.DistributionLoss, "conv_2", 1.0)], style=image)
         start = audiocnn.start_image("rand", like=image)
-        for step, _ in enumerate(audiocnn.optimise(start, model, style_weight=1.0, num_steps=1000), start=1):
+        objective = functools.partial(audiocnn.evaluate, model=model)
+        for step, _ in enumerate(audiocnn.optimise(start, objective, num_steps=1000), start=1):
             if step in (150, 1000):  # the optimiser's memory of 50 steps is full
                 print(psutil.Process().memory_info().rss, flush=True)
     """
