@@ -1,4 +1,4 @@
-"""What the benchmarks share: the path to the project, timing, and tables between marks in a README."""
+"""The common parts of the benchmarks: the path to the project, timing, and tables between marks in a README."""
 
 import sys
 import time

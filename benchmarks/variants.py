@@ -1,4 +1,4 @@
-"""What the settings do to the sound: python benchmarks/variants.py recipes | features.
+"""The effect of settings on the sound: python benchmarks/variants.py recipes | features.
 
 Recipes: the default recipe with one setting changed, on two textures. Features: rhythm, diversity,
 other lengths and stereo, each on recordings that need it. Both with fewer filters and steps than the
