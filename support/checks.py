@@ -5,6 +5,7 @@ An impossible setting raises ValueError. A setting that is legal but has no effe
 
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ def check_settings(settings, *, sweepable):
     _check_networks(settings)
     _check_start(settings)
     _check_losses(settings)
+    if not isinstance(settings.sweep, Mapping):
+        raise ValueError(f"sweep={settings.sweep!r} must map names of settings to lists of values")
     for name, values in settings.sweep.items():
         if name not in sweepable or not isinstance(values, tuple) or not values:
             raise ValueError(f"sweep={{{name!r}: {values!r}}} must map names of settings to lists of values")

@@ -127,8 +127,8 @@ class Settings:
 
     def __post_init__(self):
         names = [each.name for each in fields(self)]
-        self._set("given", types.MappingProxyType({name: getattr(self, name) for name in names}))
-        self._set("recipe", OLD_NAMES.get(self.recipe, self.recipe))
+        self._set("given", _frozen({name: getattr(self, name) for name in names}))
+        self._set("recipe", OLD_NAMES.get(str(self.recipe), self.recipe))
         check_choice("recipe", self.recipe, RECIPES)
         check_choice("transform", self.transform, ("stft", "cqt"))
         for name, value in _filled_in(self).items():
@@ -150,7 +150,7 @@ class Settings:
     @property
     def styles(self):
         """Paths of the styles, a tuple."""
-        return (self.STYLE_FILENAME,) if isinstance(self.STYLE_FILENAME, str) else self.STYLE_FILENAME
+        return self.STYLE_FILENAME if isinstance(self.STYLE_FILENAME, tuple) else (self.STYLE_FILENAME,)
 
     @property
     def is_transfer(self):

@@ -1,0 +1,323 @@
+"""Settings: what recipes fill in, that nothing changes them, and what is refused before anything is loaded."""
+
+import dataclasses
+import itertools
+import json
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+from support import sweeps
+from support.settings import NO_STEP, STEPS, Settings, best_device
+
+BANDS = dict(power=0.3, statistic="distribution", style_layers_default={"conv_2": 1.0}, refine_steps=150)
+BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=10.0)
+GATYS = dict(power="log1p", statistic="gram", style_layers_default={"relu_1": 1.0}, refine_steps=0)
+GATYS |= dict(content_layers_default={"relu_3": 1.0}, content_weight=1.0)
+TRANSFER = dict(CONTENT_FILENAME="speech.wav")
+PAIR = dict(recipe="gatys", model_path="models/a.pth", param_pkl="params/a")
+
+
+def silently(**given):
+    with warnings.catch_warnings(action="ignore"):
+        return Settings(**given)
+
+
+def chosen(settings, names):
+    return {name: getattr(settings, name) for name in names}
+
+
+# Recipes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "content", "expected"),
+    [
+        ("bands", None, BANDS | dict(start="noise")),
+        ("bands", "speech.wav", BANDS | dict(start="content")),
+        ("gatys", None, GATYS | dict(start="rand", style_weight=1e9)),
+        ("gatys", "speech.wav", GATYS | dict(start="content", style_weight=1e7)),
+    ],
+)
+@pytest.mark.parametrize("transform", ["stft", "cqt"])
+def test_a_recipe_fills_in_every_setting_that_is_none(recipe, content, transform, expected):
+    settings = Settings(recipe=recipe, CONTENT_FILENAME=content, transform=transform)
+    hops = {"bands": (512, 128, 200), "gatys": (1024, 256, 200)}[recipe] if transform == "stft" else (None, 128, 80)
+    expected = expected | dict(zip(("N_FFT", "K_HOP", "phase_iterations"), hops, strict=True))
+    assert chosen(settings, expected) == expected
+    assert settings.device == best_device()
+    # These say by None that the sound, or nothing, decides.
+    free = {"CONTENT_FILENAME"} if content is None else set()
+    free |= {"N_FFT"} if transform == "cqt" else set()
+    free |= {"model_path", "param_pkl", "orientation", "in_channels", "in_height", "in_width", "style_blend"}
+    empty = {each.name for each in dataclasses.fields(settings) if getattr(settings, each.name) is None}
+    assert empty == free | {"result_duration"}
+
+
+def test_typed_values_are_kept():
+    typed = dict(N_FFT=2048, K_HOP=64, power=0.5, statistic="gram", style_weight=3.0, content_weight=0.0, start="rand")
+    typed |= dict(refine_steps=0, phase_iterations=7, device="cpu")
+    for recipe in ("bands", "gatys"):
+        settings = Settings(recipe=recipe, style_layers_default=["conv_1"], **typed)
+        assert chosen(settings, typed) == typed and settings.style_layers_default == {"conv_1": 1.0}
+
+
+def test_nothing_of_a_recipe_sticks():
+    """A change of what was typed gives the settings that a fresh start gives."""
+    first = Settings(num_steps=7)
+    transfer = Settings(**first.given | TRANSFER)
+    assert (first.start, transfer.start) == ("noise", "content")
+    gatys = Settings(**transfer.given | dict(recipe="gatys"))
+    assert chosen(gatys, ("N_FFT", "K_HOP", "power", "statistic")) == dict(
+        N_FFT=1024, K_HOP=256, power="log1p", statistic="gram"
+    )
+    assert gatys.num_steps == 7 and gatys == Settings(recipe="gatys", num_steps=7, **TRANSFER)
+    assert Settings(**gatys.given | dict(recipe="bands", CONTENT_FILENAME=None)) == first
+
+
+def test_a_network_of_ones_own_has_its_relu():
+    for recipe in ("bands", "gatys"):
+        settings = Settings(recipe=recipe, use_style_net=True, **TRANSFER)
+        assert settings.style_layers_default == settings.content_layers_default == {"relu_1": 1.0}
+    typed = Settings(use_style_net=True, style_layers_default=["conv_1"], **TRANSFER)
+    assert typed.style_layers_default == {"conv_1": 1.0} and typed.content_layers_default == {"relu_1": 1.0}
+
+
+def test_the_old_name_of_a_recipe():
+    assert Settings(recipe="field") == Settings(recipe="gatys")
+
+
+# Immutability ------------------------------------------------------------------------------------
+
+
+def test_settings_do_not_change():
+    widths, layers, points, styles = [1, 8], {"conv_1": 2.0}, {"seed": [1, 2]}, ["a.wav", "b.wav"]
+    given = dict(widths=widths, style_layers_default=layers, sweep=points, STYLE_FILENAME=styles)
+    settings, untouched = Settings(**given), Settings(**json.loads(json.dumps(given)))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.filters = 3
+    assert settings.widths == (1, 8) and settings.styles == ("a.wav", "b.wav") and settings.sweep["seed"] == (1, 2)
+    for mapping in (settings.style_layers_default, settings.sweep, settings.given):
+        with pytest.raises(TypeError):
+            mapping["new"] = 1
+    widths.append(16)
+    styles.clear()
+    layers["conv_2"] = 1.0
+    points["seed"].append(3)
+    points["filters"] = [9]
+    assert settings == untouched
+    assert Settings(**settings.given) == untouched  # what was typed is kept too, not only what is filled in
+
+
+def test_paths_may_be_objects():
+    settings = Settings(STYLE_FILENAME=Path("a.wav"), CONTENT_FILENAME=Path("b.wav"))
+    assert settings.styles == (Path("a.wav"),) and settings.is_transfer
+    assert Settings(STYLE_FILENAME="a.wav").styles == ("a.wav",)
+
+
+# What depends on settings ------------------------------------------------------------------------
+
+
+def test_every_setting_is_read_by_one_step_or_by_none():
+    listed = [name for names in (*STEPS.values(), NO_STEP) for name in names]
+    assert sorted(listed) == sorted(each.name for each in dataclasses.fields(Settings))
+
+
+def test_one_run_of_many():
+    settings = silently(runs=3, seed=5, sweep={"filters": [8, 9]}, rhythm_weight=1.0)
+    with warnings.catch_warnings(action="error"):  # the warnings were shown before
+        run = settings.of_run(2, num_steps=11)
+    differing = {
+        each.name for each in dataclasses.fields(Settings) if getattr(run, each.name) != getattr(settings, each.name)
+    }
+    assert differing == {"runs", "seed", "sweep", "num_steps"}
+    assert (run.seed, run.runs, run.num_steps) == (7, 1, 11) and not run.sweep and not run.points()
+
+
+def test_the_points_of_a_sweep_are_all_combinations():
+    sweep = {"seed": [0, 1, 2], "widths": [[1], [1, 8]], "power": ["log1p", 0.5]}
+    points = Settings(sweep=sweep).points()
+    expected = [
+        {"seed": seed, "widths": widths, "power": power}
+        for seed, widths, power in itertools.product(range(3), [(1,), (1, 8)], ["log1p", 0.5])
+    ]
+    assert len(points) == 12 and all(point in points for point in expected)
+    assert not Settings().points()
+
+
+def test_a_sweep_runs_settings_as_they_were_typed(monkeypatch):
+    """Every point gets its own recipe's values: none that the recipe of the sweeping notebook filled in."""
+    seen = []
+    monkeypatch.setattr(sweeps, "run_notebooks", lambda path, points, **how: seen.append((path, points, how)))
+    sweeps.run_sweep(Settings(sweep={"recipe": ["bands", "gatys"]}, notebook="n.ipynb", outname="x", n_jobs=3))
+    ((path, points, how),) = seen
+    assert path == "n.ipynb" and how == dict(outname="x", n_jobs=3) and len(points) == 2
+    assert [Settings(**point).N_FFT for point in points] == [512, 1024]
+    assert not set(points[0]) & {*NO_STEP, "transform"}
+
+
+def test_the_segment_in_frames():
+    assert Settings().segment == round(5 * 22050 / 128)
+    assert Settings(segment_duration=None).segment is None
+    assert Settings(segment_duration=1e-6).segment == 1
+
+
+def test_the_transform_is_that_of_the_settings():
+    stft = Settings(N_FFT=256, K_HOP=32, sample_rate=8000).make_transform()
+    assert (stft.n_fft, stft.hop_length, stft.sample_rate) == (256, 32, 8000)
+    grid = dict(bins_per_octave=12, lowest_frequency=100.0, n_octaves=4)
+    cqt = Settings(transform="cqt", K_HOP=64, **grid).make_transform()
+    assert (cqt.bins_per_octave, cqt.fmin, cqt.n_octaves, cqt.hop_length) == (12, 100.0, 4, 64)
+
+
+# What is refused ---------------------------------------------------------------------------------
+
+NUMBER = "must be a finite number"
+REFUSED = [
+    # settings, the value as the message names it, what is allowed or what to do
+    (dict(content_weight=-1), "content_weight=-1", "must be a finite number of at least 0"),
+    (dict(content_weight="10"), "content_weight='10'", "must be a finite number of at least 0"),
+    (dict(content_weight=float("nan")), "content_weight=nan", "must be a finite number of at least 0"),
+    (dict(style_weight=float("inf")), "style_weight=inf", NUMBER),
+    (dict(style_weight=True), "style_weight=True", NUMBER),
+    (dict(mu=True), "mu=True", NUMBER),
+    (dict(mu=float("-inf")), "mu=-inf", NUMBER),
+    (dict(filters=True), "filters=True", "must be a positive whole number"),
+    (dict(seed=True), "seed=True", "must be a whole number of at least 0"),
+    (dict(seed=-1), "seed=-1", "must be a whole number of at least 0"),
+    (dict(num_steps=1.5), "num_steps=1.5", "must be a whole number of at least 0"),
+    (dict(runs=0), "runs=0", "must be a positive whole number"),
+    (dict(sample_rate=22050.0), "sample_rate=22050.0", "must be a positive whole number"),
+    (dict(duration=0), "duration=0", "must be a finite number above 0"),
+    (dict(duration="5"), "duration='5'", "must be a finite number above 0"),
+    (dict(offset=-0.1), "offset=-0.1", "must be a finite number of at least 0"),
+    (dict(segment_duration=0.0), "segment_duration=0.0", "must be a finite number above 0"),
+    (dict(n_jobs=0), "n_jobs=0", "must be a positive whole number"),
+    (dict(use01scale=1), "use01scale=1", "must be True or False"),
+    (dict(stereo="yes"), "stereo='yes'", "must be True or False"),
+    (dict(widths=[]), "widths=()", "must be a list of lengths in frames, such as [8]"),
+    (dict(widths=8), "widths=8", "must be a list of lengths in frames, such as [8]"),
+    (dict(widths=[1, 0.5]), "widths[1]=0.5", "must be a positive whole number"),
+    (dict(power=0), "power=0", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
+    (dict(power="log"), "power='log'", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
+    (dict(power=True), "power=True", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
+    (dict(recipe="bend"), "recipe='bend'", "choose one of bands, gatys"),
+    (dict(recipe=["bands"]), "recipe=['bands']", "choose one of bands, gatys"),
+    (dict(transform="fft"), "transform='fft'", "choose one of stft, cqt"),
+    (dict(statistic="mean"), "statistic='mean'", "choose one of gram, distribution"),
+    (dict(statistic=["gram"]), "statistic=('gram',)", "choose one of gram, distribution"),
+    (dict(whichChannel="3D"), "whichChannel='3D'", "choose one of freq, time, 2D"),
+    (dict(whichChannel="time"), "whichChannel='time'", "needs recipe='gatys'"),
+    (dict(whichChannel="2D"), "whichChannel='2D'", "needs recipe='gatys'"),
+    (dict(orientation="up"), "orientation='up'", "choose one of freq, time, 2D"),
+    (dict(device="gpu"), "device='gpu'", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
+    (dict(STYLE_FILENAME=[]), "STYLE_FILENAME=()", "must be the path of a sound file, or a list of such paths"),
+    (dict(STYLE_FILENAME=""), "STYLE_FILENAME=''", "must be the path of a sound file, or a list of such paths"),
+    (dict(STYLE_FILENAME=["a.wav", 3]), "STYLE_FILENAME=('a.wav', 3)", "or a list of such paths"),
+    (dict(CONTENT_FILENAME=""), "CONTENT_FILENAME=''", "or None for a texture"),
+    (dict(CONTENT_FILENAME=["a.wav"]), "CONTENT_FILENAME=('a.wav',)", "or None for a texture"),
+    (dict(outname="a/b"), "outname='a/b'", "must be a file name without folders, such as 'rain'"),
+    (dict(outname=""), "outname=''", "must be a file name without folders, such as 'rain'"),
+    (PAIR | dict(param_pkl=None), "model_path='models/a.pth'", "set param_pkl to the file of the same name"),
+    (dict(start="outputs/nope.wav"), "start='outputs/nope.wav'", "one of samples, rand, randn, content, noise"),
+    (dict(start=5), "start=5", "one of samples, rand, randn, content, noise"),
+    (dict(start="content"), "'content' needs a content", "set CONTENT_FILENAME, or start='noise'"),
+    (dict(start="samples", lower=0.5, upper=0.2), "lower=0.5", "must be below upper=0.2"),
+    (dict(start="samples", sigma=0), "sigma=0", "above 0"),
+    (PAIR | TRANSFER | dict(runs=2), "runs=2", "set runs=1, or start='noise'"),
+    (dict(style_weight=0), "'style': 0", "no loss has both a layer and a weight above 0"),
+    (TRANSFER | dict(style_weight=0, content_weight=0), "'content': 0", "no loss has both a layer and a weight above"),
+    (dict(style_layers_default=[]), "nothing to optimise", "no loss has both a layer and a weight above 0"),
+    (dict(style_layers_default={"conv_1": 0}), "nothing to optimise", "no loss has both a layer and a weight above 0"),
+    (dict(style_layers_default="relu_1"), "style_layers_default='relu_1'", "list of layer names, such as ['relu_1']"),
+    (dict(rhythm_layers=None), "rhythm_layers=None", "must be a list of layer names"),
+    (dict(style_layers_default={"conv_1": -2}), "style_layers_default['conv_1']=-2", NUMBER),
+    (dict(style_blend=[1, 2]), "style_blend=(1, 2)", "one share for each of the 1 styles"),
+    (dict(STYLE_FILENAME=["a", "b"], style_blend=[1]), "style_blend=(1,)", "one share for each of the 2 styles"),
+    (dict(STYLE_FILENAME=["a", "b"], style_blend=[1, 0]), "style_blend[1]=0", "must be a finite number above 0"),
+    (dict(style_blend=1), "style_blend=1", "one share for each of the 1 styles"),
+    (dict(sweep={"nonsense": [1]}), "'nonsense': (1,)", "must map names of settings to lists of values"),
+    (dict(sweep={"sweep": [{}]}), "'sweep'", "must map names of settings to lists of values"),
+    (dict(sweep={"outname": ["a"]}), "'outname'", "must map names of settings to lists of values"),
+    (dict(sweep={"transform": ["cqt"]}), "'transform'", "must map names of settings to lists of values"),
+    (dict(sweep={"seed": 3}), "'seed': 3", "must map names of settings to lists of values"),
+    (dict(sweep={"seed": []}), "'seed': ()", "must map names of settings to lists of values"),
+    (dict(sweep=["seed"]), "sweep=('seed',)", "must map names of settings to lists of values"),
+    (dict(sweep={"seed": [0, -1]}), "seed=-1", "must be a whole number of at least 0"),
+    (dict(sweep={"recipe": ["gatys"], "K_HOP": [1024]}), "hop_length=1024", "the hop must be at most 512"),
+    (dict(K_HOP=512), "hop_length=512", "the hop must be at most 256; 128 is usual"),
+    (dict(transform="cqt", n_octaves=9), "n_octaves=9", "lower fmin or n_octaves, or raise the sample rate"),
+    (dict(transform="cqt", lowest_frequency=0), "fmin=0", "must be a positive frequency in Hz"),
+]
+
+
+@pytest.mark.parametrize(("given", "value", "advice"), REFUSED, ids=[str(given) for given, *_ in REFUSED])
+def test_impossible_settings_are_refused_with_advice(given, value, advice):
+    with pytest.raises(ValueError, match=re.escape(value)) as error:
+        silently(**given)
+    assert advice in str(error.value)
+
+
+def test_none_is_not_offered_where_the_recipe_fills_it_in():
+    with pytest.raises(ValueError, match="power=0") as error:
+        Settings(power=0)
+    assert "None" not in str(error.value) and '"log1p"' in str(error.value)
+
+
+def test_a_start_from_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"start='earlier.wav' is neither a file in {tmp_path} nor one of")):
+        Settings(start="earlier.wav")
+    (tmp_path / "earlier.wav").write_bytes(b"any")
+    assert Settings(start="earlier.wav").start == "earlier.wav"
+
+
+def test_runs_differ_by_network_or_by_start(tmp_path):
+    """Several runs are refused where they would all be the same sound, and only there."""
+    trained = PAIR | TRANSFER | dict(runs=2)
+    (tmp_path / "earlier.wav").write_bytes(b"any")
+    for fixed in ("content", str(tmp_path / "earlier.wav")):
+        with pytest.raises(ValueError, match=re.escape("runs=2 would make the same sound 2 times")):
+            Settings(**trained | dict(start=fixed))
+    for different in (dict(start="noise"), dict(model_path=None), dict(recipe="bands"), dict(use_style_net=True)):
+        assert Settings(**trained | different).runs == 2
+    assert Settings(**trained | dict(runs=1)).start == "content"
+
+
+def test_settings_of_what_is_unused_are_not_in_the_way():
+    """A pair of files is no matter to recipes without one, nor is a content layer to a texture."""
+    assert Settings(model_path="models/a.pth").model_path == "models/a.pth"
+    assert Settings(recipe="gatys", whichChannel="2D", model_path="a.pth", use_style_net=True).whichChannel == "2D"
+    assert Settings(content_layers_default=[], content_weight=0).content_layers == {}
+    assert Settings(**TRANSFER).content_layers == {"conv_2": 1.0}
+
+
+# What has no effect ------------------------------------------------------------------------------
+
+WITHOUT_EFFECT = [
+    (dict(rhythm_layers=["conv_1"]), "rhythm_layers=['conv_1'] with rhythm_weight=0.0 has no effect; set both"),
+    (dict(rhythm_weight=0.1), "rhythm_layers=[] with rhythm_weight=0.1 has no effect; set both"),
+    (dict(diversity_layers={"conv_1": 2}), "diversity_layers=['conv_1'] with diversity_weight=0.0 has no effect"),
+    (dict(diversity_weight=1), "diversity_layers=[] with diversity_weight=1 has no effect; set both"),
+    (TRANSFER | dict(result_duration=3.0), "result_duration=3.0 has no effect: in a transfer the content gives"),
+    (dict(use01scale=False), "boundopt pulls the values into [0, 1], but with use01scale=False they reach 7"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), WITHOUT_EFFECT, ids=[str(given) for given, _ in WITHOUT_EFFECT])
+def test_settings_without_effect_warn(given, message):
+    with pytest.warns(UserWarning, match=re.escape(message)) as caught:
+        Settings(**given)
+    assert len(caught) == 1 and caught[0].filename == __file__  # the line that makes the settings
+
+
+@pytest.mark.filterwarnings("error")
+def test_sensible_settings_do_not_warn():
+    for given in (dict(), TRANSFER, dict(result_duration=3.0), dict(use01scale=False, boundopt=False)):
+        for recipe, transform in itertools.product(("bands", "gatys"), ("stft", "cqt")):
+            Settings(recipe=recipe, transform=transform, **given)
+    Settings(rhythm_layers=["conv_1"], rhythm_weight=0.1, diversity_layers=["conv_1"], diversity_weight=1)
+    Settings(use01scale=False, reg_weight=0)
+    Settings(sweep={"rhythm_weight": [0.1, 1.0]})  # no point of a sweep warns on its own
