@@ -122,19 +122,20 @@ def plain(value):
 
 def content_of(*products):
     """Return a text that is equal for equal arrays, tensors, modules, and lists and dicts of them."""
-    digest = hashlib.sha256()
-    todo = list(products)
+    digest, todo = hashlib.sha256(), [products]
     while todo:
         product = todo.pop()
         if isinstance(product, torch.nn.Module):
             todo += [str(product), product.state_dict()]
         elif isinstance(product, Mapping):
+            digest.update(f"mapping of {len(product)}".encode())
             todo += [*product.keys(), *product.values()]
         elif isinstance(product, list | tuple):
+            digest.update(f"list of {len(product)}".encode())
             todo += product
         elif isinstance(product, np.ndarray | torch.Tensor):
             array = np.ascontiguousarray(product.detach().cpu().numpy() if torch.is_tensor(product) else product)
             digest.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
         else:
-            digest.update(repr(product).encode())
+            digest.update(f"{product!r}, ".encode())
     return digest.hexdigest()
