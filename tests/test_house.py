@@ -1,0 +1,222 @@
+"""The rules of the house: how long files and functions are, who imports whom, what stands where."""
+
+import ast
+import functools
+import graphlib
+import re
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = [ROOT / "neural_style_audio_pretrained.ipynb", ROOT / "neural_style_audio_cqt.ipynb"]
+LIBRARY = [ROOT / "audiocnn.py", *sorted(ROOT.glob("support/*.py"))]
+SCRIPTS = [path for folder in ("benchmarks", "models", "tests") for path in sorted(ROOT.glob(f"{folder}/*.py"))]
+PROMISED = {"neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb", "audiocnn.py", "README.md"}
+PROMISED |= {"params", "models", "samples", "requirements.txt"}
+ALLOWED = PROMISED | {"support", "tests", "benchmarks", "LICENSE", "Makefile", "pyproject.toml", "CITATION.cff"}
+ALLOWED |= {"CHANGELOG.md"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@functools.cache
+def parse(path):
+    if path.suffix == ".py":
+        return ast.parse(path.read_text(), filename=str(path))
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return ast.parse("\n".join(cells), filename=str(path))
+
+
+def module_of(path):
+    """Name by which other files import a file."""
+    return f"support.{path.stem}" if path.parent.name == "support" else path.stem
+
+
+def names(paths):
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+def functions(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
+
+
+# Length ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=names(LIBRARY))
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= (600 if path.name == "audiocnn.py" else 350)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=names(LIBRARY))
+def test_functions_are_short(path):
+    """At most 45 lines, and 30 without the docstring."""
+    for function in functions(parse(path)):
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        where = f"{path.name}:{function.lineno} {function.name}"
+        assert function.end_lineno - function.lineno < 45, where
+        assert not body or function.end_lineno - body[0].lineno < 30, where
+
+
+# Imports -----------------------------------------------------------------------------------------
+
+MODULES = {module_of(path) for path in [*LIBRARY, *SCRIPTS]} | {"support"}
+
+
+def imported(tree):
+    """Dict from a name that a file imports from this project to what it stands for: a module, or a name in one."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] in MODULES:
+                    found[alias.asname or alias.name.split(".")[0]] = alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a name comes from"
+            if node.module.split(".")[0] in MODULES:
+                found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def imported_modules(path):
+    """Modules of the library that a file imports, also inside of functions."""
+    library = {module_of(each) for each in LIBRARY}
+    found = set()
+    for name in imported(parse(path)).values():
+        found |= {name, name.rpartition(".")[0]} & library
+    return found
+
+
+def test_the_algorithm_needs_no_support_but_speed():
+    assert imported_modules(ROOT / "audiocnn.py") == {"support.fast"}
+
+
+def test_imports_run_in_no_circle():
+    graph = {module_of(path): imported_modules(path) for path in LIBRARY}
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError for a circle
+    assert set(order) == set(graph) and order.index("support.fast") < order.index("audiocnn")
+    assert graph["support.transforms"] >= {"audiocnn", "support.phase"}  # otherwise this test reads nothing
+
+
+def test_stars_import_nothing():
+    for path in [*LIBRARY, *SCRIPTS, *NOTEBOOKS]:
+        assert "*" not in imported(parse(path)), path
+
+
+# Names with an underscore ------------------------------------------------------------------------
+
+
+def is_private(name):
+    return name.startswith("_") and not name.endswith("__") and name != "_"
+
+
+@functools.cache
+def private_names(tree):
+    """Names with an underscore that a file defines: functions, classes, variables, attributes."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+    return {name for name in found if is_private(name)}
+
+
+def root_of(node):
+    """First name of a.b.c, or None."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def foreign_private_names(tree, elsewhere):
+    """Yield the names with an underscore of other files that a file uses; elsewhere: those that others define."""
+    foreign, own = imported(tree), private_names(tree)
+    yield from (name for name in foreign.values() if is_private(name.rpartition(".")[2]))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            # On an imported name always; on anything else, such as an object, where only another file defines it.
+            if root_of(node) in foreign or (node.attr in elsewhere and node.attr not in own):
+                yield f"{ast.unparse(node)} in line {node.lineno}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # As getattr and monkeypatch take names, and in source that a test runs.
+            for name in re.findall(r"(?:\.|^)(_[a-z]\w*)", node.value):
+                if name in elsewhere and name not in own:
+                    yield f"{name} in a string in line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *SCRIPTS, *NOTEBOOKS], ids=names([*LIBRARY, *SCRIPTS, *NOTEBOOKS]))
+def test_no_file_uses_private_names_of_another(path):
+    elsewhere = set.union(*(private_names(parse(each)) for each in [*LIBRARY, *SCRIPTS] if each != path))
+    assert list(foreign_private_names(parse(path), elsewhere)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import audiocnn\naudiocnn.~apply(1)",
+        "import audiocnn as a\na.StyleLoss.~x",
+        "from audiocnn import ~apply",
+        "from support import fast\nfast.Sort.~run()",
+        "from support.transforms import CQT\ncqt = make()\ncqt.~filters",
+        "def f(settings):\n    settings.~set('seed', 1)",
+        "import support.fast\nsupport.fast.~x = 1",
+        "monkeypatch.setattr(support.record, '~executions', 1)",
+        "source = 'import audiocnn; audiocnn.~apply'",
+    ],
+)
+def test_uses_of_private_names_are_found(source):
+    source = source.replace("~", "_")  # otherwise the test above would find these strings
+    elsewhere = set.union(*(private_names(parse(each)) for each in LIBRARY))
+    assert list(foreign_private_names(ast.parse(source), elsewhere))
+
+
+@pytest.mark.parametrize("source", ["import os\nos._exit(1)", "x.__dict__", "class A:\n    def _f(self): self._f()"])
+def test_other_underscores_are_allowed(source):
+    assert list(foreign_private_names(ast.parse(source), {"_f"})) == []
+
+
+# What a library does not do ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=names(LIBRARY))
+def test_the_library_does_not_print_and_has_no_globals(path):
+    """One print is left, to standard error: in the process that runs a notebook's cells."""
+    printed = []
+    for node in ast.walk(parse(path)):
+        assert not isinstance(node, ast.Global), node.lineno
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("globals", "exec", "eval"), node.lineno
+            printed += [ast.unparse(node)] if node.func.id == "print" else []
+    if path.name == "sweeps.py":
+        assert len(printed) == 1 and "file=sys.stderr" in printed[0]
+    else:
+        assert printed == []
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=names(LIBRARY))
+def test_everything_public_has_a_docstring(path):
+    tree = parse(path)
+    assert ast.get_docstring(tree)
+    todo = list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path.name}:{node.lineno} {node.name}"
+            todo += node.body if isinstance(node, ast.ClassDef) else []
+
+
+# What stands where -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout of git")
+def test_the_top_folder_holds_what_it_should():
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    tracked = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    top = {name.split("/")[0] for name in tracked if name}
+    assert {name for name in top if not name.startswith(".")} <= ALLOWED
+    assert top >= PROMISED and "outputs" not in top
