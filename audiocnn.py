@@ -111,7 +111,7 @@ def check_parameters(parameters):
 
 
 def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
-    """Random networks side by side that see a texture as the ear does: in bands, at several time scales.
+    """Random networks side by side that see a texture in bands, at several time scales.
 
     Each has two layers: conv_1 adds up neighbouring bins to bands, from one to many ERB wide (sums of hundreds of
     bins with random signs are Gaussian for any sound, and tell nothing); conv_2 filters every band over time by a
@@ -369,7 +369,7 @@ class LossChain(nn.Sequential):
 
 
 def insert_losses(network, terms, *, style, content=None, blend=None):
-    """Rebuild a network as far as its last tapped layer, with a loss after every tapped layer.
+    """Rebuild a network as far as the last layer that has a loss, with the losses inserted.
 
     Parameters
     ----------
@@ -422,7 +422,7 @@ def _insert(network, terms, styles, content, blend):
     for name, layer in itertools.islice(layers.items(), last + 1):
         layer = fast.faster(copy.deepcopy(layer).requires_grad_(False).eval(), styles[0])
         if getattr(layer, "inplace", False):
-            layer.inplace = False  # an in-place ReLU would overwrite the features that a loss has tapped
+            layer.inplace = False  # an in-place ReLU would overwrite the features that a loss has seen
         chain.add_module(name, layer)
         styles = [_apply(name, layer, style) for style in styles]
         content = None if content is None else _apply(name, layer, content)
@@ -438,12 +438,11 @@ def _add_loss(chain, term, styles, content, blend):
     make, tapped, weight = term
     if make.compares == "content" and content is None:
         raise ValueError(f"the {make.kind} loss at {tapped!r} needs a content; give one, or leave out its layer")
-    loss = {
-        "style": lambda: make(*styles, blend=blend),
-        "content": lambda: make(content),
-        None: make,
-    }[make.compares]()
+    targets = {"style": styles, "content": [content], None: []}[make.compares]
+    loss = make(*targets, blend=blend) if make.compares == "style" else make(*targets)
     loss.name, loss.weight = f"{make.kind} {tapped}", weight
+    if loss.name in dict(chain.named_children()):
+        raise ValueError(f"two losses are called {loss.name!r}; leave one out, or give one's class another kind")
     chain.add_module(loss.name, loss)
 
 
@@ -581,8 +580,9 @@ def optimise(image, objective, *, num_steps, history_size=50):
             closure()  # of the point that the line search chose
         except FloatingPointError as error:
             raise FloatingPointError(f"step {step}: {error}; the image keeps step {step - 1}") from None
-        image.copy_(point.detach())
-        yield {name: float(loss) for name, loss in losses.items()}
+        values = {name: float(loss) for name, loss in losses.items()}
+        image.copy_(point.detach())  # last: after an interrupt, the image and the losses are of the same step
+        yield values
 
 
 def lbfgs(tensor, *, max_iter, history_size):

@@ -6,8 +6,10 @@ An impossible setting raises ValueError. A setting that is legal but has no effe
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
+import soundfile
 import torch
 
 from audiocnn import ORIENTATIONS, STARTS, STYLE_LOSSES, check_choice, check_positive_int
@@ -32,11 +34,22 @@ def check_settings(settings, *, sweepable):
     _check_networks(settings)
     _check_start(settings)
     _check_losses(settings)
+    _warn_of_settings_without_effect(settings)
     if not isinstance(settings.sweep, Mapping):
         raise ValueError(f"sweep={settings.sweep!r} must map names of settings to lists of values")
     for name, values in settings.sweep.items():
-        if name not in sweepable or not isinstance(values, tuple) or not values:
-            raise ValueError(f"sweep={{{name!r}: {values!r}}} must map names of settings to lists of values")
+        if name not in sweepable:
+            raise ValueError(
+                f"sweep: {name!r} is no setting that can be swept; choose among {', '.join(sorted(sweepable))}"
+            )
+        if not isinstance(values, tuple) or not values:
+            raise ValueError(
+                f"sweep={{{name!r}: {values!r}}} must map names of settings to lists of values, such as [1, 2]"
+            )
+    if settings.sweep and not (_is_path(settings.notebook) and Path(settings.notebook).is_file()):
+        raise ValueError(
+            f"notebook={settings.notebook!r} is not a file in {Path.cwd()}; give the notebook that is swept"
+        )
 
 
 def check_number(name, value, least, *, beyond=False, whole=False):
@@ -55,6 +68,8 @@ def _check_numbers(settings):
             check_positive_int(**{name: getattr(settings, name)})
     for name in ("seed", "num_steps", "refine_steps"):
         check_number(name, getattr(settings, name), 0, whole=True)
+    if settings.seed >= 2**63:
+        raise ValueError(f"seed={settings.seed} must be below 2**63")
     for name in NOT_NEGATIVE:
         check_number(name, getattr(settings, name), 0)
     for name in ("duration", "result_duration", "segment_duration"):
@@ -90,17 +105,29 @@ def _check_files(settings):
         raise ValueError(f"STYLE_FILENAME={styles!r} must be the path of a sound file, or a list of such paths")
     if content is not None and not _is_path(content):
         raise ValueError(f"CONTENT_FILENAME={content!r} must be the path of a sound file, or None for a texture")
-    if not isinstance(outname, str) or not outname or Path(outname).name != outname:
-        raise ValueError(f"outname={outname!r} must be a file name without folders, such as 'rain'")
+    plain = isinstance(outname, str) and 0 < len(outname) <= 150 and outname.isprintable()
+    if not plain or Path(outname).name != outname or outname.startswith("."):
+        raise ValueError(
+            f"outname={outname!r} must be a file name of at most 150 characters without folders, like 'rain'"
+        )
+    for name in ("model_path", "param_pkl"):
+        if getattr(settings, name) is not None and not _is_path(getattr(settings, name)):
+            raise ValueError(f"{name}={getattr(settings, name)!r} must be the path of a file, or None")
+
+
+def device_is_present(device):
+    """Whether tensors can be made on a device: "cpu", "cuda", "cuda:1" or "mps", if this machine has one."""
+    try:
+        return isinstance(device, str) and torch.empty(1, device=device).cpu() is not None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
 
 
 def _check_device(device):
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
+    if not device_is_present(device):
         raise ValueError(
             f"device={device!r} is not present here; choose 'cpu', 'cuda' or 'mps', or None for the best one"
-        ) from error
+        )
 
 
 def _check_networks(settings):
@@ -122,6 +149,11 @@ def _check_start(settings):
     start = settings.start
     if start not in STARTS and not (_is_path(start) and Path(start).is_file()):
         raise ValueError(f"start={start!r} is neither a file in {Path.cwd()} nor one of {', '.join(STARTS)}")
+    if start not in STARTS:
+        try:
+            soundfile.info(start)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"start={start!r} is no sound file that can be read ({error}); give a wav file") from error
     if start == "content" and not settings.is_transfer:
         raise ValueError("the start 'content' needs a content; set CONTENT_FILENAME, or start='noise'")
     if start == "samples" and not (settings.lower < settings.upper and settings.sigma > 0):
@@ -146,15 +178,35 @@ def _check_losses(settings):
     layers = dict(style=settings.style_layers_default, rhythm=settings.rhythm_layers)
     layers |= dict(diversity=settings.diversity_layers, content=settings.content_layers)
     weights = {kind: getattr(settings, f"{kind}_weight") for kind in layers}
+    given = ", ".join(f"{kind}_weight={weights[kind]}" for kind in layers if layers[kind])
     if not any(weights[kind] * weight for kind in layers for weight in layers[kind].values()):
-        raise ValueError(
-            f"nothing to optimise: no loss has both a layer and a weight above 0, the weights are {weights}"
-        )
+        raise ValueError(f"nothing to optimise: no loss has both a layer and a weight above 0 ({given})")
     for kind in ("rhythm", "diversity"):
         if bool(layers[kind]) != bool(weights[kind]):
             _warn(f"{kind}_layers={list(layers[kind])} with {kind}_weight={weights[kind]} has no effect; set both")
     if settings.boundopt and settings.reg_weight and not settings.use01scale:
         _warn("boundopt pulls the values into [0, 1], but with use01scale=False they reach 7; set boundopt=False")
+
+
+def _warn_of_settings_without_effect(settings):
+    # Settings that were typed, and that nothing reads beside the others.
+    bands = ("filters", "widths", "dilation")
+    typed = ("l1channels", "l2channels", "l3channels", "kernelsize", "n_classes", "orientation")
+    typed += ("in_channels", "in_height", "in_width")
+    cnn = settings.recipe == "gatys" and not settings.use_style_net
+    without_effect = {
+        "the recipe has no band networks": () if settings.recipe == "bands" and not settings.use_style_net else bands,
+        "the network is no CNN with typed parameters": () if cnn and settings.param_pkl is None else typed,
+        "there is no content": () if settings.is_transfer else ("content_weight", "content_layers_default"),
+        'start is not "samples"': () if settings.start == "samples" else ("mu", "sigma", "lower", "upper"),
+        "boundopt is False": () if settings.boundopt else ("reg_weight",),
+        "there is one style": () if len(settings.styles) > 1 else ("style_blend",),
+    }
+    defaults = {each.name: each.default for each in fields(settings)}
+    for reason, names in without_effect.items():
+        changed = [f"{name}={settings.given[name]!r}" for name in names if settings.given[name] != defaults[name]]
+        if changed:
+            _warn(f"{', '.join(changed)} has no effect, because {reason}")
 
 
 def _warn(message):

@@ -60,6 +60,10 @@ def make_terms(settings):
 
 def make_network(settings, images, *, seed):
     """Return the network of the settings for these images: band networks, or a CNN."""
+    if settings.use_style_net:
+        raise ValueError(
+            "use_style_net=True: pass the network too, synthesise(settings, network=...), or set it to False"
+        )
     image, channels = next(iter(images.values())), settings.whichChannel
     if settings.recipe == "bands":
         bands = dict(widths=settings.widths, filters=settings.filters, dilation=settings.dilation)

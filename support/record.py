@@ -11,13 +11,15 @@ Conventions
 import contextlib
 import hashlib
 import itertools
+import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
+import IPython
 import numpy as np
 import torch
 
-from support.settings import STEPS
+from support.settings import STEPS, Settings
 
 TITLES = list(STEPS)
 _executions = itertools.count()
@@ -50,8 +52,15 @@ class Record:
         self._made, self._settings = {}, None
 
     def typed(self):
-        """Note that the settings cell was run: its settings count only after the cell that checks them."""
+        """Note that the settings cell is run: its settings count only after the cell that checks them.
+
+        In a notebook the settings of the last time are deleted, so that a line that is gone doesn't keep its value.
+        """
         self._settings = None
+        shell = IPython.get_ipython()
+        for each in fields(Settings) if shell else ():
+            if each.name != "transform":  # no line of the settings cell
+                shell.user_ns.pop(each.name, None)
 
     def accept(self, settings):
         """Take checked settings as the present ones; return a sentence that says what to run."""
@@ -82,8 +91,7 @@ class Record:
     def _require(self, titles, settings):
         if settings is not self._settings:
             raise NotCurrent(
-                "the settings cell was run, or the settings were replaced, but not checked: run the cell "
-                "'The settings, checked' first, and then this one"
+                "the settings are not checked yet: run the cell 'The settings, checked' first, and then this cell again"
             )
         stale = self._first_stale(titles, settings)
         if stale is not None:
@@ -96,7 +104,7 @@ class Record:
             names += STEPS[title]
             made = self._made.get(title)
             if made is None:
-                return title, f"{title!r} was not run, or did not end: run again from {title!r}"
+                return title, f"{title!r} was not run to its end: run again from {title!r}"
             changed = [name for name in names if getattr(made.settings, name) != getattr(settings, name)]
             if changed:
                 was, now = (
@@ -136,6 +144,11 @@ def content_of(*products):
         elif isinstance(product, np.ndarray | torch.Tensor):
             array = np.ascontiguousarray(product.detach().cpu().numpy() if torch.is_tensor(product) else product)
             digest.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
+        elif isinstance(product, type):
+            functions = (getattr(value, "__code__", None) for value in vars(product).values())
+            todo += [product.__qualname__, *[function for function in functions if function]]
+        elif isinstance(product, types.CodeType):
+            todo += [product.co_code, product.co_names, product.co_consts]
         else:
             digest.update(f"{product!r}, ".encode())
     return digest.hexdigest()

@@ -8,6 +8,8 @@ Conventions
 """
 
 import contextlib
+import functools
+import glob
 import json
 import os
 import platform
@@ -23,6 +25,7 @@ import soundfile
 import torch
 
 import audiocnn
+from support.checks import device_is_present
 from support.record import plain
 from support.settings import Settings
 from support.transforms import check_samples, fit_full_scale
@@ -37,20 +40,29 @@ class Result:
     history: list = field(default_factory=list)
     samples: torch.Tensor | None = None
     refinement: list = field(default_factory=list)  # the history of the samples
-    begun: list = field(default_factory=list)  # steps after which L-BFGS began anew: 0, and after interrupts
-    stem: Path | None = None  # of its files; None until something is saved
-    saved: int | None = None  # steps of the refinement when the samples were saved last, drafts not counted
+    begun: list = field(default_factory=list)  # steps of history after which L-BFGS began anew: 0, and after interrupts
+    begun_to_refine: list = field(default_factory=list)  # the same, of refinement
+    draft: Path | None = None  # stem of the files that hold the draft
+    saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
 
-    def begin(self, history, num_steps):
-        """Return how many steps are left of num_steps, and note that L-BFGS begins anew where there are some."""
+    def begin(self, num_steps):
+        """Return how many steps of the image are left of num_steps, and note that L-BFGS begins anew for them."""
+        return self._begin(self.begun, self.history, num_steps)
+
+    def begin_to_refine(self, num_steps):
+        """Return how many steps of the samples are left of num_steps, and note that L-BFGS begins anew for them."""
+        return self._begin(self.begun_to_refine, self.refinement, num_steps)
+
+    @staticmethod
+    def _begin(begun, history, num_steps):
         left = max(0, num_steps - len(history))
-        self.begun += [len(self.history) + len(self.refinement)] if left else []
+        if left and len(history) not in begun:
+            begun.append(len(history))
         return left
 
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins afresh, and so do their files."""
-        self.samples, self.refinement, self.stem, self.saved = samples, [], None, None
-        self.begun = [step for step in self.begun if step < len(self.history)]
+        self.samples, self.refinement, self.begun_to_refine, self.draft, self.saved = samples, [], [], None, ()
 
 
 def level(samples):
@@ -62,9 +74,9 @@ def level(samples):
 
 def new_stem(folder, outname):
     """First free path folder/outname-001, -002, ... without suffix, so that no run overwrites another."""
-    names = [path.name for path in Path(folder).iterdir()] if Path(folder).is_dir() else []
+    names = [path.name.casefold() for path in Path(folder).iterdir()] if Path(folder).is_dir() else []
     number = 1
-    while any(name.startswith(f"{outname}-{number:03d}") for name in names):
+    while any(name.startswith(f"{outname}-{number:03d}".casefold()) for name in names):
         number += 1
     return Path(folder) / f"{outname}-{number:03d}"
 
@@ -72,8 +84,9 @@ def new_stem(folder, outname):
 def save_result(result, settings, *, used, draft=False, folder="outputs"):
     """Save a result's samples and report, and return the stem; what is saved already is not saved again.
 
-    A draft is saved as stem-draft; the next save takes its number and removes the draft. Every other save gets a new
-    number. The report holds the settings that repeat this result alone: its own seed, and the steps that were done.
+    A draft is saved as NAME-001-draft; the next save takes its number and removes the draft. Every other save gets a
+    new number, and no file is ever overwritten. The report holds the settings that repeat this result alone: its own
+    seed, and the steps that were done.
 
     Parameters
     ----------
@@ -83,36 +96,64 @@ def save_result(result, settings, *, used, draft=False, folder="outputs"):
     used : dict
         What the settings don't say, such as the network's layers.
     """
-    if result.saved == len(result.refinement):
-        return result.stem
-    if result.stem is None or result.saved is not None:
-        result.stem = new_stem(folder, settings.outname)
-    stem = result.stem.with_name(f"{result.stem.name}-draft")
-    settings = settings.of_run(result.run, num_steps=len(result.history), refine_steps=len(result.refinement))
-    save_run(
-        stem if draft else result.stem,
-        fit_full_scale(result.samples.detach().cpu().numpy()),
-        settings=settings,
+    steps = (len(result.history), len(result.refinement))
+    if (
+        result.saved
+        and result.saved[1] == steps
+        and result.saved[0].with_name(f"{result.saved[0].name}.json").is_file()
+    ):
+        return result.saved[0]
+    began = result.begun + [len(result.history) + step for step in result.begun_to_refine]
+    content = dict(
+        samples=fit_full_scale(result.samples.detach().cpu().numpy()),
+        settings=settings.of_run(result.run, num_steps=steps[0], refine_steps=steps[1]),
         losses=result.history + result.refinement,
-        used=used | {"lbfgs_began_after_steps": result.begun},
+        used=used | {"lbfgs_began_after_steps": began},
     )
-    if not draft:
-        result.saved = len(result.refinement)
-        for ending in (".json", ".wav"):
-            stem.with_name(stem.name + ending).unlink(missing_ok=True)
-    return result.stem
+    if draft:
+        result.draft = _save_under_new_number(folder, settings.outname, "-draft", content)
+        return result.draft
+    number = result.draft and result.draft.with_name(result.draft.name.removesuffix("-draft"))
+    if (
+        number
+        and number.name[:-4] == settings.outname
+        and not list(number.parent.glob(f"{glob.escape(number.name)}.*"))
+    ):
+        save_run(number, **content)
+    else:
+        number = _save_under_new_number(folder, settings.outname, "", content)
+    for ending in (".json", ".wav") if result.draft else ():
+        result.draft.with_name(result.draft.name + ending).unlink(missing_ok=True)
+    result.draft, result.saved = None, (number, steps)
+    return number
+
+
+def _save_under_new_number(folder, outname, ending, content):
+    while True:
+        stem = new_stem(folder, outname)
+        stem = stem.with_name(stem.name + ending)
+        try:
+            save_run(stem, **content)
+            return stem
+        except FileExistsError:  # another process took the number meanwhile
+            if not stem.parent.is_dir():
+                raise
 
 
 def save_run(stem, samples, *, settings, losses, used):
-    """Write stem.wav (16 bits) and stem.json, each whole or not at all; the json last: where it is, all is saved."""
+    """Write stem.wav (16 bits) and stem.json, each whole or not at all; the json last: where it is, all is saved.
+
+    Raises FileExistsError where there is such a wav already.
+    """
     check_samples(samples, "the result")
     versions = {"python": platform.python_version(), "torch": torch.__version__, "librosa": librosa.__version__}
     report = dict(settings=_as_dict(settings), used=used, versions=versions, level=level(samples), losses=losses)
-    text = json.dumps(report, indent=1, default=str) + "\n"
+    text = json.dumps(report, indent=1) + "\n"
     sound, description = (stem.with_name(stem.name + ending) for ending in (".wav", ".json"))
     stem.parent.mkdir(parents=True, exist_ok=True)
     rate = settings.sample_rate
-    write_whole(sound, lambda path: soundfile.write(path, samples.T, rate, subtype="PCM_16", format="WAV"))
+    write = functools.partial(soundfile.write, data=samples.T, samplerate=rate, subtype="PCM_16", format="WAV")
+    write_whole(sound, write, overwrite=False)
     write_whole(description, lambda path: path.write_text(text))
     return [sound, description]
 
@@ -129,19 +170,33 @@ def save_figures(stem, figures):
     return paths
 
 
-def write_whole(path, write):
-    """Write under another name in the same folder first: a crash or a full disk leaves no half-written file."""
+def write_whole(path, write, *, overwrite=True):
+    """Write under another name in the same folder first: a crash or a full disk leaves no half-written file.
+
+    Raises FileExistsError where overwrite is False and the path exists, also if another process made it just now.
+    """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         write(partial)
+        if not overwrite:
+            _claim(path, partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def _claim(path, partial):
+    # A link, unlike a file that is replaced, can't be made twice, whoever else tries. Some disks have no links.
+    try:
+        os.link(partial, path)
+    except OSError as error:
+        if path.exists():
+            raise FileExistsError(f"{path} exists already") from error
+
+
 @contextlib.contextmanager
 def uninterrupted():
-    """Hold back interrupts until the block has ended: a second Stop shall not cost the sound that the first kept."""
+    """Hold back interrupts until the block has ended, so that a second interrupt does not lose the sound."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -158,13 +213,14 @@ def uninterrupted():
 def load_settings(path):
     """Return the Settings of a saved run, from its json file; running with them repeats the run.
 
-    Settings that earlier versions saved and that exist no more are left out, with a warning if they had an effect.
+    Settings that were removed since are left out, with a warning if they had an effect.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file; give the json file of a run, such as outputs/NAME-001.json")
     try:
-        saved = json.loads(path.read_text())["settings"]
+        report = json.loads(path.read_text())
+        saved, used = report["settings"], report.get("used", {})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the json file of a run ({error!r}); choose one of outputs/") from error
     if "transform" not in saved:  # before there was this name, only the CQT's settings had bins
@@ -172,8 +228,16 @@ def load_settings(path):
     names = {each.name for each in fields(Settings)}
     gone = {name: value for name, value in saved.items() if name not in names and name not in ("used", "run")}
     if any(gone.values()):
-        warnings.warn(f"{path} has settings that exist no more: {gone}; the result will differ", stacklevel=2)
-    settings = Settings(**{name: value for name, value in saved.items() if name in names} | {"sweep": {}})
+        warnings.warn(f"{path} has settings that were removed: {gone}; the result will differ", stacklevel=2)
+    if "device" in saved and not device_is_present(saved["device"]):
+        saved["device"] = None
+    began = used.get("lbfgs_began_after_steps", [])
+    if began not in ([], [0], [0, saved.get("num_steps")]):
+        warnings.warn(
+            f"{path}: L-BFGS began anew after steps {began}; one run to the end gives another result", stacklevel=2
+        )
+    with warnings.catch_warnings(action="ignore"):  # those of settings without effect were shown before
+        settings = Settings(**{name: value for name, value in saved.items() if name in names} | {"sweep": {}})
     return settings.of_run(saved.get("run", 0))
 
 
@@ -187,7 +251,15 @@ def describe(network, terms):
     return {"layers": layers, "terms": [[loss.__name__, layer, weight] for loss, layer, weight in terms if weight]}
 
 
-def list_reports(folder="outputs", *, last=20):
-    """Return the reports of the last runs saved in a folder, a dict from the json's path to the report."""
-    paths = sorted(Path(folder).glob("[!.]*.json"), key=lambda path: path.stat().st_mtime)[-last:]
-    return {path: json.loads(path.read_text()) for path in paths}
+def list_reports(folder="outputs", *, last=None):
+    """Return the reports of the last runs saved in a folder, or of all; a dict from the json's path to the report.
+
+    Files of other kinds, and reports whose sound is gone, are left out.
+    """
+    reports = {}
+    for path in sorted(Path(folder).glob("[!.]*.json"), key=lambda path: path.stat().st_mtime):
+        with contextlib.suppress(ValueError):
+            report = json.loads(path.read_text())
+            if isinstance(report, dict) and "settings" in report and path.with_suffix(".wav").is_file():
+                reports[path] = report
+    return dict(list(reports.items())[-last if last else None :])

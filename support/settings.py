@@ -8,12 +8,15 @@ Conventions
   units   times in seconds, frequencies in Hz, N_FFT and K_HOP in samples, widths and dilation in frames
 """
 
+import copy
 import itertools
 import types
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from audiocnn import check_choice
@@ -182,13 +185,19 @@ class Settings:
 
     def of_run(self, run, **changes):
         """Return the settings that give run number `run` of these settings (from 0) alone, with other changes."""
-        with warnings.catch_warnings(action="ignore"):  # all of them were shown before
-            return replace(self, seed=self.seed + run, runs=1, sweep={}, **changes)
+        settings = copy.copy(self)  # not checked again: a file or a device may be gone when the result is saved
+        for name, value in dict(seed=self.seed + run, runs=1, sweep={}, **changes).items():
+            settings._set(name, _frozen(value))
+        settings._set(
+            "given", types.MappingProxyType({each.name: getattr(settings, each.name) for each in fields(self)})
+        )
+        return settings
 
     def points(self):
         """Return every combination of the sweep's values, a list of dicts."""
-        combinations = itertools.product(*self.sweep.values()) if self.sweep else ()
-        return [dict(zip(self.sweep, values, strict=True)) for values in combinations]
+        points = itertools.product(*self.sweep.values()) if self.sweep else ()
+        points = [dict(zip(self.sweep, values, strict=True)) for values in points]
+        return [point for number, point in enumerate(points) if point not in points[:number]]
 
 
 def best_device():
@@ -215,8 +224,12 @@ def _filled_in(settings):
 
 
 def _weights_by_layer(name, layers):
-    if isinstance(layers, str) or not isinstance(layers, list | tuple | Mapping):
-        raise ValueError(f"{name}={layers!r} must be a list of layer names, such as [{layers!r}], or a dict to weights")
+    names = layers if isinstance(layers, list | tuple | Mapping) else [None]
+    if not all(isinstance(layer, str) for layer in names):
+        example = layers if isinstance(layers, str) else "conv_1"
+        raise ValueError(
+            f"{name}={layers!r} must be a list of layer names, such as [{example!r}], or a dict to weights"
+        )
     layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
     for layer, weight in layers.items():
         check_number(f"{name}[{layer!r}]", weight, 0)
@@ -224,6 +237,8 @@ def _weights_by_layer(name, layers):
 
 
 def _frozen(value):
+    if isinstance(value, np.generic | Path):
+        return value.item() if isinstance(value, np.generic) else str(value)
     if isinstance(value, Mapping):
         return types.MappingProxyType({name: _frozen(each) for name, each in value.items()})
     return tuple(_frozen(each) for each in value) if isinstance(value, list | tuple) else value

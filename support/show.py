@@ -139,6 +139,9 @@ def steps_done(histories, num_steps, *, setting, afresh):
     for run, history in enumerate(histories, start=1):
         if len(history) < num_steps:
             return f"Stopped after {len(history)} of {num_steps} steps of run {run}; run this cell again to go on."
+        if len(history) > num_steps:
+            more = f"Run {run} has {len(history)} steps, more than {setting}={num_steps}; nothing was changed."
+            return f"{more} For fewer steps, run again from {afresh!r}."
     return (
         f"All {num_steps} steps are done. To go on, raise {setting}, run the two settings cells and this cell again; "
         f"to begin afresh, run again from {afresh!r}."
@@ -166,9 +169,14 @@ def players(sounds, *, sample_rate):
     return _table([sounds, [IPython.display.Audio(fit_full_scale(y), **settings) for y in sounds.values()]])
 
 
-def table_of_runs(folder="outputs", *, last=20):
-    """Show the last runs in a folder: the settings that differ, last losses, level, sound: an IPython.display.HTML."""
-    reports = list_reports(folder, last=last)
+def table_of_runs(folder="outputs", *, last=20, names=None):
+    """Show the last runs in a folder: the settings that differ, last losses, level, sound: an IPython.display.HTML.
+
+    names : list of str or None
+        Only runs of these outnames.
+    """
+    reports = list_reports(folder, last=last if names is None else None)
+    reports = {path: r for path, r in reports.items() if names is None or r["settings"]["outname"] in names}
     settings = [report["settings"] for report in reports.values()]
     names = dict.fromkeys(name for each in settings for name in each if name not in ("outname", "used"))
     names = [name for name in names if len({json.dumps(each.get(name)) for each in settings}) > 1]

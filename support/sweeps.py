@@ -7,6 +7,7 @@ Conventions
 
 import collections
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import joblib
@@ -21,19 +23,49 @@ import nbformat
 import psutil
 
 from support.record import plain
-from support.settings import NO_STEP
+from support.saving import load_settings, uninterrupted
+from support.settings import NO_STEP, STEPS, Settings
 
 ROOT = Path(__file__).parents[1]
+IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
 
 
 def run_sweep(settings):
     """Run the settings' notebook once for every combination of the values in sweep; yield reports, see run_notebooks.
 
-    Every run gets the settings as typed, so that its own recipe fills in what is None.
+    Every run gets the settings as typed, so that its own recipe fills in what is None. A run that was made with other
+    settings, because a cell of the notebook sets some, is reported as failed. A run of a sweep doesn't sweep.
     """
+    if IN_SWEEP in os.environ:
+        return
     fixed = {name: value for name, value in settings.given.items() if name not in (*NO_STEP, "transform")}
     points = [fixed | point for point in settings.points()]
-    return run_notebooks(settings.notebook, points, outname=settings.outname, n_jobs=settings.n_jobs)
+    for report in run_notebooks(settings.notebook, points, outname=settings.outname, n_jobs=settings.n_jobs):
+        if "failed" not in report:
+            report |= _compare(report, settings)
+        yield report
+
+
+def _compare(report, settings):
+    # What failed, if the run that was saved is not the one that was asked for.
+    folder = Path(settings.notebook).parent / "outputs"
+    paths = sorted(folder.glob(f"{glob.escape(report['outname'])}-[0-9][0-9][0-9].json"))
+    with warnings.catch_warnings(action="ignore"):
+        asked = Settings(**dict(report["settings"]), transform=settings.transform).of_run(0)
+        if not paths:
+            return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
+        done = load_settings(paths[0])
+    names = [name for step in STEPS.values() for name in step if name != "device"]
+    other = [f"{name}={plain(getattr(done, name))!r}" for name in names if getattr(asked, name) != getattr(done, name)]
+    return (
+        {"failed": f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"} if other else {}
+    )
+
+
+def saved_at(path):
+    """Say which file a sweep runs, and when it was saved: cells that were edited later are not in it."""
+    moment = time.localtime(Path(path).stat().st_mtime)
+    return f"{path}, as it was saved on {time.strftime('%Y-%m-%d at %H:%M:%S', moment)}"
 
 
 def run_notebook(path, *, outname, threads=None, **settings):
@@ -81,8 +113,9 @@ def run_notebooks(path, points, *, outname, n_jobs=1, threads=None):
                 yield job.report
             time.sleep(0.05)
     finally:
-        for job in running:
-            job.kill()
+        with uninterrupted():
+            for job in running:
+                job.kill()
 
 
 class _Job:
@@ -96,7 +129,7 @@ class _Job:
             raise ValueError(f"{path} has no cell tagged 'parameters'; tag its settings cell")
         cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
         others = [c.source for c, tag in zip(notebook.cells, tagged, strict=True) if c.cell_type == "code" and not tag]
-        text = json.dumps([others, plain_settings(settings)], sort_keys=True)
+        text = json.dumps([others, plain_settings(settings), _files(settings, path.parent)], sort_keys=True)
         name = f"{outname}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
         self.report = {"outname": name, "settings": settings}
         source = "\n".join(f"{key} = {value!r}" for key, value in plain_settings(settings).items())
@@ -106,10 +139,11 @@ class _Job:
         self.log = path.parent / "outputs" / f"{name}.log"
 
     def begin(self):
-        if list(self.log.parent.glob(f"{self.report['outname']}-[0-9][0-9][0-9].json")):
+        if list(self.log.parent.glob(f"{glob.escape(self.report['outname'])}-[0-9][0-9][0-9].json")):
             return
         self.log.parent.mkdir(exist_ok=True)
         environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
+        environment |= {IN_SWEEP: "1"}
         environment |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
         command = [sys.executable, "-c", f"from support import sweeps; sweeps.run_cells({os.getpid()})"]
         with self.log.open("wb") as log:
@@ -137,6 +171,14 @@ class _Job:
             self.process.kill()
             self.process.wait()
             self.log.unlink(missing_ok=True)
+
+
+def _files(settings, folder):
+    # Hashes of the files that the settings name, and of the modules: with other contents, the runs are others.
+    values = [each for value in settings.values() for each in (value if isinstance(value, list | tuple) else [value])]
+    paths = [folder / value for value in values if isinstance(value, str) and value]
+    paths += [ROOT / "audiocnn.py", *sorted(ROOT.glob("support/*.py"))]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
 
 
 def plain_settings(settings):

@@ -3,14 +3,18 @@
 Every test runs the real notebook, cell by cell, in a kernel.
 """
 
+import ast
 import json
+import shutil
 import threading
 import time
 
+import nbformat
 import numpy as np
 import psutil
 import pytest
 import soundfile
+import torch
 from kernel import (
     BACK,
     CHECKED,
@@ -33,7 +37,7 @@ from kernel import (
 )
 
 from support import pipeline, saving, transforms
-from support.settings import Settings
+from support.settings import NO_STEP, STEPS, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +80,9 @@ def test_a_weight_changed_before_the_optimisation_is_used_or_refused(tmp_path):
         notebook.run_all()
         notebook.edit(content_weight=100.0)
         notebook.run(SETTINGS)
-        with pytest.raises(CellError, match="run the cell 'The settings, checked' first"):
+        with pytest.raises(
+            CellError, match="the settings are not checked yet: run the cell 'The settings, checked' first"
+        ):
             notebook.run(OPTIMISE)
         notebook.run(CHECKED)
         with pytest.raises(
@@ -146,7 +152,7 @@ def test_a_step_that_failed_counts_as_not_made(notebook):
         notebook.run(LOSSES)
     notebook.edit(style_layers_default=None)
     notebook.run(SETTINGS, CHECKED)
-    with pytest.raises(CellError, match="'The losses' was not run, or did not end: run again from 'The losses'"):
+    with pytest.raises(CellError, match="'The losses' was not run to its end: run again from 'The losses'"):
         notebook.run(OPTIMISE)
 
 
@@ -251,7 +257,7 @@ def test_a_json_of_an_earlier_version_loads(tmp_path):
     settings = saving.load_settings(tmp_path / "old-001.json")
     assert settings.recipe == "gatys" and settings.seed == 5 and not settings.sweep and settings.N_FFT == 1024
     (tmp_path / "old-002.json").write_text(json.dumps({"settings": old | dict(nearest_steps=40)}))
-    with pytest.warns(UserWarning, match=r"settings that exist no more: {'nearest_steps': 40}; the result will differ"):
+    with pytest.warns(UserWarning, match=r"settings that were removed: {'nearest_steps': 40}; the result will differ"):
         saving.load_settings(tmp_path / "old-002.json")
     (tmp_path / "other.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"other.json is not the json file of a run"):
@@ -264,8 +270,6 @@ def test_a_json_of_an_earlier_version_loads(tmp_path):
 def test_the_defaults_of_the_object_are_those_of_the_notebook(name, monkeypatch):
     """So that scripts and benchmarks measure the sound that the notebooks make."""
     monkeypatch.chdir(ROOT)
-    import nbformat
-
     given = {}
     cells = [cell.source for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code"]
     (source,) = [cell for cell in cells if SETTINGS in cell]
@@ -380,3 +384,127 @@ def test_the_runs_of_a_sweep_end_with_the_sweep(end, tmp_path):
         assert wait_for(lambda: not children(tmp_path), 10)
         time.sleep(3)
         assert not children(tmp_path) and not reports(tmp_path)
+
+
+def test_a_run_of_a_sweep_never_sweeps_and_is_what_was_asked(tmp_path):
+    """Also where a cell behind the settings sets a sweep, and a value that the sweep varies: that is reported."""
+    sweep = {"num_steps": [1, 2]}
+    with Notebook(tmp_path, sweep=sweep, n_jobs=2) as notebook:
+        scratch = "sweep = {'num_steps': [1, 2]}\nnum_steps = 2"
+        code = notebook.notebook.cells.index(notebook.cell(CHECKED)) - 1
+        notebook.notebook.cells.insert(code, nbformat.v4.new_code_cell(scratch))
+        notebook.save()
+        notebook.run("import audiocnn", SETTINGS, CHECKED)
+        printed = notebook.run(SWEEP)
+    assert printed.count("failed: the run was made with num_steps=2; does a cell of the notebook set this?") == 1
+    assert len(reports(tmp_path)) == 2 and not children(tmp_path)
+
+
+# Smaller traps -----------------------------------------------------------------------------------
+
+
+def test_an_edited_loss_class_is_another_sum(notebook):
+    loss = (
+        "class MyLoss(audiocnn.Loss):\n    kind = 'mine'\n    def distance(self, x): return FACTOR * x.square().mean()"
+    )
+    notebook.run("import audiocnn")
+    notebook.execute(loss.replace("FACTOR", "1.0"))
+    cell = notebook.cell(LOSSES)
+    cell.source = cell.source.replace('{"input": 1.0})', '{"input": 1.0}),\n        (MyLoss, 1.0, {"input": 1.0})')
+    notebook.run_all()
+    notebook.run(LOSSES, OPTIMISE)  # the same class
+    notebook.execute(loss.replace("FACTOR", "7.0"))
+    notebook.run(LOSSES)
+    with pytest.raises(CellError, match="'The losses' was made anew after 'The start'"):
+        notebook.run(OPTIMISE)
+
+
+def test_a_setting_whose_line_is_gone_has_no_value(notebook):
+    notebook.run("import audiocnn", SETTINGS, CHECKED)
+    cell = notebook.cell(SETTINGS)
+    cell.source = cell.source.replace("\nseed = 0", "\n# seed = 0")
+    notebook.run(SETTINGS)
+    with pytest.raises(CellError, match="NameError: name 'seed' is not defined"):
+        notebook.run(CHECKED)
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_no_cell_sets_a_setting(name):
+    """Otherwise the check of the settings, run again, would take what a later cell left."""
+    names = {name for step in (*STEPS.values(), NO_STEP) for name in step} - {"transform"}
+    cells = [cell.source for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code"]
+    for cell in cells:
+        if SETTINGS not in cell:
+            stored = [
+                n.id for n in ast.walk(ast.parse(cell)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            ]
+            assert not names & set(stored), cell
+
+
+def test_files_that_are_gone_are_saved_again_and_names_are_true(notebook, tmp_path):
+    notebook.run_all()
+    shutil.rmtree(tmp_path / "outputs")
+    notebook.run_all(SAVE)
+    (report,) = reports(tmp_path).values()
+    assert report["settings"]["outname"] == "test" and (tmp_path / "outputs/test-001-losses.png").is_file()
+    notebook.edit(refine_steps=3, outname="other")
+    notebook.run(SETTINGS, CHECKED, BACK)
+    notebook.edit(outname="third")
+    notebook.run(SETTINGS, CHECKED, REFINE, SAVE)
+    found = {stem: report["settings"]["outname"] for stem, report in reports(tmp_path).items()}
+    assert found == {"test-001": "test", "third-001": "third"}
+
+
+def test_fewer_steps_than_were_done_are_no_success(notebook):
+    notebook.run_all()
+    notebook.edit(num_steps=2)
+    notebook.run(SETTINGS, CHECKED)
+    said = notebook.run(OPTIMISE)
+    assert "Run 1 has 4 steps, more than num_steps=2; nothing was changed" in said and "'The start'" in said
+
+
+def test_a_continued_run_says_where_l_bfgs_began_anew(notebook, tmp_path):
+    notebook.run_all()
+    notebook.edit(num_steps=7)
+    notebook.run(SETTINGS, CHECKED)
+    notebook.run_all(OPTIMISE)
+    assert reports(tmp_path)["test-001"]["used"]["lbfgs_began_after_steps"] == [0, 4]
+    assert reports(tmp_path)["test-002"]["used"]["lbfgs_began_after_steps"] == [0, 4, 7]
+    with pytest.warns(UserWarning, match=r"L-BFGS began anew after steps \[0, 4, 7\]"):
+        saving.load_settings(tmp_path / "outputs/test-002.json")
+
+
+def test_a_start_that_is_gone_does_not_cost_the_sound(notebook, tmp_path):
+    notebook.run_all()
+    notebook.edit(start="outputs/test-001.wav")
+    notebook.run(SETTINGS, CHECKED)
+    notebook.run_all(START)
+    (tmp_path / "outputs/test-001.wav").unlink()
+    notebook.run_all(BACK)
+    assert reports(tmp_path)["test-003"]["settings"]["start"] == "outputs/test-001.wav"
+
+
+def test_nothing_is_overwritten_by_another_process(tmp_path):
+    """Two results under one name, the second made while the first was a draft and its files were tidied away."""
+    settings, samples = Settings(outname="r"), torch.sin(torch.arange(9000.0))
+    first, second = (saving.Result(0, samples, samples=samples * level) for level in (0.5, 0.1))
+    saving.save_result(first, settings, used={}, draft=True, folder=tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    saving.save_result(second, settings, used={}, folder=tmp_path)
+    saving.save_result(first, settings, used={}, folder=tmp_path)
+    peaks = [np.abs(soundfile.read(tmp_path / f"r-00{n}.wav")[0]).max() for n in (1, 2)]
+    np.testing.assert_allclose(peaks, [0.1, 0.5], atol=1e-3)
+    with pytest.raises(FileExistsError, match=r"r-001.wav exists already"):
+        saving.save_run(tmp_path / "r-001", np.ones(9), settings=settings, losses=[], used={})
+
+
+def test_settings_of_numpy_and_pathlib_come_back_from_json(tmp_path):
+    settings = Settings(widths=list(2 ** np.arange(3)), filters=np.int64(8), STYLE_FILENAME=ROOT / "a.wav")
+    saving.save_run(tmp_path / "x-001", np.ones(9), settings=settings, losses=[], used={})
+    assert saving.load_settings(tmp_path / "x-001.json") == settings
+
+
+def test_the_pipeline_needs_the_custom_network():
+    with pytest.raises(ValueError, match="use_style_net=True: pass the network too"):
+        pipeline.synthesise(Settings(use_style_net=True), {"style 1": np.random.default_rng(0).normal(0, 0.1, 9000)})
