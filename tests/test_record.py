@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from support.record import TITLES, NotCurrent, Record, content_of, plain
 from support.settings import NO_STEP, STEPS, Settings
 from support.transforms import STFT
 
-BASE = dict(recipe="gatys", model_path="a.pth", param_pkl="a", start="noise", device="cpu")
+BASE = dict(recipe="gatys", model_path="a.pth", param_pkl="a", start="noise", device="cpu", notebook=__file__)
 # A legal other value of every setting.
 OTHER = dict(STYLE_FILENAME=["a.wav"], CONTENT_FILENAME="c.wav", sample_rate=44100, offset=1.0, duration=None)
 OTHER |= dict(stereo=True, transform="cqt", N_FFT=2048, K_HOP=64, bins_per_octave=12, lowest_frequency=50.0)
@@ -26,7 +27,14 @@ OTHER |= dict(content_layers_default=["relu_2"], rhythm_layers=["relu_1"], diver
 OTHER |= dict(style_blend=[2.0], style_weight=3.0, content_weight=3.0, rhythm_weight=1.0, diversity_weight=1.0)
 OTHER |= dict(boundopt=False, reg_weight=1.0, start="rand", lower=0.1, upper=0.9, mu=0.2, sigma=0.1)
 OTHER |= dict(result_duration=2.0, segment_duration=None, history_size=5, num_steps=7, phase_iterations=8)
-OTHER |= dict(refine_steps=3, outname="other", refresh=0, sweep={"seed": [1, 2]}, n_jobs=2, notebook="n.ipynb")
+OTHER |= dict(
+    refine_steps=3,
+    outname="other",
+    refresh=0,
+    sweep={"seed": [1, 2]},
+    n_jobs=2,
+    notebook=str(Path(__file__).with_name("conftest.py")),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +85,7 @@ def test_steps_are_made_in_their_order(settings):
     record = Record()
     assert record.accept(settings) == "The settings are complete. Run the cells below from 'Listen to the inputs'."
     for number, title in enumerate(TITLES):
-        missing = f"{title!r} was not run, or did not end: run again from {title!r}"
+        missing = f"{title!r} was not run to its end: run again from {title!r}"
         for later in TITLES[number + 1 :]:
             with pytest.raises(NotCurrent, match=re.escape(missing)), record.step(later, settings):
                 raise AssertionError("the block of a refused step must not run")
@@ -140,7 +148,7 @@ def test_a_step_that_did_not_end_is_not_made(error, record, settings):
     with pytest.raises(error), record.step("The losses", settings) as made:
         made.of("The losses")
         raise error
-    expected = "'The losses' was not run, or did not end: run again from 'The losses'"
+    expected = "'The losses' was not run to its end: run again from 'The losses'"
     assert stale(record, settings) == dict.fromkeys(TITLES[TITLES.index("The losses") :], expected)
     make(record, settings, "The losses")
     assert not stale(record, settings)
@@ -170,7 +178,7 @@ def test_a_step_that_says_nothing_of_its_products_is_new_every_time(record, sett
 
 @pytest.mark.parametrize("title", TITLES)
 def test_typed_settings_count_only_when_they_are_checked(title, record, settings):
-    unchecked = re.escape("run the cell 'The settings, checked' first, and then this one")
+    unchecked = re.escape("run the cell 'The settings, checked' first, and then this cell again")
     record.typed()
     with pytest.raises(NotCurrent, match=unchecked), record.step(title, settings):
         raise AssertionError("the block of a refused step must not run")
@@ -188,7 +196,7 @@ def test_other_settings_than_the_checked_ones_are_refused(changes, record, setti
     """Also equal ones: only the cell that checks them says which are meant."""
     replaced = dataclasses.replace(settings, **changes)
     for title in TITLES:
-        with pytest.raises(NotCurrent, match="the settings were replaced, but not checked"):
+        with pytest.raises(NotCurrent, match="the settings are not checked yet"):
             record.check(title, replaced)
         with pytest.raises(NotCurrent, match="not checked"), record.step(title, replaced):
             pass
@@ -248,7 +256,9 @@ def test_several_products_are_told_apart():
 
 
 def test_plain_values():
-    settings = Settings(widths=[1, 2], style_layers_default={"conv_1": 2.0}, sweep={"widths": [[1], [2, 3]]})
+    settings = Settings(
+        widths=[1, 2], style_layers_default={"conv_1": 2.0}, sweep={"widths": [[1], [2, 3]]}, notebook=__file__
+    )
     values = [plain(value) for value in (settings.widths, settings.style_layers_default, settings.sweep, 3, None)]
     assert values == [[1, 2], {"conv_1": 2.0}, {"widths": [[1], [2, 3]]}, 3, None]
     assert [type(value) for value in values] == [list, dict, dict, int, type(None)]

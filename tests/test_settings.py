@@ -7,7 +7,9 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from support import sweeps
 from support.settings import NO_STEP, STEPS, Settings, best_device
@@ -94,7 +96,7 @@ def test_the_old_name_of_a_recipe():
 
 def test_settings_do_not_change():
     widths, layers, points, styles = [1, 8], {"conv_1": 2.0}, {"seed": [1, 2]}, ["a.wav", "b.wav"]
-    given = dict(widths=widths, style_layers_default=layers, sweep=points, STYLE_FILENAME=styles)
+    given = dict(widths=widths, style_layers_default=layers, sweep=points, STYLE_FILENAME=styles, notebook=__file__)
     settings, untouched = Settings(**given), Settings(**json.loads(json.dumps(given)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.filters = 3
@@ -113,7 +115,7 @@ def test_settings_do_not_change():
 
 def test_paths_may_be_objects():
     settings = Settings(STYLE_FILENAME=Path("a.wav"), CONTENT_FILENAME=Path("b.wav"))
-    assert settings.styles == (Path("a.wav"),) and settings.is_transfer
+    assert settings.styles == ("a.wav",) and settings.is_transfer
     assert Settings(STYLE_FILENAME="a.wav").styles == ("a.wav",)
 
 
@@ -126,7 +128,7 @@ def test_every_setting_is_read_by_one_step_or_by_none():
 
 
 def test_one_run_of_many():
-    settings = silently(runs=3, seed=5, sweep={"filters": [8, 9]}, rhythm_weight=1.0)
+    settings = silently(runs=3, seed=5, sweep={"filters": [8, 9]}, notebook=__file__, rhythm_weight=1.0)
     with warnings.catch_warnings(action="error"):  # the warnings were shown before
         run = settings.of_run(2, num_steps=11)
     differing = {
@@ -138,7 +140,7 @@ def test_one_run_of_many():
 
 def test_the_points_of_a_sweep_are_all_combinations():
     sweep = {"seed": [0, 1, 2], "widths": [[1], [1, 8]], "power": ["log1p", 0.5]}
-    points = Settings(sweep=sweep).points()
+    points = Settings(sweep=sweep, notebook=__file__).points()
     expected = [
         {"seed": seed, "widths": widths, "power": power}
         for seed, widths, power in itertools.product(range(3), [(1,), (1, 8)], ["log1p", 0.5])
@@ -150,10 +152,11 @@ def test_the_points_of_a_sweep_are_all_combinations():
 def test_a_sweep_runs_settings_as_they_were_typed(monkeypatch):
     """Every point gets its own recipe's values: none that the recipe of the sweeping notebook filled in."""
     seen = []
-    monkeypatch.setattr(sweeps, "run_notebooks", lambda path, points, **how: seen.append((path, points, how)))
-    sweeps.run_sweep(Settings(sweep={"recipe": ["bands", "gatys"]}, notebook="n.ipynb", outname="x", n_jobs=3))
+    monkeypatch.setattr(sweeps, "run_notebooks", lambda path, points, **how: seen.append((path, points, how)) or [])
+    settings = Settings(sweep={"recipe": ["bands", "gatys"]}, notebook=__file__, outname="x", n_jobs=3)
+    list(sweeps.run_sweep(settings))
     ((path, points, how),) = seen
-    assert path == "n.ipynb" and how == dict(outname="x", n_jobs=3) and len(points) == 2
+    assert path == __file__ and how == dict(outname="x", n_jobs=3) and len(points) == 2
     assert [Settings(**point).N_FFT for point in points] == [512, 1024]
     assert not set(points[0]) & {*NO_STEP, "transform"}
 
@@ -218,8 +221,12 @@ REFUSED = [
     (dict(STYLE_FILENAME=["a.wav", 3]), "STYLE_FILENAME=('a.wav', 3)", "or a list of such paths"),
     (dict(CONTENT_FILENAME=""), "CONTENT_FILENAME=''", "or None for a texture"),
     (dict(CONTENT_FILENAME=["a.wav"]), "CONTENT_FILENAME=('a.wav',)", "or None for a texture"),
-    (dict(outname="a/b"), "outname='a/b'", "must be a file name without folders, such as 'rain'"),
-    (dict(outname=""), "outname=''", "must be a file name without folders, such as 'rain'"),
+    (
+        dict(outname="a/b"),
+        "outname='a/b'",
+        "must be a file name of at most 150 characters without folders, like 'rain'",
+    ),
+    (dict(outname=""), "outname=''", "must be a file name of at most 150 characters without folders, like 'rain'"),
     (PAIR | dict(param_pkl=None), "model_path='models/a.pth'", "set param_pkl to the file of the same name"),
     (dict(start="outputs/nope.wav"), "start='outputs/nope.wav'", "one of samples, rand, randn, content, noise"),
     (dict(start=5), "start=5", "one of samples, rand, randn, content, noise"),
@@ -227,8 +234,12 @@ REFUSED = [
     (dict(start="samples", lower=0.5, upper=0.2), "lower=0.5", "must be below upper=0.2"),
     (dict(start="samples", sigma=0), "sigma=0", "above 0"),
     (PAIR | TRANSFER | dict(runs=2), "runs=2", "set runs=1, or start='noise'"),
-    (dict(style_weight=0), "'style': 0", "no loss has both a layer and a weight above 0"),
-    (TRANSFER | dict(style_weight=0, content_weight=0), "'content': 0", "no loss has both a layer and a weight above"),
+    (dict(style_weight=0), "style_weight=0", "no loss has both a layer and a weight above 0"),
+    (
+        TRANSFER | dict(style_weight=0, content_weight=0),
+        "content_weight=0",
+        "no loss has both a layer and a weight above",
+    ),
     (dict(style_layers_default=[]), "nothing to optimise", "no loss has both a layer and a weight above 0"),
     (dict(style_layers_default={"conv_1": 0}), "nothing to optimise", "no loss has both a layer and a weight above 0"),
     (dict(style_layers_default="relu_1"), "style_layers_default='relu_1'", "list of layer names, such as ['relu_1']"),
@@ -238,15 +249,19 @@ REFUSED = [
     (dict(STYLE_FILENAME=["a", "b"], style_blend=[1]), "style_blend=(1,)", "one share for each of the 2 styles"),
     (dict(STYLE_FILENAME=["a", "b"], style_blend=[1, 0]), "style_blend[1]=0", "must be a finite number above 0"),
     (dict(style_blend=1), "style_blend=1", "one share for each of the 1 styles"),
-    (dict(sweep={"nonsense": [1]}), "'nonsense': (1,)", "must map names of settings to lists of values"),
-    (dict(sweep={"sweep": [{}]}), "'sweep'", "must map names of settings to lists of values"),
-    (dict(sweep={"outname": ["a"]}), "'outname'", "must map names of settings to lists of values"),
-    (dict(sweep={"transform": ["cqt"]}), "'transform'", "must map names of settings to lists of values"),
+    (dict(sweep={"nonsense": [1]}), "'nonsense'", "is no setting that can be swept; choose among"),
+    (dict(sweep={"sweep": [{}]}), "'sweep'", "is no setting that can be swept; choose among"),
+    (dict(sweep={"outname": ["a"]}), "'outname'", "is no setting that can be swept; choose among"),
+    (dict(sweep={"transform": ["cqt"]}), "'transform'", "is no setting that can be swept; choose among"),
     (dict(sweep={"seed": 3}), "'seed': 3", "must map names of settings to lists of values"),
     (dict(sweep={"seed": []}), "'seed': ()", "must map names of settings to lists of values"),
     (dict(sweep=["seed"]), "sweep=('seed',)", "must map names of settings to lists of values"),
-    (dict(sweep={"seed": [0, -1]}), "seed=-1", "must be a whole number of at least 0"),
-    (dict(sweep={"recipe": ["gatys"], "K_HOP": [1024]}), "hop_length=1024", "the hop must be at most 512"),
+    (dict(sweep={"seed": [0, -1]}, notebook=__file__), "seed=-1", "must be a whole number of at least 0"),
+    (
+        dict(sweep={"recipe": ["gatys"], "K_HOP": [1024]}, notebook=__file__),
+        "hop_length=1024",
+        "the hop must be at most 512",
+    ),
     (dict(K_HOP=512), "hop_length=512", "the hop must be at most 256; 128 is usual"),
     (dict(transform="cqt", n_octaves=9), "n_octaves=9", "lower fmin or n_octaves, or raise the sample rate"),
     (dict(transform="cqt", lowest_frequency=0), "fmin=0", "must be a positive frequency in Hz"),
@@ -270,20 +285,43 @@ def test_a_start_from_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=re.escape(f"start='earlier.wav' is neither a file in {tmp_path} nor one of")):
         Settings(start="earlier.wav")
-    (tmp_path / "earlier.wav").write_bytes(b"any")
+    (tmp_path / "earlier.wav").write_bytes(b"no sound")
+    with pytest.raises(ValueError, match=r"start='earlier.wav' is no sound file that can be read"):
+        Settings(start="earlier.wav")
+    soundfile.write(tmp_path / "earlier.wav", np.ones(9), 22050)
     assert Settings(start="earlier.wav").start == "earlier.wav"
 
 
 def test_runs_differ_by_network_or_by_start(tmp_path):
     """Several runs are refused where they would all be the same sound, and only there."""
     trained = PAIR | TRANSFER | dict(runs=2)
-    (tmp_path / "earlier.wav").write_bytes(b"any")
+    soundfile.write(tmp_path / "earlier.wav", np.ones(9), 22050)
     for fixed in ("content", str(tmp_path / "earlier.wav")):
         with pytest.raises(ValueError, match=re.escape("runs=2 would make the same sound 2 times")):
             Settings(**trained | dict(start=fixed))
     for different in (dict(start="noise"), dict(model_path=None), dict(recipe="bands"), dict(use_style_net=True)):
         assert Settings(**trained | different).runs == 2
     assert Settings(**trained | dict(runs=1)).start == "content"
+
+
+EFFECTLESS = [
+    (dict(PAIR, l1channels=8), "l1channels=8 has no effect, because the network is no CNN with typed parameters"),
+    (
+        dict(PAIR, filters=8, widths=[4]),
+        "filters=8, widths=(4,) has no effect, because the recipe has no band networks",
+    ),
+    (dict(kernelsize=3), "kernelsize=3 has no effect"),
+    (dict(content_weight=3.0), "content_weight=3.0 has no effect, because there is no content"),
+    (dict(mu=0.3), 'mu=0.3 has no effect, because start is not "samples"'),
+    (dict(boundopt=False, reg_weight=1.0), "reg_weight=1.0 has no effect, because boundopt is False"),
+    (dict(style_blend=[2.0]), "style_blend=(2.0,) has no effect, because there is one style"),
+]
+
+
+@pytest.mark.parametrize(("typed", "message"), EFFECTLESS)
+def test_settings_that_nothing_reads_warn(typed, message):
+    with pytest.warns(UserWarning, match=re.escape(message)):
+        Settings(**typed)
 
 
 def test_settings_of_what_is_unused_are_not_in_the_way():
@@ -320,4 +358,4 @@ def test_sensible_settings_do_not_warn():
             Settings(recipe=recipe, transform=transform, **given)
     Settings(rhythm_layers=["conv_1"], rhythm_weight=0.1, diversity_layers=["conv_1"], diversity_weight=1)
     Settings(use01scale=False, reg_weight=0)
-    Settings(sweep={"rhythm_weight": [0.1, 1.0]})  # no point of a sweep warns on its own
+    Settings(sweep={"rhythm_weight": [0.1, 1.0]}, notebook=__file__)  # no point of a sweep warns on its own
