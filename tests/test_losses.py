@@ -255,6 +255,11 @@ def test_bad_layers(parameters, image):
         insert([(losses.RhythmLoss, "fc_1", 1.0)])
     with pytest.raises(ValueError, match=r"the content loss at 'relu_3' needs a content; give one"):
         insert(styles_at("relu_1") + contents_at("relu_3"))
+    for twice in (styles_at("relu_1") * 2, [*styles_at("relu_1"), (audiocnn.DistributionLoss, "relu_1", 2.0)]):
+        with pytest.raises(
+            ValueError, match="two losses are called 'style relu_1'; leave one out, or give one's class"
+        ):
+            insert(twice)
     for terms in ([], [(audiocnn.StyleLoss, "relu_1", 0.0), (audiocnn.BoundLoss, "input", 0)]):
         with pytest.raises(ValueError, match="there is no loss with a weight above 0, so nothing to optimise; give"):
             insert(terms)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import types
 import warnings
 from pathlib import Path
 
@@ -201,6 +202,16 @@ def test_other_settings_than_the_checked_ones_are_refused(changes, record, setti
         with pytest.raises(NotCurrent, match="not checked"), record.step(title, replaced):
             pass
     assert not stale(record, settings)
+
+
+def test_a_line_that_is_deleted_from_the_settings_cell_does_not_keep_its_value(monkeypatch):
+    """In a notebook, typed() deletes what the cell assigned the last time, and nothing else."""
+    typed = {each.name for each in dataclasses.fields(Settings)} - {"transform"}
+    kept = dict(transform="the product of a step", settings="the checked ones", samples=1)
+    shell = types.SimpleNamespace(user_ns=dict.fromkeys(typed, 1) | kept)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    Record().typed()
+    assert shell.user_ns == kept
 
 
 def test_unknown_steps_are_refused(record, settings):

@@ -147,6 +147,8 @@ def test_the_points_of_a_sweep_are_all_combinations():
     ]
     assert len(points) == 12 and all(point in points for point in expected)
     assert not Settings().points()
+    repeated = Settings(sweep={"seed": [1, 0, 1]}, notebook=__file__)
+    assert repeated.points() == [{"seed": 1}, {"seed": 0}]
 
 
 def test_a_sweep_runs_settings_as_they_were_typed(monkeypatch):
@@ -215,6 +217,17 @@ REFUSED = [
     (dict(whichChannel="time"), "whichChannel='time'", "needs recipe='gatys'"),
     (dict(whichChannel="2D"), "whichChannel='2D'", "needs recipe='gatys'"),
     (dict(orientation="up"), "orientation='up'", "choose one of freq, time, 2D"),
+    (dict(device="meta"), "device='meta'", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
+    (dict(device=0), "device=0", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
+    (dict(seed=2**63), f"seed={2**63}", "must be below 2**63"),
+    (dict(param_pkl=3), "param_pkl=3", "must be the path of a file, or None"),
+    (dict(model_path=["a.pth"]), "model_path=('a.pth',)", "must be the path of a file, or None"),
+    (dict(outname="x" * 151), "outname='xxx", "at most 150 characters"),
+    (dict(outname=".rain"), "outname='.rain'", "must be a file name"),
+    (dict(outname="ra\nin"), "outname='ra", "must be a file name"),
+    (dict(style_layers_default=[1]), "style_layers_default=[1]", "must be a list of layer names, such as ['conv_1']"),
+    (dict(sweep={"seed": [1]}), "notebook=''", "give the notebook that is swept"),
+    (dict(sweep={"seed": [1]}, notebook="gone.ipynb"), "notebook='gone.ipynb'", "give the notebook that is swept"),
     (dict(device="gpu"), "device='gpu'", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
     (dict(STYLE_FILENAME=[]), "STYLE_FILENAME=()", "must be the path of a sound file, or a list of such paths"),
     (dict(STYLE_FILENAME=""), "STYLE_FILENAME=''", "must be the path of a sound file, or a list of such paths"),
@@ -311,6 +324,8 @@ EFFECTLESS = [
         "filters=8, widths=(4,) has no effect, because the recipe has no band networks",
     ),
     (dict(kernelsize=3), "kernelsize=3 has no effect"),
+    (dict(dilation=2, use_style_net=True), "dilation=2 has no effect, because the recipe has no band networks"),
+    (dict(content_layers_default=["conv_1"]), "content_layers_default=('conv_1',) has no effect, because there is no"),
     (dict(content_weight=3.0), "content_weight=3.0 has no effect, because there is no content"),
     (dict(mu=0.3), 'mu=0.3 has no effect, because start is not "samples"'),
     (dict(boundopt=False, reg_weight=1.0), "reg_weight=1.0 has no effect, because boundopt is False"),
@@ -320,8 +335,9 @@ EFFECTLESS = [
 
 @pytest.mark.parametrize(("typed", "message"), EFFECTLESS)
 def test_settings_that_nothing_reads_warn(typed, message):
-    with pytest.warns(UserWarning, match=re.escape(message)):
+    with pytest.warns(UserWarning, match=re.escape(message)) as caught:
         Settings(**typed)
+    assert {warning.filename for warning in caught} == {__file__}  # the line that makes the settings
 
 
 def test_settings_of_what_is_unused_are_not_in_the_way():
@@ -358,4 +374,8 @@ def test_sensible_settings_do_not_warn():
             Settings(recipe=recipe, transform=transform, **given)
     Settings(rhythm_layers=["conv_1"], rhythm_weight=0.1, diversity_layers=["conv_1"], diversity_weight=1)
     Settings(use01scale=False, reg_weight=0)
+    Settings(filters=9, widths=[3], dilation=2)
+    Settings(recipe="gatys", l1channels=9, kernelsize=3, in_width=64)
+    Settings(start="samples", mu=0.3, sigma=0.2, lower=0.05, upper=0.9)
+    Settings(STYLE_FILENAME=["a.wav", "b.wav"], style_blend=[1, 2], content_weight=3.0, **TRANSFER)
     Settings(sweep={"rhythm_weight": [0.1, 1.0]}, notebook=__file__)  # no point of a sweep warns on its own
