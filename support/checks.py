@@ -77,8 +77,8 @@ def _check_numbers(settings):
             check_number(name, getattr(settings, name), 0, beyond=True)
     for name in ("lower", "upper", "mu"):
         check_number(name, getattr(settings, name), -math.inf)
-    if settings.n_jobs != -1:
-        check_positive_int(n_jobs=settings.n_jobs)
+    if not (isinstance(settings.n_jobs, int) and (settings.n_jobs == -1 or settings.n_jobs >= 1)):
+        raise ValueError(f"n_jobs={settings.n_jobs!r} must be a positive whole number, or -1 for one run on each core")
     if not isinstance(settings.widths, tuple) or not settings.widths:
         raise ValueError(f"widths={settings.widths!r} must be a list of lengths in frames, such as [8]")
     check_positive_int(**{f"widths[{number}]": width for number, width in enumerate(settings.widths)})

@@ -23,6 +23,7 @@ from support.settings import STEPS, Settings
 
 TITLES = list(STEPS)
 _executions = itertools.count()
+_NOT_OF_A_CLASS = ("__dict__", "__weakref__", "__module__", "__firstlineno__")
 
 
 class NotCurrent(RuntimeError):
@@ -145,8 +146,12 @@ def content_of(*products):
             array = np.ascontiguousarray(product.detach().cpu().numpy() if torch.is_tensor(product) else product)
             digest.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
         elif isinstance(product, type):
-            functions = (getattr(value, "__code__", None) for value in vars(product).values())
-            todo += [product.__qualname__, *[function for function in functions if function]]
+            own = [base for base in product.__bases__ if not base.__module__.startswith(("torch", "builtins"))]
+            todo += [product.__qualname__, own, {k: v for k, v in vars(product).items() if k not in _NOT_OF_A_CLASS}]
+        elif isinstance(product, staticmethod | classmethod | property):
+            todo.append(product.fget if isinstance(product, property) else product.__func__)
+        elif isinstance(product, types.FunctionType):
+            todo += [product.__code__, product.__defaults__, product.__kwdefaults__]
         elif isinstance(product, types.CodeType):
             todo += [product.co_code, product.co_names, product.co_consts]
         else:

@@ -413,10 +413,12 @@ def test_an_edited_loss_class_is_another_sum(notebook):
     cell.source = cell.source.replace('{"input": 1.0})', '{"input": 1.0}),\n        (MyLoss, 1.0, {"input": 1.0})')
     notebook.run_all()
     notebook.run(LOSSES, OPTIMISE)  # the same class
-    notebook.execute(loss.replace("FACTOR", "7.0"))
-    notebook.run(LOSSES)
-    with pytest.raises(CellError, match="'The losses' was made anew after 'The start'"):
-        notebook.run(OPTIMISE)
+    for edited in (loss.replace("FACTOR", "7.0"), loss.replace("FACTOR", "1.0") + "\n    constant = 2"):
+        notebook.execute(edited)
+        notebook.run(LOSSES)
+        with pytest.raises(CellError, match="'The losses' was made anew after 'The start'"):
+            notebook.run(OPTIMISE)
+        notebook.run(START, OPTIMISE)
 
 
 def test_a_setting_whose_line_is_gone_has_no_value(notebook):
