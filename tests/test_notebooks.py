@@ -84,7 +84,7 @@ def test_the_steps_of_the_record_are_the_headings(name):
 def test_one_setting_a_line_each_with_its_help(name):
     """As a reader sees the cell, and as papermill lists it."""
     (cell,) = cells(name, "code", "parameters")
-    lines = [line for line in cell.source.splitlines() if not line.startswith(("#", "record."))]
+    lines = [line for line in cell.source.splitlines() if line and not line.startswith(("#", "record."))]
     assert all(re.fullmatch(r"\w+ = .+  # .+", line) for line in lines)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

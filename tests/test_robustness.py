@@ -289,7 +289,7 @@ def executed_until(tmp_path, monkeypatch, before, marked):
 
 def test_a_kill_while_optimising_leaves_earlier_runs_alone(tmp_path, monkeypatch, earlier):
     with pytest.raises(nbclient.exceptions.DeadKernelError):
-        executed_until(tmp_path, monkeypatch, "import signal", "os.kill(os.getpid(), signal.SIGKILL)")
+        executed_until(tmp_path, monkeypatch, "import os, signal", "os.kill(os.getpid(), signal.SIGKILL)")
     assert earlier() == []
 
 
