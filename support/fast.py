@@ -1,7 +1,8 @@
 """The same numbers sooner: sorting, the distance of Gram matrices, convolutions.
 
 Everything here has a plain equivalent in PyTorch, which its docstring names with the gain and with the test
-that holds both to the same numbers. The seconds are of two CPU cores; `python benchmarks/speed.py` measures them.
+that holds both to the same numbers. The seconds are of two CPU cores; `python benchmarks/speed.py` measures them,
+except for StackedConv, which was measured by hand.
 
 Conventions
   rows   torch tensor [shape=(channels, positions)], the features of one layer

@@ -69,8 +69,8 @@ def griffinlim(magnitude, phase, *, n_fft, hop_length, length=None, n_iter=200):
     and torch.istft go through all frames in each step of an iteration; this goes through stretches of 1024 frames
     that stay in the cache.
 
-    Plain equivalent: librosa.griffinlim with momentum 0.99, if it took a phase. Gain: 1.5 times at 5 s, 4 times at
-    5 minutes. Test: test_stft_round_trip.
+    Plain equivalent: librosa.griffinlim with momentum 0.99, if it took a phase. Gain, measured
+    by hand against torch.stft and torch.istft: 1.5 times at 5 s, 4 times at 5 minutes. Test: test_stft_round_trip.
     """
     window = torch.hann_window(n_fft)
     magnitude, phase = (torch.from_numpy(values.T.copy()) for values in (magnitude, phase))  # (n_frames, n_bins)
