@@ -33,23 +33,11 @@ import torch.fx
 from torch import nn
 
 from support import fast
+from support.values import check_choice, check_number, check_positive_int
 
 ORIENTATIONS = ("freq", "time", "2D")
 STARTS = ("samples", "rand", "randn", "content", "noise")
 N_QUANTILES = 512
-
-
-def check_choice(setting, value, allowed):
-    """Raise ValueError unless a setting's value is one of the allowed ones."""
-    if value not in allowed:
-        raise ValueError(f"{setting}={value!r} is unknown; choose one of {', '.join(allowed)}")
-
-
-def check_positive_int(**values):
-    """Raise ValueError unless every value is a whole number above 0."""
-    for name, value in values.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a positive whole number")
 
 
 # 1. Networks -------------------------------------------------------------------------------------
@@ -110,12 +98,12 @@ def check_parameters(parameters):
             raise ValueError(f"{name}={parameters[name]} must be at least 8, because three max-pools halve this side")
 
 
-def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
+def band_networks(frequencies, *, widths, filters, pattern_share=0.0, dilation=1, seed=0):
     """Random networks side by side that see a texture in bands, at several time scales.
 
-    Each has two layers: conv_1 adds up neighbouring bins to bands, from one to many ERB wide (sums of hundreds of
-    bins with random signs are Gaussian for any sound, and tell nothing); conv_2 filters every band over time by a
-    random filter of its own. Separate widths follow Antognini 2019.
+    Each has two layers: conv_1 adds up neighbouring bins, to smooth bands or by random patterns; conv_2 filters every
+    sum over time by a random filter of its own. Separate widths follow Antognini 2019. Random sums of hundreds of
+    bins are Gaussian for any sound and tell nothing; sums over a few ERB tell harmonics, which smooth bands blur.
 
     Parameters
     ----------
@@ -124,29 +112,45 @@ def band_networks(frequencies, *, widths, filters, dilation=1, seed=0):
     widths : list of int > 0 [frames]
         Lengths of the filters over time, one network each; a width that stands twice gives two networks.
     filters, dilation : int > 0
-        Bands of each network, and frames between the taps of its filters over time.
+        Filters of each network, and frames between their taps over time.
+    pattern_share : float from 0 to 1
+        Share of the filters that see a random pattern; the others see a smooth band.
 
     Returns
     -------
     networks : nn.ModuleDict of nn.Sequential, called width_1, width_2 ..., and width_1_2 for the second of width 1
     """
     check_positive_int(filters=filters, dilation=dilation, **{f"width {width}": width for width in widths})
+    check_number("pattern_share", pattern_share, 0, most=1)
     generator = torch.Generator().manual_seed(seed)
     erb = torch.from_numpy(9.265 * np.log1p(np.asarray(frequencies) / 228.8)).float()  # Glasberg & Moore 1990
-    networks = nn.ModuleDict()
+    n_patterns, networks = round(pattern_share * filters), nn.ModuleDict()
     for number, width in enumerate(widths):
-        # The outermost centres lie half an ERB outside: otherwise the outermost bins would hardly count.
-        centres = torch.linspace(erb[0] - 0.5, erb[-1] + 0.5, filters)[:, None]
-        spread = (2 * erb[-1]) ** torch.rand(filters, 1, generator=generator) / 2  # from 1 to 2 erb[-1] ERB wide
-        bands = torch.exp(-0.5 * ((erb - centres) / spread) ** 2)
-        bands = nn.functional.normalize(torch.where(bands < 1e-3, 0, bands))  # (filters, n_bins)
+        parts = [_smooth_bands, filters - n_patterns], [_patterns, n_patterns]
+        sums = torch.cat([make(erb, count, generator) for make, count in parts if count])  # (filters, n_bins)
         taps = nn.functional.normalize(torch.randn(filters, width, generator=generator))
         conv_1 = nn.Conv2d(len(erb), filters, 1, bias=False)
         conv_2 = nn.Conv2d(filters, filters, (1, width), dilation=(1, dilation), groups=filters, bias=False)
-        conv_1.weight.data, conv_2.weight.data = bands[:, :, None, None], taps[:, None, None]
+        conv_1.weight.data, conv_2.weight.data = sums[:, :, None, None], taps[:, None, None]
         earlier = list(widths[:number]).count(width)
         networks[f"width_{width}" + (f"_{earlier + 1}" if earlier else "")] = nn.Sequential(conv_1, conv_2)
     return networks.requires_grad_(False).eval()
+
+
+def _smooth_bands(erb, count, generator):  # (count, n_bins), from 1 to 2 erb[-1] ERB wide
+    return nn.functional.normalize(_neighbourhoods(erb, (2 * erb[-1]) ** torch.rand(count, 1, generator=generator) / 2))
+
+
+def _patterns(erb, count, generator):  # (count, n_bins), from 1 to 8 ERB wide
+    spread = 8 ** torch.rand(count, 1, generator=generator) / 2
+    return nn.functional.normalize(torch.randn(count, len(erb), generator=generator) * _neighbourhoods(erb, spread))
+
+
+def _neighbourhoods(erb, spread):  # Gaussians around centres that lie evenly on the ERB scale
+    # The outermost centres lie half an ERB outside: otherwise the outermost bins would hardly count.
+    centres = torch.linspace(erb[0] - 0.5, erb[-1] + 0.5, len(spread))[:, None]
+    weights = torch.exp(-0.5 * ((erb - centres) / spread) ** 2)
+    return torch.where(weights < 1e-3, 0, weights)
 
 
 # 2. Layers by name -------------------------------------------------------------------------------
@@ -471,9 +475,7 @@ def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25
         "samples": truncated normal (mu, sigma) between lower and upper; "rand": uniform 0 to 0.1;
         "randn": normal around 0; "content", "noise": a copy of these images.
     like : torch.Tensor
-        An image with the shape and the device to use.
-    seed : int
-        The same seed gives the same image.
+        An image with the shape and the device to use; for a shape, the same seed gives the same image.
     content, noise : torch.Tensor
         Images of the content, and of matched_noise.
     """

@@ -12,8 +12,9 @@ from pathlib import Path
 import soundfile
 import torch
 
-from audiocnn import ORIENTATIONS, STARTS, STYLE_LOSSES, check_choice, check_positive_int
+from audiocnn import ORIENTATIONS, STARTS, STYLE_LOSSES
 from support.transforms import check_power
+from support.values import check_choice, check_number, check_positive_int
 
 POSITIVE_INTS = (
     *("sample_rate", "K_HOP", "bins_per_octave", "n_octaves", "runs", "filters", "dilation", "l1channels"),
@@ -52,15 +53,6 @@ def check_settings(settings, *, sweepable):
         )
 
 
-def check_number(name, value, least, *, beyond=False, whole=False):
-    """Raise ValueError unless a value is a finite number of at least, or beyond, the least one."""
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < least or (beyond and value == least):
-        kind = "a whole number" if whole else "a finite number"
-        bound = "" if least == -math.inf else f" {'above' if beyond else 'of at least'} {least}"
-        raise ValueError(f"{name}={value!r} must be {kind}{bound}")
-
-
 def _check_numbers(settings):
     check_positive_int(**{name: getattr(settings, name) for name in POSITIVE_INTS})
     for name in ("N_FFT", "in_channels", "in_height", "in_width"):
@@ -75,6 +67,7 @@ def _check_numbers(settings):
     for name in ("duration", "result_duration", "segment_duration"):
         if getattr(settings, name) is not None:
             check_number(name, getattr(settings, name), 0, beyond=True)
+    check_number("pattern_share", settings.pattern_share, 0, most=1)
     for name in ("lower", "upper", "mu"):
         check_number(name, getattr(settings, name), -math.inf)
     if not (isinstance(settings.n_jobs, int) and (settings.n_jobs == -1 or settings.n_jobs >= 1)):
@@ -190,7 +183,7 @@ def _check_losses(settings):
 
 def _warn_of_settings_without_effect(settings):
     # Settings that were typed, and that nothing reads beside the others.
-    bands = ("filters", "widths", "dilation")
+    bands = ("filters", "widths", "pattern_share", "dilation")
     typed = ("l1channels", "l2channels", "l3channels", "kernelsize", "n_classes", "orientation")
     typed += ("in_channels", "in_height", "in_width")
     cnn = settings.recipe == "gatys" and not settings.use_style_net

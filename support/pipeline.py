@@ -66,7 +66,7 @@ def make_network(settings, images, *, seed):
         )
     image, channels = next(iter(images.values())), settings.whichChannel
     if settings.recipe == "bands":
-        bands = dict(widths=settings.widths, filters=settings.filters, dilation=settings.dilation)
+        bands = band_parameters(settings)
         network = audiocnn.band_networks(settings.make_transform().frequencies, **bands, seed=seed)
     else:
         parameters = make_parameters(settings, image)
@@ -74,6 +74,11 @@ def make_network(settings, images, *, seed):
             networks.check_fit(parameters, channels, each)
         network = networks.build_network(parameters, model_path=settings.model_path, seed=seed)
     return network.to(settings.device)
+
+
+def band_parameters(settings):
+    """Return the settings of the band networks, keyword arguments of audiocnn.band_networks."""
+    return {name: getattr(settings, name) for name in ("widths", "filters", "pattern_share", "dilation")}
 
 
 def make_parameters(settings, image):

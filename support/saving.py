@@ -225,6 +225,7 @@ def load_settings(path):
         raise ValueError(f"{path} is not the json file of a run ({error!r}); choose one of outputs/") from error
     if "transform" not in saved:  # before there was this name, only the CQT's settings had bins
         saved["transform"] = "cqt" if "bins_per_octave" in saved else "stft"
+    saved.setdefault("pattern_share", 0.0)  # before there were patterns, every filter saw a band
     names = {each.name for each in fields(Settings)}
     gone = {name: value for name, value in saved.items() if name not in names and name not in ("used", "run")}
     if any(gone.values()):

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiocnn import check_choice
-from support.checks import check_number, check_settings
+from support.checks import check_settings
 from support.transforms import CQT, STFT
+from support.values import check_choice, check_number
 
 RECIPES = ("bands", "gatys")
 OLD_NAMES = {"field": "gatys"}  # recipes in the json files of earlier versions
@@ -34,9 +34,9 @@ STEPS = {
     "The transform": ("transform", "N_FFT", "K_HOP", "bins_per_octave", "lowest_frequency", "n_octaves"),
     "Spectrograms": ("power", "use01scale"),
     "The network": (
-        *("recipe", "seed", "runs", "device", "whichChannel", "widths", "filters", "dilation", "use_style_net"),
-        *("model_path", "param_pkl", "l1channels", "l2channels", "l3channels", "kernelsize", "n_classes"),
-        *("orientation", "in_channels", "in_height", "in_width"),
+        *("recipe", "seed", "runs", "device", "whichChannel", "widths", "filters", "pattern_share", "dilation"),
+        *("use_style_net", "model_path", "param_pkl", "l1channels", "l2channels", "l3channels", "kernelsize"),
+        *("n_classes", "orientation", "in_channels", "in_height", "in_width"),
     ),
     "The losses": (
         *("statistic", *LAYERS, "style_blend", "style_weight", "content_weight", "rhythm_weight", "diversity_weight"),
@@ -86,6 +86,7 @@ class Settings:
     whichChannel: str = "freq"
     widths: tuple = (1, 2, 4, 8, 16, 32, 64, 128)
     filters: int = 512
+    pattern_share: float = 0.67
     dilation: int = 1
     use_style_net: bool = False
     model_path: str | None = None

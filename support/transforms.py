@@ -24,9 +24,10 @@ import scipy.signal
 import soundfile
 import torch
 
-from audiocnn import ORIENTATIONS, check_choice, check_positive_int
+from audiocnn import ORIENTATIONS
 from support import phase, stereo
 from support.filterbank import FilterBank
+from support.values import check_choice, check_positive_int
 
 LOUDEST = np.expm1(7.0)  # no full-scale sound reaches this magnitude at n_fft 1024; log1p of it is 7
 KNEE = 1e-2  # magnitude below which a power becomes a straight line; -82 dB of a full-scale sine at n_fft 512

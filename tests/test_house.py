@@ -89,8 +89,8 @@ def imported_modules(path):
     return found
 
 
-def test_the_algorithm_needs_no_support_but_speed():
-    assert imported_modules(ROOT / "audiocnn.py") == {"support.fast"}
+def test_the_algorithm_needs_no_support_but_speed_and_checks():
+    assert imported_modules(ROOT / "audiocnn.py") == {"support.fast", "support.values"}
 
 
 def test_imports_run_in_no_circle():

@@ -224,6 +224,8 @@ def test_band_networks_are_bands(stft):
     assert not torch.equal(again["width_8_2"][1].weight, same["width_8"][1].weight)
     with pytest.raises(ValueError, match="width 0=0 must be a positive whole number"):
         audiocnn.band_networks(stft.frequencies, widths=[0], filters=4)
+    with pytest.raises(ValueError, match="pattern_share=1.5 must be a finite number of at least 0 and at most 1"):
+        audiocnn.band_networks(stft.frequencies, widths=[8], filters=4, pattern_share=1.5)
     with pytest.raises(ValueError, match="use a longer sound"):
         audiocnn.layer_shapes(side_by_side, x[..., :20])
 
@@ -241,3 +243,25 @@ def test_receptive_fields_are_what_changes_an_output(parameters):
         assert covered <= audiocnn.receptive_fields(network)[name]
         if name.startswith("conv"):
             assert covered > 0.8 * audiocnn.receptive_fields(network)[name]  # pooling and ReLU hide some
+
+
+def test_patterns_see_what_smooth_bands_blur(stft):
+    """Patterns have both signs and few ERB; a comb and the same comb shifted by one bin differ for them alone."""
+    network = audiocnn.band_networks(stft.frequencies, widths=[1], filters=60, pattern_share=0.5)["width_1"]
+    sums = network[0].weight[:, :, 0, 0]
+    signed = (sums < 0).any(dim=1)
+    assert not signed[:30].any() and signed[30:].sum() >= 29  # the lowest may see one bin
+    assert torch.allclose(sums.norm(dim=1), torch.ones(60))
+    erb = 21.4 * np.log10(1 + 4.37e-3 * stft.frequencies)  # Glasberg & Moore 1990, as they print the scale
+    energy = sums[30:].square().numpy()
+    centres = (energy @ erb) / energy.sum(axis=1)
+    widths = np.sqrt((energy * (erb - centres[:, None]) ** 2).sum(axis=1))
+    assert widths.max() < 4.5 and centres.min() < 2 and centres.max() > erb[-1] - 3
+    comb = torch.zeros(1, 513, 1, 2)
+    comb[0, 100:400:3, 0, 0] = comb[0, 101:400:3, 0, 1] = 1
+    features = network(comb)[0, :, 0]
+    change = (features[:, 0] - features[:, 1]).abs() / features.norm(dim=1).clamp_min(1e-6)
+    inside = features.norm(dim=1) > 0.1
+    assert change[30:][inside[30:]].median() > 10 * change[:30][inside[:30]].median()
+    only = audiocnn.band_networks(stft.frequencies, widths=[1], filters=8, pattern_share=1.0)["width_1"]
+    assert (only[0].weight < 0).flatten(1).any(dim=1).sum() >= 7

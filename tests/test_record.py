@@ -21,7 +21,9 @@ BASE = dict(recipe="gatys", model_path="a.pth", param_pkl="a", start="noise", de
 OTHER = dict(STYLE_FILENAME=["a.wav"], CONTENT_FILENAME="c.wav", sample_rate=44100, offset=1.0, duration=None)
 OTHER |= dict(stereo=True, transform="cqt", N_FFT=2048, K_HOP=64, bins_per_octave=12, lowest_frequency=50.0)
 OTHER |= dict(n_octaves=7, power=0.5, use01scale=False, recipe="bands", seed=1, runs=2, device="cpu:0", filters=8)
-OTHER |= dict(whichChannel="2D", widths=[3], dilation=2, use_style_net=True, model_path=None, param_pkl="b")
+OTHER |= dict(
+    whichChannel="2D", widths=[3], pattern_share=0.5, dilation=2, use_style_net=True, model_path=None, param_pkl="b"
+)
 OTHER |= dict(l1channels=8, l2channels=8, l3channels=8, kernelsize=3, n_classes=2, orientation="2D", in_channels=9)
 OTHER |= dict(in_height=9, in_width=9, statistic="distribution", style_layers_default={"relu_1": 2})
 OTHER |= dict(content_layers_default=["relu_2"], rhythm_layers=["relu_1"], diversity_layers=["relu_1"])
