@@ -26,8 +26,9 @@ test: .venv/tested
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	touch $@
 
-.venv/tested: .venv/installed tests/requirements.txt
+.venv/tested: .venv/installed tests/requirements.txt benchmarks/requirements.txt
 	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+	$(BIN)/pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	touch $@
 
 clean:

@@ -1,18 +1,30 @@
-"""How good the sound is: python benchmarks/quality.py textures | transfers.
+"""How good the sound is: python benchmarks/quality.py textures | tuning | constant-q | transfers.
 
-Textures: for every texture of samples/, 5 s made from one take of at most 5 s, by the Gatys recipe and
-by the default recipe, beside another take of the recording and noise with the same spectrum.
-Transfers: how much of the content is kept and how close the style is, over the weight of content or style.
+Textures: for the recordings of samples/ that no setting was chosen on, 5 s made from one take of at most
+5 s, by the Gatys recipe, by the default recipe without patterns and by the default recipe, beside another take
+of the recording and noise with the same spectrum. Tuning: the same for the recordings that settings were chosen on.
+Constant-q: the same by the default of the constant-Q notebook.
+Transfers: how much of the content is kept and how close the style is, over the weight of content or style,
+and for mosaicing. The sounds are saved under outputs/benchmarks/, where gallery.py finds them.
 """
 
 import argparse
+import itertools
+import json
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import librosa
 import numpy as np
+import soundfile
+import torch
 
 import metrics
 from report import ROOT, write_section
+
+# isort: split
+import mosaic
 from support import pipeline, show, transforms
 from support.settings import Settings
 
@@ -27,6 +39,7 @@ PAIRS = (
 )
 STYLE_WEIGHTS = (1e2, 1e4, 1e6, 1e8)
 CONTENT_WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+MOSAICS = (dict(continuity=30), dict(continuity=3), dict(continuity=1, polyphony=10, semitones=6))
 LEVELS = (0.8, 0.7, 0.6, 0.5, 0.4)  # content kept at which the curves are compared
 
 
@@ -70,52 +83,99 @@ def baseline(style, content=None, *, length=None, style_weight=1e9, filters=4096
 
 # 2. Textures -------------------------------------------------------------------------------------
 
+OLD_DEFAULT = dict(pattern_share=0.0, widths=(1, 2, 4, 8, 16, 32, 64, 128), filters=512)
+TEXTURE_METHODS = {"Gatys recipe": {}, "old default": OLD_DEFAULT, "default": {}}
+CONSTANT_Q = {"constant-Q": dict(transform="cqt")}
+COLUMNS = ("distance ratio", "listener", "its share", "copy score", "spectrum [dB]", "core time [s]")
 
-def compare_textures():
-    """Return the rows of the table, and the sounds by texture and method."""
-    rows = [
-        "| texture | method | distance ratio | copy score | spectrum [dB] | time [s] |",
-        "|---|---|---|---|---|---|",
-    ]
-    scores, sounds = {}, {}
-    for texture in metrics.TEXTURES:
-        style, other = metrics.takes(texture, RATE)
-        made = {"another take": (other, None), "matched noise": (metrics.matched_noise(style), None)}
-        for method, function in (("Gatys recipe", baseline), ("default", default)):
-            began = time.perf_counter()
-            made[method] = function(style, length=int(SECONDS * RATE)), time.perf_counter() - began
-        sounds[texture] = {"style": style} | {method: samples for method, (samples, _) in made.items()}
-        for method, (samples, seconds) in made.items():
-            values = (
-                metrics.statistics_distance(samples, style, other, RATE),
-                metrics.copy_score(samples, style, RATE),
-                metrics.log_spectral_distance(samples, style, RATE),
+
+def in_parallel(function, *arguments):
+    """Return the list of what function returns for each argument; one process with one thread for each core."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(function, *arguments))
+
+
+def make_textures(texture, methods):
+    """Make a texture by all methods, save the sounds for gallery.py, and return rows of cells by method."""
+    style, other = metrics.takes(texture, RATE)
+    made, seconds = {"another take": other, "matched noise": metrics.matched_noise(style)}, {}
+    for method, changes in methods.items():
+        began = time.process_time()
+        function = baseline if method == "Gatys recipe" else default
+        made[method] = function(style, length=int(SECONDS * RATE), **changes)
+        seconds[method] = time.process_time() - began
+    figures = {method: score_texture(samples, style, other) for method, samples in made.items()}
+    save_sounds(f"textures/{texture}", {"recording": style} | made, figures)
+    cells = {method: [*values.values(), seconds.get(method, np.nan)] for method, values in figures.items()}
+    for method, values in cells.items():
+        print(_row(texture, method, values), flush=True)
+    return cells
+
+
+def compare_textures(names, methods):
+    """Return the rows of the table; the sounds and their figures are saved for gallery.py."""
+    rows = [f"| texture | method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    made = in_parallel(make_textures, names, [methods] * len(names))
+    rows += [_row(name, method, row) for name, cells in zip(names, made, strict=True) for method, row in cells.items()]
+    return [*rows, *mean_rows(names, {method: [cells[method] for cells in made] for method in made[0]})]
+
+
+def score_texture(samples, style, other):
+    """Return the figures of one texture, a dict by the names in COLUMNS."""
+    heard = metrics.likeness(samples, style, RATE)
+    values = (
+        metrics.statistics_distance(samples, style, other, RATE),
+        heard,
+        heard / metrics.likeness(other, style, RATE),
+        metrics.copy_score(samples, style, RATE),
+        metrics.log_spectral_distance(samples, style, RATE),
+    )
+    return dict(zip(COLUMNS, values, strict=False))
+
+
+def mean_rows(names, scores):
+    """Return rows of means; the listener's share is that of the means."""
+    groups = {"**mean**": list(names)}
+    groups["**voices and calls**"] = [name for name in names if name in metrics.VOICES_AND_CALLS]
+    rows = []
+    for title, chosen in groups.items():
+        for method, values in scores.items() if chosen else ():
+            means, takes = (
+                np.mean([table[list(names).index(name)] for name in chosen], axis=0)
+                for table in (values, scores["another take"])
             )
-            scores.setdefault(method, []).append((*values, seconds or 0))
-            cells = texture, method, *values, _time(seconds)
-            rows.append("| {} | {} | {:.2f} | {:.2f} | {:.1f} | {} |".format(*cells))
-            print(rows[-1], flush=True)
-    for method, values in scores.items():
-        *means, seconds = np.mean(values, axis=0)
-        cells = method, *means, _time(seconds)
-        rows.append("| **mean** | {} | **{:.2f}** | **{:.2f}** | **{:.1f}** | {} |".format(*cells))
-    return rows, sounds
+            means[2] = means[1] / takes[1]
+            rows.append(_row(title, method, means))
+    return rows
 
 
-def _time(seconds):
-    return f"{seconds:.0f}" if seconds else ""
+def _row(texture, method, values):
+    *figures, seconds = values
+    cells = *(f"{value:.2f}" for value in figures[:-1]), f"{figures[-1]:.1f}"
+    return f"| {texture} | {method} | {' | '.join(cells)} | {'' if np.isnan(seconds) else f'{seconds:.0f}'} |"
 
 
-def draw(sounds):
-    """Save the spectrograms of three textures: style, Gatys recipe, default."""
+def save_sounds(name, sounds, figures):
+    """Save sounds and their figures, dicts by title, where gallery.py finds them."""
+    folder = ROOT / "outputs/benchmarks" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, samples in sounds.items():
+        soundfile.write(folder / f"{title}.flac", transforms.fit_full_scale(samples), RATE)
+    path = folder / "figures.json"
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(earlier | figures, indent=1))
+
+
+def draw():
+    """Save the spectrograms of three textures: recording, Gatys recipe, default."""
     transform = transforms.STFT(sample_rate=RATE, n_fft=512, hop_length=128)
-    for texture in ("water_stream", "fire", "frogs"):
-        spectrograms = {
-            f"{texture}: {method}": transforms.compress(
-                transform.magnitude(sounds[texture][method]), use01scale=True, power=0.3
-            )
-            for method in ("style", "Gatys recipe", "default")
-        }
+    for texture in ("water_stream", "birds", "babble"):
+        spectrograms = {}
+        for method in ("recording", "Gatys recipe", "default"):
+            samples, _ = soundfile.read(ROOT / f"outputs/benchmarks/textures/{texture}/{method}.flac", dtype="float32")
+            magnitude = transform.magnitude(samples)
+            spectrograms[f"{texture}: {method}"] = transforms.compress(magnitude, use01scale=True, power=0.3)
         show.plot_spectrograms(spectrograms, transform).savefig(ROOT / f"benchmarks/texture_{texture}.png", dpi=60)
 
 
@@ -127,69 +187,122 @@ def excerpt(name):
     return transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, offset=0.25, duration=SECONDS)
 
 
+TRANSFER_COLUMNS = ("distance to the style", "like the style", "like the content", "rhythm kept", "pitch kept")
+TRANSFER_COLUMNS = (*TRANSFER_COLUMNS, "copy score")
+
+
 def compare_transfers():
-    """Return the rows of the tables."""
-    quick = dict(filters=128, num_steps=150, refine_steps=60)
-    recipes = {
-        "gatys": (baseline, "style_weight", STYLE_WEIGHTS, dict(filters=1024)),
-        "default": (default, "content_weight", CONTENT_WEIGHTS, quick),
-    }
-    rows = ["| content, style | recipe | weight | distance to the style | rhythm kept | pitch kept |"]
-    rows.append("|---|---|---|---|---|---|")
-    curves = []  # for each pair and recipe, the points (content kept, distance to the style)
-    for pair in PAIRS:
-        content, style = (excerpt(name) for name in pair)
-        points = {"content": [(1.0, metrics.difference(content, style, RATE))]}
-        for recipe, (function, name, weights, settings) in recipes.items():
-            for weight in weights:
-                samples = function(style, content, **{name: weight}, **settings)
-                kept = metrics.content_kept(samples, content, RATE)
-                distance = metrics.difference(samples, style, RATE)
-                points.setdefault(recipe, []).append((np.mean(kept), distance))
-                cells = *pair, recipe, weight, distance, *kept
-                rows.append("| {}, {} | {} | {:g} | {:.2f} | {:.2f} | {:.2f} |".format(*cells))
-                print(rows[-1], flush=True)
-        curves.append(points)
+    """Return the rows of the tables; the sounds and their figures are saved for gallery.py."""
+    rows = [f"| content, style | recipe | setting | {' | '.join(TRANSFER_COLUMNS)} |"]
+    rows.append("|---" * (len(TRANSFER_COLUMNS) + 3) + "|")
+    curves = in_parallel(make_transfers, *zip(*PAIRS, strict=True))
+    for pair, points in zip(PAIRS, curves, strict=True):
+        rows += [_transfer_row(pair, title, figures) for title, figures in points.items()]
+    curves = [curves_of(points) for points in curves]
     return [*rows, "", *compare_at_levels(curves), "", *compare_weights(curves)]
 
 
+def make_transfers(*pair):
+    """Make all transfers of a pair, save them for gallery.py, and return their figures by title."""
+    content, style = (excerpt(name) for name in pair)
+    sounds = {"content": content, "style": style}
+    for title, samples in transfers_of(content, style):
+        sounds[title] = samples
+        print(_transfer_row(pair, title, score_transfer(samples, content, style)), flush=True)
+    figures = {title: score_transfer(samples, content, style) for title, samples in sounds.items()}
+    save_sounds(f"transfers/{', '.join(pair)}", sounds, figures)
+    return figures
+
+
+def _transfer_row(pair, title, figures):
+    recipe, _, setting = title.partition(", ")
+    return f"| {', '.join(pair)} | {recipe} | {setting} | {' | '.join(f'{value:.2f}' for value in figures.values())} |"
+
+
+def curves_of(figures):
+    """Return the curve of each recipe, points (content kept, distance to the style, likeness to the style)."""
+    curves = {}
+    for title, values in figures.items():
+        kept = (values["rhythm kept"] + values["pitch kept"]) / 2
+        point = kept, values["distance to the style"], values["like the style"]
+        curves.setdefault(title.partition(", ")[0], []).append(point)
+    return curves
+
+
+def transfers_of(content, style):
+    """Yield (title, samples) for each transfer; the title has the recipe and the value of its setting."""
+    quick = dict(filters=128, num_steps=150, refine_steps=60)
+    contents = [dict(content_weight=weight) for weight in CONTENT_WEIGHTS]
+    recipes = {
+        "gatys": (baseline, [dict(style_weight=weight) for weight in STYLE_WEIGHTS], dict(filters=1024)),
+        "mosaic": (mosaic.mosaic, MOSAICS, dict(sample_rate=RATE)),
+        "default": (default, contents, quick),
+        "constant-Q": (default, contents[3:6], quick | dict(transform="cqt")),
+    }
+    for recipe, (function, settings, fixed) in recipes.items():
+        for changes in settings:
+            title = ", ".join([recipe, *(f"{name} {value:g}" for name, value in changes.items())])
+            yield title, function(style=style, content=content, **changes, **fixed)
+
+
+def score_transfer(samples, content, style):
+    """Return the figures of one transfer, a dict by the names in TRANSFER_COLUMNS."""
+    values = (
+        metrics.difference(samples, style, RATE),
+        metrics.likeness(samples, style, RATE),
+        metrics.likeness(samples, content, RATE),
+        *metrics.content_kept(samples, content, RATE),
+        metrics.copy_score(samples, style, RATE),
+    )
+    return dict(zip(TRANSFER_COLUMNS, values, strict=True))
+
+
 def compare_at_levels(curves):
-    """Return the rows of the table that compares the recipes where both keep as much of the content."""
-    rows = ["| content kept (mean of both) | style distance below the Gatys recipe's | pairs |", "|---|---|---|"]
-    for level in LEVELS:
-        gains = [1 - distance_at(points["default"], level) / distance_at(points["gatys"], level) for points in curves]
-        gains = [gain for gain in gains if np.isfinite(gain)]
-        rows.append(f"| {level} | {f'{np.mean(gains):.0%}' if gains else ''} | {len(gains)} |")
+    """Return the rows of the table that compares the methods where they keep as much of the content."""
+    titles = ("style distance below the Gatys recipe's", "the least of a pair", "more like the style than its", "pairs")
+    rows = [f"| content kept (mean of both) | method | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
+    for level, method in itertools.product(LEVELS, ("mosaic", "default", "constant-Q")):
+        pairs = np.array([(at_level(points[method], level), at_level(points["gatys"], level)) for points in curves])
+        pairs = pairs[np.isfinite(pairs).all(axis=(1, 2))]  # (pair, of two methods, distance and likeness)
+        cells = [""] * 3
+        if len(pairs):
+            gains, nearer = 1 - pairs[:, 0, 0] / pairs[:, 1, 0], pairs[:, 0, 1] - pairs[:, 1, 1]
+            cells = f"{gains.mean():.0%}", f"{gains.min():.0%}", f"{nearer.mean():+.2f} (least {nearer.min():+.2f})"
+        rows.append(f"| {level} | {method} | {' | '.join(cells)} | {len(pairs)} |")
     return rows
 
 
-def distance_at(curve, level):
-    """Return the style distance where a curve of (kept, distance) passes a level of content kept, or nan."""
-    kept, distances = np.array(sorted(curve)).T
-    return float(np.interp(level, kept, distances, left=np.nan, right=np.nan))
+def at_level(curve, level):
+    """Return the style distance and the likeness where a curve passes a level of content kept, or nan."""
+    kept, *values = np.array(sorted(curve)).T
+    return [float(np.interp(level, kept, each, left=np.nan, right=np.nan)) for each in values]
 
 
 def compare_weights(curves):
     """Return the rows of the table of mean results over content_weight, from the style alone to the content itself."""
     means = np.mean([points["default"] + points["content"] for points in curves], axis=0)
-    kept, distances = ((means - means[0]) / (means[-1] - means[0])).T
-    rows = ["| content_weight | content kept | distance to the style | below a straight line |", "|---|---|---|---|"]
-    for weight, mean, below in zip((*CONTENT_WEIGHTS, "the content"), means, kept - distances, strict=True):
-        rows.append("| {} | {:.2f} | {:.2f} | {:.2f} |".format(weight, *mean, below))
+    kept, distances, likenesses = ((means - means[0]) / (means[-1] - means[0])).T
+    titles = ("content kept", "distance to the style", "like the style", "below a straight line", "the same, by ear")
+    rows = [f"| content_weight | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    below = np.stack([kept - distances, kept - likenesses], axis=1)
+    for weight, values in zip((*CONTENT_WEIGHTS, "the content"), np.hstack([means, below]), strict=True):
+        rows.append(f"| {weight} | {' | '.join(f'{value:.2f}' for value in values)} |")
     return rows
 
 
 def main():
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sounds", choices=("textures", "transfers"))
+    parser.add_argument("sounds", choices=("textures", "tuning", "constant-q", "transfers"))
     kind = parser.parse_args().sounds
-    if kind == "textures":
-        rows, sounds = compare_textures()
-        draw(sounds)
+    metrics.listener_network()  # a missing package stops the script here, not after an hour
+    if kind == "transfers":
+        write_section(kind, compare_transfers())
     else:
-        rows = compare_transfers()
-    write_section(kind, rows)
+        names = metrics.TUNING if kind == "tuning" else metrics.REPORTING
+        write_section(kind, compare_textures(names, CONSTANT_Q if kind == "constant-q" else TEXTURE_METHODS))
+    if kind == "textures":
+        draw()
 
 
 if __name__ == "__main__":

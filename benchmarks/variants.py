@@ -1,8 +1,9 @@
-"""The effect of settings on the sound: python benchmarks/variants.py recipes | features.
+"""The effect of settings on the sound: python benchmarks/variants.py recipes | networks | features.
 
-Recipes: the default recipe with one setting changed, on two textures. Features: rhythm, diversity,
-other lengths and stereo, each on recordings that need it. Both with fewer filters and steps than the
-default recipe, so that only rows of one table can be compared.
+Recipes: the default recipe with one setting changed, on two textures. Networks: other random networks, on four
+textures of those that settings are chosen on. Features: rhythm, diversity, other lengths and stereo, each on
+recordings that need it. All with fewer filters and steps than the default recipe, so that only rows of one table
+can be compared.
 """
 
 import argparse
@@ -11,16 +12,21 @@ import time
 import librosa
 import numpy as np
 import scipy.signal
+import torch
 
 import metrics
 import quality
 from report import ROOT, write_section
-from support import stereo, transforms
+
+# isort: split
+import audiocnn
+from support import pipeline, stereo, transforms
+from support.settings import Settings
 
 RATE = quality.RATE
 SMALL = dict(filters=128, num_steps=150, refine_steps=100)
 TEXTURES = ("water_stream", "fire")
-WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
+WIDTHS = Settings().widths
 LENGTHS = ((3, 5.0), (30, 5.0), (30, None))  # seconds, segment_duration
 RECIPES = {
     "the default, smaller (64 filters)": {},
@@ -37,9 +43,9 @@ RECIPES = {
     "n_fft 256": dict(N_FFT=256, K_HOP=64),
     "n_fft 1024": dict(N_FFT=1024, K_HOP=256),
     "widths up to 16": dict(widths=WIDTHS[:5]),
-    "widths up to 256": dict(widths=(*WIDTHS, 256)),
+    "widths up to 128": dict(widths=(*WIDTHS, 64, 128)),
     "width 11 alone": dict(widths=(11,)),
-    "widths up to 32, dilation 4": dict(widths=WIDTHS[:6], dilation=4),
+    "dilation 4": dict(dilation=4),
     "constant-Q": dict(transform="cqt"),
 }
 
@@ -57,6 +63,60 @@ def compare_recipes():
             ratio = metrics.statistics_distance(made, style, other, RATE)
             values.append((ratio, metrics.copy_score(made, style, RATE), took))
         rows.append("| {} | {:.2f} | {:.2f} | {:.0f} |".format(name, *np.mean(values, axis=0)))
+        print(rows[-1], flush=True)
+    return rows
+
+
+# The same number of filters in each row: bands of `share` of them, and random filters of other kinds.
+LISTENED = ("fire", "frogs", "speech", "piano")
+NETWORKS = {
+    "bands alone": dict(pattern_share=0.0),
+    "patterns, a third of the filters": dict(pattern_share=0.33),
+    "patterns, two thirds": dict(pattern_share=0.67),
+    "patterns, five sixths": dict(pattern_share=0.83),
+    "patterns alone": dict(pattern_share=1.0),
+    "two thirds, widths up to 128": dict(widths=(*WIDTHS, 64, 128), filters=144),
+    "joint patterns of bins and frames in place of patterns": dict(joint=True),
+}
+
+
+def joint_networks(settings):
+    """Return networks whose patterns are not products of bins and frames: every frame has random bins of its own."""
+    frequencies = settings.make_transform().frequencies
+    smooth = audiocnn.band_networks(frequencies, widths=settings.widths, filters=settings.filters // 3)
+    networks = torch.nn.ModuleDict(smooth)
+    for width in settings.widths:
+        filters = settings.filters - settings.filters // 3
+        drawn = [
+            audiocnn.band_networks(frequencies, widths=[1], filters=filters, pattern_share=1.0, seed=seed + 1)
+            for seed in range(width)
+        ]
+        frames = [each["width_1"][0].weight for each in drawn]  # (filters, n_bins, 1, 1)
+        conv_1 = torch.nn.Conv2d(len(frequencies), filters, (1, width), bias=False).requires_grad_(False)
+        conv_1.weight.data = torch.cat(frames, dim=3) / width**0.5
+        networks[f"joint_{width}"] = torch.nn.Sequential(conv_1, torch.nn.Conv2d(filters, filters, 1, groups=filters))
+        networks[f"joint_{width}"][1].weight.data.fill_(1.0)
+    return networks.requires_grad_(False)
+
+
+def compare_networks():
+    """Return the rows of the table."""
+    rows = ["| networks | distance ratio | listener | copy score | time [s] |", "|---|---|---|---|---|"]
+    for name, changes in NETWORKS.items():
+        values = []
+        for texture in LISTENED:
+            style, other = metrics.takes(texture, RATE)
+            changes = SMALL | {"filters": 192} | changes
+            settings, recordings = quality.prepare(
+                style, length=3 * RATE, **{name: value for name, value in changes.items() if name != "joint"}
+            )
+            network = joint_networks(settings) if changes.get("joint") else None
+            began = time.perf_counter()
+            made = pipeline.synthesise(settings, recordings, network=network)
+            took = time.perf_counter() - began
+            figures = quality.score_texture(made, style, other)
+            values.append([figures[name] for name in ("distance ratio", "listener", "copy score")] + [took])
+        rows.append("| {} | {:.2f} | {:.2f} | {:.2f} | {:.0f} |".format(name, *np.mean(values, axis=0)))
         print(rows[-1], flush=True)
     return rows
 
@@ -144,10 +204,10 @@ def compare_stereo():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("recipes", "features"))
+    parser.add_argument("table", choices=("recipes", "networks", "features"))
     table = parser.parse_args().table
-    if table == "recipes":
-        rows = compare_recipes()
+    if table != "features":
+        rows = compare_recipes() if table == "recipes" else compare_networks()
     else:
         rows = []
         for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo):

@@ -84,8 +84,8 @@ class Settings:
     runs: int = 1
     device: str | None = None
     whichChannel: str = "freq"
-    widths: tuple = (1, 2, 4, 8, 16, 32, 64, 128)
-    filters: int = 512
+    widths: tuple = (1, 2, 4, 8, 16, 32)
+    filters: int = 640
     pattern_share: float = 0.67
     dilation: int = 1
     use_style_net: bool = False

@@ -224,7 +224,7 @@ def test_band_networks_are_bands(stft):
     assert not torch.equal(again["width_8_2"][1].weight, same["width_8"][1].weight)
     with pytest.raises(ValueError, match="width 0=0 must be a positive whole number"):
         audiocnn.band_networks(stft.frequencies, widths=[0], filters=4)
-    with pytest.raises(ValueError, match="pattern_share=1.5 must be a finite number of at least 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"pattern_share=1\.5 must be a finite number of at least 0 and at most 1"):
         audiocnn.band_networks(stft.frequencies, widths=[8], filters=4, pattern_share=1.5)
     with pytest.raises(ValueError, match="use a longer sound"):
         audiocnn.layer_shapes(side_by_side, x[..., :20])

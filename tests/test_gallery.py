@@ -1,0 +1,206 @@
+"""The page to listen to: its sounds, pictures and figures, in the file and in a browser."""
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+from kernel import ROOT
+from playwright.sync_api import sync_playwright
+
+import gallery
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+RATE = 22050
+TRANSFER = ["content", "style", "mosaic, continuity 3", *(f"default, content_weight {w}" for w in (3, 10, 30))]
+ODD = "rain & <b>wind"
+LISTEN = """async () => {
+    const found = [];
+    for (const audio of document.querySelectorAll('audio')) {
+        const ready = new Promise((done, fail) => { audio.oncanplay = done; audio.onerror = fail; });
+        audio.load();
+        await ready;
+        const bytes = await (await fetch(audio.src)).arrayBuffer();
+        const sound = await new OfflineAudioContext(1, 1, 22050).decodeAudioData(bytes);
+        const peak = sound.getChannelData(0).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
+        found.push([audio.readyState, audio.duration, peak]);
+    }
+    return found;
+}"""
+PLAY_BOTH = """async () => {
+    const [first, second] = document.querySelectorAll('audio');
+    await first.play();
+    const before = [first.paused, second.paused];
+    await second.play();
+    await new Promise(done => setTimeout(done, 100));
+    return [...before, first.paused, second.paused];
+}"""
+
+
+def sound(seed, seconds):
+    """A few tones that swell and fade."""
+    times, generator = np.arange(round(seconds * RATE)) / RATE, np.random.default_rng(seed)
+    tones = [np.sin(2 * np.pi * hertz * times) for hertz in generator.uniform(200, 3000, 4)]
+    return 0.1 * np.sum(tones, axis=0) * (1.2 + np.sin(2 * np.pi * 3 * times))
+
+
+def write(folder, sounds, *, figures=None, kind="flac"):
+    folder.mkdir(parents=True)
+    for title, samples in sounds.items():
+        soundfile.write(folder / f"{title}.{kind}", samples, RATE)
+    if figures:
+        (folder / "figures.json").write_text(json.dumps(figures))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two textures and a transfer, with sounds that the page leaves out."""
+    folder = tmp_path_factory.mktemp("sounds")
+    methods = ("default", "recording", "Gatys recipe", "matched noise")
+    textures = {title: sound(seed, 1.0 + seed / 4) for seed, title in enumerate(methods)}
+    figures = {"default": {"distance ratio": 0.7, "listener": 0.95, "<i>": 1}, "Gatys recipe": {"listener": np.nan}}
+    write(folder / "textures" / ODD, textures, figures=figures)
+    write(folder / "textures/fire", {"recording": sound(8, 1.0)}, kind="wav")
+    transfer = {title: sound(20 + seed, 1.5) for seed, title in enumerate(TRANSFER)}
+    transfer |= {f"mosaic, continuity {number}": sound(40 + number, 1.5) for number in (1, 10)}
+    transfer |= {f"default, content_weight {weight}": sound(60, 1.5) for weight in ("0.3", "100")}
+    write(folder / "transfers/speech, tabla", transfer, figures={TRANSFER[-1]: {"pitch kept": 0.421}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return gallery.make_page(folder)
+
+
+def section_of(page, row):
+    return page.split(f"<h3>{html.escape(row)}</h3>")[1].split("</section>")[0]
+
+
+def players(page, row):
+    """Dict from title to samples of the players of a row, by its heading."""
+    section = section_of(page, row)
+    titles = [html.unescape(title) for title in re.findall("<figcaption>(.*?)</figcaption>", section)]
+    audio = re.findall(r'<audio [^>]*src="data:audio/mpeg;base64,([^"]*)"', section)
+    sounds = [soundfile.read(io.BytesIO(base64.b64decode(each, validate=True))) for each in audio]
+    assert all(rate == RATE for _, rate in sounds)
+    return dict(zip(titles, (samples for samples, _ in sounds), strict=True))
+
+
+def test_players_hold_the_sounds(folder, page):
+    found = players(page, "speech in the style of tabla")
+    assert list(found) == TRANSFER
+    textures = players(page, ODD)
+    assert list(textures) == ["recording", "Gatys recipe", "default"]
+    tuned = players(page, "fire")
+    rows = {"transfers/*": found, "textures/rain*": textures, "textures/fire": tuned}
+    for row, sounds in rows.items():
+        for title, samples in sounds.items():
+            (path,) = (path for path in folder.glob(f"{row}/*") if path.stem == title)
+            original, _ = soundfile.read(path)
+            assert len(samples) == len(original)
+            assert np.corrcoef(samples, original)[0, 1] > 0.98
+            assert np.std(samples) == pytest.approx(
+                np.std(original), rel=0.07
+            )  # the encoder makes all sounds 0.4 dB quieter
+
+
+def test_pictures_have_one_scale_of_colour_and_of_time():
+    loud, quiet, short = sound(1, 2.0), 0.1 * sound(1, 2.0), sound(1, 1.0)
+    uris = gallery.draw([loud, quiet, short])
+    pictures = [
+        matplotlib.image.imread(io.BytesIO(base64.b64decode(uri.split(",")[1])), format="jpg") / 255 for uri in uris
+    ]
+    assert pictures[0].shape == (gallery.N_BANDS, 1 + len(loud) // 256, 3)
+    assert pictures[0].max() > 0.9 and pictures[1].max() < 0.7 * pictures[0].max()
+    assert pictures[2].shape[1] == 1 + len(short) // 256
+    low, high = (np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE).astype(np.float32) for hertz in (200, 5000))
+    rows = [
+        matplotlib.image.imread(io.BytesIO(base64.b64decode(uri.split(",")[1])), format="jpg").sum(axis=(1, 2)).argmax()
+        for uri in gallery.draw([low, high])
+    ]
+    assert rows[0] > 0.8 * gallery.N_BANDS and rows[1] < 0.5 * gallery.N_BANDS  # pitch runs upwards
+
+
+def test_pictures_are_as_wide_as_their_sounds_are_long(page):
+    widths = re.findall(r'alt="spectrogram" style="width: (\d+)%"', section_of(page, ODD))
+    assert widths == ["83", "100", "67"]  # of 1.25, 1.5 and 1.0 s
+
+
+def test_figures_are_shown_and_explained(page):
+    shown = dict(re.findall("<dt>([^<]*)</dt><dd>([0-9.]+)</dd>", page))
+    assert shown == {"distance ratio": "0.70", "listener": "0.95", "&lt;i&gt;": "1.00", "pitch kept": "0.42"}
+    meanings = page.split('class="meanings"')[1].split("</dl>")[0]
+    assert re.findall("<dt>(.*?)</dt>", meanings) == ["distance ratio", "listener", "pitch kept"]
+    assert "nan" not in re.sub(r'"data:[^"]*"', "", page)
+
+
+def test_the_page_is_whole(page):
+    """Titles are escaped, every link has its target, and nothing is loaded from elsewhere."""
+    text = re.sub(r'"data:[^"]*"', '""', page)
+    assert "<b>wind" not in text and "&lt;b&gt;wind" in text
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings == ["Contents", "Textures", "Textures that settings were chosen on", "Transfers"]
+    links, places = re.findall('href="#(.*?)"', text), re.findall('<section id="(.*?)"', text)
+    assert links == places and len(set(places)) == 3
+    assert not re.search(r"https?:|<link|@import|url\(", text)
+
+
+def test_a_page_that_is_too_large_is_an_error(folder, monkeypatch):
+    monkeypatch.setattr(gallery, "LARGEST", 50_000)
+    with pytest.raises(ValueError, match=r"the page takes 0\.\d MB, more than .* MB; show fewer sounds"):
+        gallery.make_page(folder)
+
+
+def test_the_page_of_all_benchmarks_is_small_enough(page):
+    """24 textures with 4 sounds and 6 transfers with 6 sounds, each of 5 s, fit."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * RATE).astype(np.float32)
+    size = len(gallery.encode(noise)) + len(gallery.draw([noise])[0])
+    assert size * (24 * 4 + 6 * 6) < gallery.LARGEST
+
+
+@pytest.mark.parametrize("odd", ["empty", "missing", "other files"])
+def test_a_folder_without_sounds_says_how_to_make_them(tmp_path, odd):
+    folder = tmp_path / "missing" if odd == "missing" else tmp_path
+    if odd == "other files":
+        write(tmp_path / "textures/rain", {"matched noise": sound(0, 1.0)})
+    command = [sys.executable, "benchmarks/gallery.py", "--folder", folder, "--page", tmp_path / "page.html"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "page.html").exists()
+    assert "holds no sounds; make them first: python benchmarks/quality.py textures" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [400, 1200])
+def test_a_browser_plays_every_sound_one_at_a_time(page, tmp_path, width):
+    """The page of the repository, where there is one."""
+    path = ROOT / "benchmarks/gallery.html"
+    if not path.exists():
+        path = tmp_path / "gallery.html"
+        path.write_text(page, encoding="utf-8")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        tab, problems, requests = browser.new_page(viewport={"width": width, "height": 1000}), [], []
+        tab.on("pageerror", lambda error: problems.append(error))
+        tab.on("request", lambda request: requests.append(request.url.split(":")[0]))
+        tab.goto(path.as_uri())
+        found = tab.evaluate(LISTEN)
+        assert len(found) == path.read_text(encoding="utf-8").count("<audio ") > 0
+        assert min(ready for ready, _, _ in found) > 1 and min(duration for _, duration, _ in found) > 0.2
+        assert min(peak for _, _, peak in found) > 0.005
+        assert tab.evaluate(PLAY_BOTH) == [False, True, True, False]
+        pictures = tab.evaluate("[...document.images].map(image => image.naturalWidth)")
+        assert len(pictures) == len(found) and min(pictures) > 10
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
+    assert problems == [] and set(requests) <= {"file", "data"}
