@@ -18,7 +18,7 @@ from support.values import check_choice, check_number, check_positive_int
 
 POSITIVE_INTS = (
     *("sample_rate", "K_HOP", "bins_per_octave", "n_octaves", "runs", "filters", "dilation", "l1channels"),
-    *("l2channels", "l3channels", "kernelsize", "n_classes", "history_size", "phase_iterations"),
+    *("l2channels", "l3channels", "kernelsize", "n_classes", "phase_iterations"),
 )
 NOT_NEGATIVE = (
     *("offset", "refresh", "style_weight", "content_weight", "rhythm_weight", "diversity_weight", "reg_weight"),
@@ -55,7 +55,7 @@ def check_settings(settings, *, sweepable):
 
 def _check_numbers(settings):
     check_positive_int(**{name: getattr(settings, name) for name in POSITIVE_INTS})
-    for name in ("N_FFT", "in_channels", "in_height", "in_width"):
+    for name in ("N_FFT", "in_channels", "in_height", "in_width", "history_size"):
         if getattr(settings, name) is not None:
             check_positive_int(**{name: getattr(settings, name)})
     for name in ("seed", "num_steps", "refine_steps"):

@@ -181,5 +181,5 @@ def view_of(settings, length):
 
 def run(tensor, objective, settings, *, num_steps):
     """Optimise a tensor in place to the end."""
-    for _ in audiocnn.optimise(tensor, objective, num_steps=num_steps, history_size=settings.history_size):
+    for _ in audiocnn.optimise(tensor, objective, num_steps=num_steps, history_size=settings.history_of(tensor)):
         pass

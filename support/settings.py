@@ -25,6 +25,7 @@ from support.values import check_choice, check_number
 
 RECIPES = ("bands", "gatys")
 OLD_NAMES = {"field": "gatys"}  # recipes in the json files of earlier versions
+MEMORY = 1e9  # bytes that L-BFGS may take where history_size is None
 LAYERS = ("style_layers_default", "content_layers_default", "rhythm_layers", "diversity_layers")
 
 # Which step of the notebooks reads which setting first. A run has to be repeated from the first step that reads a
@@ -119,7 +120,7 @@ class Settings:
     sigma: float = 0.05
     result_duration: float | None = None
     segment_duration: float | None = 5.0
-    history_size: int = 50
+    history_size: int | None = None
     num_steps: int = 300
     phase_iterations: int | None = None
     refine_steps: int | None = None
@@ -175,6 +176,11 @@ class Settings:
     def segment(self):
         """segment_duration in frames, or None."""
         return self.segment_duration and max(1, round(self.segment_duration * self.sample_rate / self.K_HOP))
+
+    def history_of(self, tensor):
+        """history_size, or where it is None: as many steps as L-BFGS remembers of a tensor in MEMORY, from 10 to 50."""
+        step = 2 * tensor.numel() * tensor.element_size()  # the step itself, and the change of the gradient
+        return self.history_size or min(max(int(MEMORY // step), 10), 50)
 
     def make_transform(self):
         """Return the transform, an STFT or a CQT."""

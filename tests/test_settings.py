@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from support import sweeps
 from support.settings import NO_STEP, STEPS, Settings, best_device
@@ -55,7 +56,17 @@ def test_a_recipe_fills_in_every_setting_that_is_none(recipe, content, transform
     free |= {"N_FFT"} if transform == "cqt" else set()
     free |= {"model_path", "param_pkl", "orientation", "in_channels", "in_height", "in_width", "style_blend"}
     empty = {each.name for each in dataclasses.fields(settings) if getattr(settings, each.name) is None}
-    assert empty == free | {"result_duration"}
+    assert empty == free | {"result_duration", "history_size"}
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds", "expected"),
+    [(None, 5, 50), (None, 56, 50), (None, 120, 23), (None, 300, 10), (None, 3000, 10), (3, 300, 3), (99, 300, 99)],
+)
+def test_lbfgs_remembers_as_many_steps_as_fit(given, seconds, expected):
+    """Two copies of the spectrogram for each step, in 1 GB."""
+    spectrogram = torch.empty((1, 257, 1, 1 + seconds * 22050 // 128), device="meta")
+    assert Settings(history_size=given).history_of(spectrogram) == expected
 
 
 def test_typed_values_are_kept():
