@@ -8,8 +8,7 @@ BIN := .venv/bin
 
 run: .venv/installed
 	touch .venv/started
-	$(BIN)/jupyter nbconvert --to notebook --execute --log-level ERROR \
-	  --ExecutePreprocessor.coalesce_streams=True --output-dir outputs neural_style_audio_pretrained.ipynb
+	$(BIN)/python -m support.terminal neural_style_audio_pretrained.ipynb outputs/neural_style_audio_pretrained.ipynb
 	@echo "Done. The executed notebook, the sound (wav), the pictures (png) and the settings (json):"
 	@find outputs -maxdepth 1 -type f -newer .venv/started | sort
 
@@ -22,8 +21,9 @@ test: .venv/tested
 	$(BIN)/python -m pytest
 
 .venv/installed: requirements.txt
+	@echo "Installing the packages of requirements.txt into .venv; this takes some minutes, once."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --requirement requirements.txt
 	touch $@
 
 .venv/tested: .venv/installed tests/requirements.txt benchmarks/requirements.txt
