@@ -1,0 +1,31 @@
+"""A notebook executed in a terminal, as `make run` does."""
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+from support import terminal
+
+
+def write(path, *sources):
+    """Write a notebook; sources that begin with # are markdown."""
+    kinds = (nbformat.v4.new_markdown_cell if s.startswith("#") else nbformat.v4.new_code_cell for s in sources)
+    cells = [make(source) for make, source in zip(kinds, sources, strict=True)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def test_steps_and_progress_are_shown_and_the_notebook_is_written(tmp_path, capfd):
+    bar = "from tqdm import tqdm\nfor _ in tqdm(range(3), desc='optimise'):\n    pass"
+    write(tmp_path / "steps.ipynb", "## The network\n\ntext that is not shown", "print(6 * 7)", "## Optimisation", bar)
+    terminal.execute(tmp_path / "steps.ipynb", tmp_path / "outputs/steps.ipynb")
+    shown = capfd.readouterr().err
+    places = [shown.index(part) for part in ("The network", "42", "Optimisation", "optimise: 100%")]
+    assert places == sorted(places) and "not shown" not in shown
+    executed = nbformat.read(tmp_path / "outputs/steps.ipynb", as_version=4)
+    assert executed.cells[1].outputs[0].text == "42\n"
+
+
+def test_a_failing_cell_stops_the_run(tmp_path):
+    write(tmp_path / "steps.ipynb", "print(1)", "raise ValueError('the sound is silent')")
+    with pytest.raises(CellExecutionError, match="the sound is silent"):
+        terminal.execute(tmp_path / "steps.ipynb", tmp_path / "executed.ipynb")
