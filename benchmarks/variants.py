@@ -100,7 +100,7 @@ def joint_networks(settings):
 
 def compare_networks():
     """Return the rows of the table."""
-    rows = ["| networks | distance ratio | listener | copy score | time [s] |", "|---|---|---|---|---|"]
+    rows = ["| networks | distance ratio | listener | copy score |", "|---|---|---|---|"]
     for name, changes in NETWORKS.items():
         values = []
         for texture in LISTENED:
@@ -110,12 +110,10 @@ def compare_networks():
                 style, length=3 * RATE, **{name: value for name, value in changes.items() if name != "joint"}
             )
             network = joint_networks(settings) if changes.get("joint") else None
-            began = time.perf_counter()
             made = pipeline.synthesise(settings, recordings, network=network)
-            took = time.perf_counter() - began
             figures = quality.score_texture(made, style, other)
-            values.append([figures[name] for name in ("distance ratio", "listener", "copy score")] + [took])
-        rows.append("| {} | {:.2f} | {:.2f} | {:.2f} | {:.0f} |".format(name, *np.mean(values, axis=0)))
+            values.append([figures[name] for name in ("distance ratio", "listener", "copy score")])
+        rows.append("| {} | {:.2f} | {:.2f} | {:.2f} |".format(name, *np.mean(values, axis=0)))
         print(rows[-1], flush=True)
     return rows
 
