@@ -1,9 +1,9 @@
 """How good the sound is: python benchmarks/quality.py textures | tuning | constant-q | transfers.
 
-Textures: for the recordings of samples/ that no setting was chosen on, 5 s made from one take of at most
-5 s, by the Gatys recipe, by the default recipe without patterns and by the default recipe, beside another take
-of the recording and noise with the same spectrum. Tuning: the same for the recordings that settings were chosen on.
-Constant-q: the same by the default of the constant-Q notebook, for every third recording.
+Textures: for the recordings of samples/ on which the networks were not chosen, 5 s made from one take of at most
+5 s, by the Gatys recipe, by the earlier default and by the default, beside another take of the recording and noise
+with the same spectrum. Tuning: the same for the recordings on which the networks were chosen.
+Constant-q: the same by the default of the constant-Q notebook.
 Transfers: how much of the content is kept and how close the style is, over the weight of content or style,
 and for mosaicing. The sounds are saved under outputs/benchmarks/, where gallery.py finds them.
 """
@@ -300,7 +300,6 @@ def main():
         write_section(kind, compare_transfers())
     else:
         names = metrics.TUNING if kind == "tuning" else metrics.REPORTING
-        names = names[::3] if kind == "constant-q" else names
         rows = compare_textures(names, CONSTANT_Q if kind == "constant-q" else TEXTURE_METHODS)
         print(*rows, sep="\n") if kind == "tuning" else write_section(kind, rows)
     if kind == "textures":
