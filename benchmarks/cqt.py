@@ -1,12 +1,16 @@
-"""Reconstruction from constant-Q magnitudes: python benchmarks/cqt.py.
+"""Reconstruction from constant-Q magnitudes: python benchmarks/cqt.py [--textures].
 
 Spectral convergence, in the STFT domain (1024/256), and seconds for 8 s of sound, of librosa's
-griffinlim_cqt and of this project's reconstruction.
+griffinlim_cqt and of this project's reconstruction. --textures: how far a texture's true magnitudes, reconstructed
+without any network, lead away from its statistics, beside the STFT.
 """
+
+import argparse
 
 import librosa
 import numpy as np
 
+import metrics
 from phase import LENGTH, RATE, SECONDS, STFT, load, measure, ours
 from report import write_section
 from support import transforms
@@ -22,8 +26,28 @@ def librosas(magnitude):
     return librosa.griffinlim_cqt(magnitude, sr=RATE, n_iter=32, length=LENGTH, random_state=0, **GRID)
 
 
+def compare_textures():
+    """Return the rows of the table: distance ratios of reconstructions from the recordings' own magnitudes."""
+    rows = ["| texture | STFT | constant-Q |", "|---|---|---|"]
+    for name in metrics.REPORTING:
+        style, other = metrics.takes(name, RATE)
+        ratios = []
+        for kind in ("stft", "cqt"):
+            settings = Settings(transform=kind)
+            transform, n_iter = settings.make_transform(), settings.phase_iterations
+            samples = transform.reconstruct(transform.magnitude(style), n_iter=n_iter, length=len(style))
+            ratios.append(metrics.statistics_distance(samples, style, other, RATE))
+        rows.append("| {} | {:.2f} | {:.2f} |".format(name, *ratios))
+    return rows
+
+
 def main():
     """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--textures", action="store_true")
+    if parser.parse_args().textures:
+        write_section("cqt-textures", compare_textures())
+        return
     transform = transforms.CQT(sample_rate=RATE, n_octaves=8, **GRID)
     methods = {"librosa.griffinlim_cqt, n_iter=32": librosas}
     methods |= ours(transform, (1, 20, 80, 200), default=Settings(transform="cqt").phase_iterations)

@@ -22,8 +22,7 @@ import scipy.stats
 import torch
 
 # The recordings that settings were chosen on, and those that the tables report on.
-# The loops drum_loop and tabla are in neither: their second half repeats the first (copy scores 0.95 and 0.86), so
-# that another take of them is a copy.
+# The loops drum_loop and tabla are in neither: their second half repeats the first, so that another take is a copy.
 TUNING = (
     *("fire", "frogs", "vinyl_crackle", "furnace", "speech", "piano", "laughter", "birdsong", "choir"),
     "steam_engine",
@@ -152,7 +151,7 @@ def likeness(samples, reference, sample_rate):
     """Return how alike two sounds are to the listener: 1 for the same, about 0 for any two sounds.
 
     The cosine between their embeddings, from both of which the mean embedding of the recordings in samples/ is
-    subtracted: any two sounds share this part. Without this, noise with the spectrum of a voice has 0.85.
+    subtracted: any two sounds share this part.
     """
     first, second = (embedding(sound, sample_rate) - _usual_embedding() for sound in (samples, reference))
     return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
