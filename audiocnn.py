@@ -552,7 +552,7 @@ def _segments(chain, n_frames, segment):
     return [slice(first, last + chain.overlap) for first, last in itertools.pairwise(edges)]
 
 
-def optimise(image, objective, *, num_steps, history_size=50):
+def optimise(image, objective, *, num_steps, history_size=50, precondition=torch.clone):
     """Change an image by L-BFGS with a strong-Wolfe line search; yield each step's losses by name, and "total".
 
     Parameters
@@ -564,18 +564,22 @@ def optimise(image, objective, *, num_steps, history_size=50):
         From an image to its losses by name and the gradient of their sum; see evaluate.
     num_steps, history_size : int
         Steps (each of one or more evaluations), and how many of them L-BFGS remembers.
+    precondition : function
+        Linear map from the tensor that L-BFGS moves to the change of the image; see support/preconditioning.py.
     """
-    point, seen = image.detach().clone().requires_grad_(), None
+    begin, point, seen = image.detach().clone(), torch.zeros_like(image).requires_grad_(), None
 
     def closure():
-        nonlocal seen, losses
+        nonlocal seen, losses, changed
         if seen is None or not torch.equal(seen, point):  # a step begins with the point where the last one ended
-            losses, point.grad = objective(point)
+            changed = begin + precondition(point)
+            losses, gradient = objective(changed.detach())
+            (point.grad,) = torch.autograd.grad(changed, point, gradient)
             losses["total"] = sum(losses.values())
             seen = point.detach().clone()
         return losses["total"]
 
-    losses, optimizer = {}, lbfgs(point, max_iter=1, history_size=history_size)
+    losses, changed, optimizer = {}, None, lbfgs(point, max_iter=1, history_size=history_size)
     for step in range(1, num_steps + 1):
         try:
             optimizer.step(closure)
@@ -583,7 +587,7 @@ def optimise(image, objective, *, num_steps, history_size=50):
         except FloatingPointError as error:
             raise FloatingPointError(f"step {step}: {error}; the image keeps step {step - 1}") from None
         values = {name: float(loss) for name, loss in losses.items()}
-        image.copy_(point.detach())  # last: after an interrupt, the image and the losses are of the same step
+        image.copy_(changed.detach())  # last: after an interrupt, image and losses are of the same step
         yield values
 
 

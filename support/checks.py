@@ -58,7 +58,7 @@ def _check_numbers(settings):
     for name in ("N_FFT", "in_channels", "in_height", "in_width", "history_size"):
         if getattr(settings, name) is not None:
             check_positive_int(**{name: getattr(settings, name)})
-    for name in ("seed", "num_steps", "refine_steps"):
+    for name in ("seed", "redraw", "num_steps", "refine_steps"):
         check_number(name, getattr(settings, name), 0, whole=True)
     if settings.seed >= 2**63:
         raise ValueError(f"seed={settings.seed} must be below 2**63")

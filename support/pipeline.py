@@ -14,6 +14,9 @@ import torch
 
 import audiocnn
 from support import losses, networks, stereo, transforms
+from support.preconditioning import preconditioner
+
+DRAWS = 1000  # the refinement's draws of random filters are numbered from here, so that all draws differ
 
 
 def synthesise(settings, recordings=None, *, network=None):
@@ -26,16 +29,17 @@ def synthesise(settings, recordings=None, *, network=None):
     recordings : dict or None
         None: the settings' files are loaded.
     network : nn.Module or None
-        Takes the place of the settings' network.
+        Takes the place of the settings' networks.
     """
     recordings = load_recordings(settings) if recordings is None else recordings
-    spectrogram, model, length = optimise_spectrogram(settings, recordings, network=network)
+    settings = settings if network is None else settings.of_run(0, redraw=0)
+    spectrogram, network, length = optimise_spectrogram(settings, recordings, network=network)
     magnitude = transforms.expand(spectrogram, **settings.compression)
     reconstruction = dict(n_iter=settings.phase_iterations, length=length, seed=settings.seed)
     samples = settings.make_transform().reconstruct(magnitude, **reconstruction)
-    if settings.refine_steps == 0 and not settings.stereo:
-        return samples
-    return refine(settings, recordings, samples, model=model, network=network)
+    if settings.stereo:
+        samples = widen(settings, recordings, samples, seed=settings.seed)
+    return refine(settings, recordings, samples, network=network) if settings.refine_steps else samples
 
 
 def load_recordings(settings):
@@ -125,39 +129,86 @@ def start_image(settings, samples, images, *, seed):
     return audiocnn.start_image(start, like=noise, seed=seed, noise=noise, content=images.get("content"), **limits)
 
 
-def optimise_spectrogram(settings, recordings, *, network=None):
-    """Return the optimised spectrogram [shape=(n_bins, n_frames)], the model, and the result's length in samples."""
-    transform, seed = settings.make_transform(), settings.seed
-    sounds = {name: y.mean(axis=0) if settings.stereo else y for name, y in recordings.items()}
+def make_images(settings, recordings):
+    """Return the spectrograms of the recordings [shape=(n_bins, n_frames)] and their images, two dicts."""
+    transform = settings.make_transform()
     spectrograms = {
-        name: transforms.compress(transform.magnitude(samples), **settings.compression)
-        for name, samples in sounds.items()
+        name: transforms.compress(transform.magnitude(y.mean(axis=0) if y.ndim == 2 else y), **settings.compression)
+        for name, y in recordings.items()
     }
     images = {
         name: transforms.to_image(s, settings.whichChannel).to(settings.device) for name, s in spectrograms.items()
     }
-    network = make_network(settings, images, seed=seed) if network is None else network
-    model = insert_losses(settings, images, network, make_terms(settings))
+    return spectrograms, images
+
+
+def optimise_spectrogram(settings, recordings, *, network=None):
+    """Return the optimised spectrogram [shape=(n_bins, n_frames)], the network, and the result's length in samples."""
+    spectrograms, images = make_images(settings, recordings)
+    network = make_network(settings, images, seed=settings.seed) if network is None else network
     length = result_length(settings, recordings)
-    samples = start_samples(settings, sounds["style 1"], length=length, seed=seed)
-    image = start_image(settings, samples, images, seed=seed)
+    style = recordings["style 1"].mean(axis=0) if settings.stereo else recordings["style 1"]
+    samples = start_samples(settings, style, length=length, seed=settings.seed)
+    image = start_image(settings, samples, images, seed=settings.seed)
     audiocnn.layer_shapes(network, image)  # raises ValueError where the result is too short for the network
-    objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment)
-    run(image, objective, settings, num_steps=settings.num_steps)
+    model_of = models_by_draw(settings, images, make_terms(settings), network, make_network)
+    for _ in descend(image, model_of, settings, num_steps=settings.num_steps):
+        pass
     loudest = max(values.max() for values in spectrograms.values())
-    return transforms.from_image(image, settings.whichChannel).clip(0, loudest), model, length
+    return transforms.from_image(image, settings.whichChannel).clip(0, loudest), network, length
 
 
-def refine(settings, recordings, samples, *, model, network=None):
-    """Return samples after refine_steps on the losses of their own spectrogram; made stereo first if it is set."""
-    if settings.stereo:
-        samples = widen(settings, recordings, samples, seed=settings.seed)
-        model = stereo_model(settings, recordings, network, make_terms(settings))
+def refine(settings, recordings, samples, *, network):
+    """Return samples after refine_steps on the losses of their own spectrogram."""
+    images = stereo_images(settings, recordings) if settings.stereo else make_images(settings, recordings)[1]
     samples = torch.tensor(samples, device=settings.device)
+    model_of = models_by_draw(settings, images, make_terms(settings), network, make_network)
     view = view_of(settings, samples.shape[-1])
-    objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment, view=view)
-    run(samples, objective, settings, num_steps=settings.refine_steps)
+    for _ in descend(samples, model_of, settings, num_steps=settings.refine_steps, view=view):
+        pass
     return samples.cpu().numpy()
+
+
+def models_by_draw(settings, images, terms, network, make, *, run=0):
+    """Return the function from the number of a draw of random filters to its model.
+
+    Draw 0 has the network; the others have networks that make returns, a function as make_network.
+    """
+
+    def model_of(draw):
+        drawn = make(settings, images, seed=settings.seed + run + 10**6 * draw) if draw else network
+        return insert_losses(settings, images, drawn, terms)
+
+    return model_of
+
+
+def descend(tensor, model_of, settings, *, num_steps, done=0, view=None):
+    """Optimise a tensor in place, up to num_steps of which some are done; yield the losses of each step.
+
+    After every settings.steps_of_draw steps, L-BFGS begins anew, with a model of new random filters.
+
+    Parameters
+    ----------
+    model_of : function
+        From the number of a draw to a model, see models_by_draw. The draws of samples are numbered from DRAWS.
+    view : function or None
+        For samples: the function from the samples to their image, see view_of.
+    """
+    length, history_size = settings.steps_of_draw or max(1, num_steps), settings.history_of(tensor)
+    while done < num_steps:
+        draw, past = divmod(done, length)
+        model = model_of(DRAWS + draw if settings.steps_of_draw and view else draw)
+        objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment, view=view)
+        changes = dict(precondition=precondition_of(settings, tensor)) if view else {}
+        left = min(length - past, num_steps - done)
+        yield from audiocnn.optimise(tensor, objective, num_steps=left, history_size=history_size, **changes)
+        done += left
+
+
+def precondition_of(settings, samples):
+    """Return the map that makes the refinement of samples short, see support/preconditioning.py."""
+    frames = dict(n_fft=settings.N_FFT or 4 * settings.K_HOP, hop_length=settings.K_HOP)
+    return preconditioner(samples, **frames, **settings.compression)
 
 
 def widen(settings, recordings, samples, *, seed):
@@ -165,21 +216,13 @@ def widen(settings, recordings, samples, *, seed):
     return stereo.widen(samples, like=recordings["content" if settings.is_transfer else "style 1"], seed=seed)
 
 
-def stereo_model(settings, recordings, network, terms):
-    """Return the model that compares left, right, middle and side; a network of None is made from the settings."""
+def stereo_images(settings, recordings):
+    """Return the images that compare left, right, middle and side."""
     sounds = {name: torch.from_numpy(samples).to(settings.device) for name, samples in recordings.items()}
-    images = {name: view_of(settings, samples.shape[-1])(samples) for name, samples in sounds.items()}
-    network = make_network(settings, images, seed=settings.seed) if network is None else network
-    return insert_losses(settings, images, network, terms)
+    return {name: view_of(settings, samples.shape[-1])(samples) for name, samples in sounds.items()}
 
 
 def view_of(settings, length):
     """Return the function from samples [shape=(length,) or (2, length)] to their image, with gradients."""
     kinds = dict(which_channel=settings.whichChannel, device=settings.device)
     return transforms.image_function(settings.make_transform(), length, **settings.compression, **kinds)
-
-
-def run(tensor, objective, settings, *, num_steps):
-    """Optimise a tensor in place to the end."""
-    for _ in audiocnn.optimise(tensor, objective, num_steps=num_steps, history_size=settings.history_of(tensor)):
-        pass

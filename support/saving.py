@@ -30,6 +30,8 @@ from support.record import plain
 from support.settings import Settings
 from support.transforms import check_samples, fit_full_scale
 
+BEFORE = dict(pattern_share=0.0, redraw=0)  # of runs that were saved before there were these settings
+
 
 @dataclass
 class Result:
@@ -46,19 +48,18 @@ class Result:
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
 
     def begin(self, num_steps):
-        """Return how many steps of the image are left of num_steps, and note that L-BFGS begins anew for them."""
+        """Return how many steps of the image are done; note that L-BFGS begins anew if num_steps are more."""
         return self._begin(self.begun, self.history, num_steps)
 
     def begin_to_refine(self, num_steps):
-        """Return how many steps of the samples are left of num_steps, and note that L-BFGS begins anew for them."""
+        """Return how many steps of the samples are done, and note the same."""
         return self._begin(self.begun_to_refine, self.refinement, num_steps)
 
     @staticmethod
     def _begin(begun, history, num_steps):
-        left = max(0, num_steps - len(history))
-        if left and len(history) not in begun:
+        if len(history) < num_steps and len(history) not in begun:
             begun.append(len(history))
-        return left
+        return len(history)
 
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins afresh, and so do their files."""
@@ -225,7 +226,8 @@ def load_settings(path):
         raise ValueError(f"{path} is not the json file of a run ({error!r}); choose one of outputs/") from error
     if "transform" not in saved:  # before there was this name, only the CQT's settings had bins
         saved["transform"] = "cqt" if "bins_per_octave" in saved else "stft"
-    saved.setdefault("pattern_share", 0.0)  # before there were patterns, every filter saw a band
+    for name, value in BEFORE.items():
+        saved.setdefault(name, value)
     names = {each.name for each in fields(Settings)}
     gone = {name: value for name, value in saved.items() if name not in names and name not in ("used", "run")}
     if any(gone.values()):

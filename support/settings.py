@@ -45,7 +45,7 @@ STEPS = {
     ),
     "The start": (
         *("start", "lower", "upper", "mu", "sigma", "result_duration"),
-        *("segment_duration", "history_size"),  # read by the optimisation: one run keeps them to its end
+        *("redraw", "segment_duration", "history_size"),  # read by the optimisation: one run keeps them to its end
     ),
     "Optimisation": ("num_steps",),
     "Back to sound": ("phase_iterations",),
@@ -86,7 +86,7 @@ class Settings:
     device: str | None = None
     whichChannel: str = "freq"
     widths: tuple = (1, 2, 4, 8, 16, 32)
-    filters: int = 640
+    filters: int = 320
     pattern_share: float = 0.67
     dilation: int = 1
     use_style_net: bool = False
@@ -121,7 +121,8 @@ class Settings:
     result_duration: float | None = None
     segment_duration: float | None = 5.0
     history_size: int | None = None
-    num_steps: int = 300
+    redraw: int = 20
+    num_steps: int | None = None
     phase_iterations: int | None = None
     refine_steps: int | None = None
     outname: str = "result"
@@ -177,6 +178,11 @@ class Settings:
         """segment_duration in frames, or None."""
         return self.segment_duration and max(1, round(self.segment_duration * self.sample_rate / self.K_HOP))
 
+    @property
+    def steps_of_draw(self):
+        """Redraw where the networks are random ones of "bands"; 0: they stay the same."""
+        return self.redraw if self.recipe == "bands" and not self.use_style_net else 0
+
     def history_of(self, tensor):
         """history_size, or where it is None: as many steps as L-BFGS remembers of a tensor in MEMORY, from 10 to 50."""
         step = 2 * tensor.numel() * tensor.element_size()  # the step itself, and the change of the gradient
@@ -219,11 +225,13 @@ def _filled_in(settings):
     values = dict(device=best_device(), phase_iterations=200 if stft else 80)
     if settings.recipe == "bands":
         values |= dict(N_FFT=512, K_HOP=128, power=0.3, statistic="distribution", style_layers_default=["conv_2"])
-        values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=10.0, refine_steps=150)
+        values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=10.0)
+        values |= dict(num_steps=60, refine_steps=60)
         values |= dict(start="content" if transfer else "noise")
     else:
         values |= dict(N_FFT=1024, K_HOP=256, power="log1p", statistic="gram", style_layers_default=["relu_1"])
-        values |= dict(content_layers_default=["relu_3"], content_weight=1.0, refine_steps=0)
+        values |= dict(content_layers_default=["relu_3"], content_weight=1.0)
+        values |= dict(num_steps=300, refine_steps=0)
         values |= dict(start="content" if transfer else "rand", style_weight=1e7 if transfer else 1e9)
     if settings.use_style_net:
         values |= dict(style_layers_default=["relu_1"], content_layers_default=["relu_1"])
