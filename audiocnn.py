@@ -373,7 +373,7 @@ class LossChain(nn.Sequential):
 
 
 def insert_losses(network, terms, *, style, content=None, blend=None):
-    """Rebuild a network as far as the last layer that has a loss, with the losses inserted.
+    """Return a network as an nn.ModuleDict of LossChains: as far as the last layer with a loss, losses inserted.
 
     Parameters
     ----------
@@ -387,10 +387,6 @@ def insert_losses(network, terms, *, style, content=None, blend=None):
         unless the channels are time frames.
     blend : list of float > 0
         Shares of the styles; None: equal.
-
-    Returns
-    -------
-    model : nn.ModuleDict of LossChain
     """
     styles = [style] if isinstance(style, torch.Tensor) else list(style)
     blend = _shares(blend, len(styles))

@@ -145,13 +145,14 @@ def make_images(settings, recordings):
 def optimise_spectrogram(settings, recordings, *, network=None):
     """Return the optimised spectrogram [shape=(n_bins, n_frames)], the network, and the result's length in samples."""
     spectrograms, images = make_images(settings, recordings)
-    network = make_network(settings, images, seed=settings.seed) if network is None else network
+    make = functools.partial(make_network, settings, images)
+    network = make(seed=settings.seed) if network is None else network
     length = result_length(settings, recordings)
     style = recordings["style 1"].mean(axis=0) if settings.stereo else recordings["style 1"]
     samples = start_samples(settings, style, length=length, seed=settings.seed)
     image = start_image(settings, samples, images, seed=settings.seed)
     audiocnn.layer_shapes(network, image)  # raises ValueError where the result is too short for the network
-    model_of = models_by_draw(settings, images, make_terms(settings), network, make_network)
+    model_of = models_by_draw(settings, images, make_terms(settings), network, make)
     for _ in descend(image, model_of, settings, num_steps=settings.num_steps):
         pass
     loudest = max(values.max() for values in spectrograms.values())
@@ -162,7 +163,8 @@ def refine(settings, recordings, samples, *, network):
     """Return samples after refine_steps on the losses of their own spectrogram."""
     images = stereo_images(settings, recordings) if settings.stereo else make_images(settings, recordings)[1]
     samples = torch.tensor(samples, device=settings.device)
-    model_of = models_by_draw(settings, images, make_terms(settings), network, make_network)
+    make = functools.partial(make_network, settings, images)
+    model_of = models_by_draw(settings, images, make_terms(settings), network, make)
     view = view_of(settings, samples.shape[-1])
     for _ in descend(samples, model_of, settings, num_steps=settings.refine_steps, view=view):
         pass
@@ -172,11 +174,11 @@ def refine(settings, recordings, samples, *, network):
 def models_by_draw(settings, images, terms, network, make, *, run=0):
     """Return the function from the number of a draw of random filters to its model.
 
-    Draw 0 has the network; the others have networks that make returns, a function as make_network.
+    Draw 0 has the network; the others have networks that make returns, a function of a seed.
     """
 
     def model_of(draw):
-        drawn = make(settings, images, seed=settings.seed + run + 10**6 * draw) if draw else network
+        drawn = make(seed=settings.seed + run + 10**6 * draw) if draw else network
         return insert_losses(settings, images, drawn, terms)
 
     return model_of

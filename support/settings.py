@@ -85,9 +85,9 @@ class Settings:
     runs: int = 1
     device: str | None = None
     whichChannel: str = "freq"
-    widths: tuple = (1, 2, 4, 8, 16, 32)
+    widths: tuple = (1, 2, 4, 8, 12)
     filters: int = 320
-    pattern_share: float = 0.67
+    pattern_share: float = 0.8
     dilation: int = 1
     use_style_net: bool = False
     model_path: str | None = None
