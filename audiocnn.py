@@ -37,7 +37,7 @@ from support.values import check_choice, check_number, check_positive_int
 
 ORIENTATIONS = ("freq", "time", "2D")
 STARTS = ("samples", "rand", "randn", "content", "noise")
-N_QUANTILES = 512
+N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
 
 
 # 1. Networks -------------------------------------------------------------------------------------
@@ -301,24 +301,19 @@ class DistributionLoss(Loss):
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
-        n_quantiles = self._quantiles(styles[0]).shape[1]
-        self.target = blended(lambda style: self._resized(self._quantiles(style), n_quantiles), styles, blend)
+        n_quantiles = min(rows_of(styles[0]).shape[1], N_QUANTILES)
+        self.target = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, n_quantiles), styles, blend)
         self.variance = self.target.var(dim=1).mean()
 
     def distance(self, features):
         """Take features of any number of positions."""
-        quantiles = self._quantiles(features)
-        return nn.functional.mse_loss(quantiles, self._resized(self.target, quantiles.shape[1])) / self.variance
+        rows = rows_of(features).contiguous()  # row by row in memory, otherwise sorting is slow
+        target = _quantiles(self.target, rows.shape[1])
+        return fast.SortedDistance.apply(rows, target) / (rows.numel() * self.variance)
 
-    @staticmethod
-    def _quantiles(features):  # (channels, up to N_QUANTILES): means of neighbours that overlap by one value
-        values = fast.Sort.apply(rows_of(features).contiguous())  # row by row in memory, otherwise sorting is slow
-        run = -(-values.shape[1] // N_QUANTILES)
-        return nn.functional.avg_pool1d(values, run + (run > 1), stride=run, ceil_mode=True)
 
-    @staticmethod
-    def _resized(quantiles, n_quantiles):
-        return nn.functional.interpolate(quantiles[None], size=n_quantiles, mode="linear")[0]
+def _quantiles(values, n_quantiles):  # of sorted values, as linear interpolation finds them
+    return nn.functional.interpolate(values[None], size=n_quantiles, mode="linear")[0]
 
 
 STYLE_LOSSES = {"gram": StyleLoss, "distribution": DistributionLoss}  # by the name of the statistic

@@ -54,36 +54,42 @@ class GramDistance(torch.autograd.Function):
         return product, None, None, None
 
 
-class Sort(torch.autograd.Function):
-    """Every row's values in ascending order.
+class SortedDistance(torch.autograd.Function):
+    """Sum of squared differences between every row's sorted values and a target.
 
     On the CPU, NumPy sorts float64 by vector instructions. Values that come from float32 leave the last 29 bits of a
     float64 empty: the indices travel there.
 
-    Plain equivalent: `rows.sort(dim=1).values`.
-    Gain: an evaluation of the default recipe is 1.4 times as fast for 5 s of sound, 1.8 times on another machine.
+    Plain equivalent: `(rows.sort(dim=1).values - target).square().sum()`.
+    Gain: an evaluation of the default recipe is GAIN times as fast for 5 s of sound.
     Test: test_distribution_loss_is_the_distance_of_quantiles.
     """
 
     @staticmethod
-    def forward(ctx, rows):
-        """Sort rows [shape=(channels, positions)], which lie in memory row by row."""
-        fast = rows.device.type == "cpu" and rows.dtype == torch.float32
-        if fast:
-            keys = rows.double()
-            order = keys.view(torch.int64)
-            order |= torch.arange(rows.shape[1])
-            keys.numpy().sort(axis=1)
-            fast = not keys[:, -1].isnan().any()  # an infinite value with an index in its last bits is a NaN
-        values, order = (keys.float(), order.bitwise_and_(2**29 - 1)) if fast else rows.sort(dim=1)
-        ctx.save_for_backward(order)
-        return values
+    def forward(ctx, rows, target):
+        """Take rows and target [both shape=(channels, positions)]; the rows lie in memory row by row."""
+        values, order = sorted_rows(rows)
+        difference = values - target
+        ctx.save_for_backward(order, difference)
+        return difference.square().sum()
 
     @staticmethod
     def backward(ctx, grad):
         """Bring each value's gradient back to the value's place."""
-        (order,) = ctx.saved_tensors
-        return torch.empty_like(order, dtype=grad.dtype).scatter_(1, order, grad)
+        order, difference = ctx.saved_tensors
+        return torch.empty_like(difference).scatter_(1, order, 2 * grad * difference), None
+
+
+def sorted_rows(rows):
+    """Return every row's values in ascending order, and where the values stood, see SortedDistance."""
+    if rows.device.type == "cpu" and rows.dtype == torch.float32:
+        keys = rows.double()
+        order = keys.view(torch.int64)
+        order |= torch.arange(rows.shape[1])
+        keys.numpy().sort(axis=1)
+        if not keys[:, -1].isnan().any():  # an infinite value with an index in its last bits is a NaN
+            return keys.float(), order.bitwise_and_(2**29 - 1)
+    return rows.sort(dim=1)
 
 
 class OverlapSaveConv(nn.Module):

@@ -161,7 +161,7 @@ def test_no_file_uses_private_names_of_another(path):
         "import audiocnn\naudiocnn.~apply(1)",
         "import audiocnn as a\na.StyleLoss.~x",
         "from audiocnn import ~apply",
-        "from support import fast\nfast.Sort.~run()",
+        "from support import fast\nfast.SortedDistance.~run()",
         "from support.transforms import CQT\ncqt = make()\ncqt.~filters",
         "def f(settings):\n    settings.~set('seed', 1)",
         "import support.fast\nsupport.fast.~x = 1",
