@@ -100,9 +100,10 @@ def compare_refined():
     rows.append("|---|---|---|---|---|---|---|")
     for name in ("fire", "frogs", "speech", "piano"):
         style, other = metrics.takes(name, RATE)
-        changes = dict(length=3 * RATE, filters=128, num_steps=100, refine_steps=60)
-        settings, recordings = quality.prepare(style, **changes)
-        spectrogram, model, length = pipeline.optimise_spectrogram(settings, recordings)
+        settings, recordings = quality.prepare(style, length=3 * RATE, redraw=0)  # one model, to compare its losses
+        spectrogram, network, length = pipeline.optimise_spectrogram(settings, recordings)
+        images = pipeline.make_images(settings, recordings)[1]
+        model = pipeline.insert_losses(settings, images, network, pipeline.make_terms(settings))
         magnitude = transforms.expand(spectrogram, **settings.compression)
         for title, samples in {
             "fast Griffin-Lim, 200": SMALL_STFT.reconstruct(magnitude, n_iter=200, length=length),
@@ -111,7 +112,7 @@ def compare_refined():
             "ADMM, then fast Griffin-Lim, 50": librosa.util.fix_length(admm(magnitude, n_iter=50), size=length),
         }.items():
             error = np.linalg.norm(SMALL_STFT.magnitude(samples) - magnitude) / np.linalg.norm(magnitude)
-            refined = pipeline.refine(settings, recordings, samples, model=model)
+            refined = pipeline.refine(settings, recordings, samples, network=network)
             losses = [total_loss(settings, each, model) for each in (samples, refined)]
             figures = quality.score_texture(refined, style, other)
             cells = 20 * np.log10(error), *losses, figures["distance ratio"], figures["listener"]

@@ -1,8 +1,7 @@
 """How good the sound is: python benchmarks/quality.py textures | tuning | constant-q | transfers.
 
 Textures: for the recordings of samples/ on which the networks were not chosen, 5 s made from one take of at most
-5 s, by the Gatys recipe, by the earlier default and by the default, beside another take of the recording and noise
-with the same spectrum. Tuning: the same for the recordings on which the networks were chosen.
+5 s, by the Gatys recipe and by the default, beside another take of the recording and noise with the same spectrum. Tuning: the same for the recordings on which the networks were chosen.
 Constant-q: the same by the default of the constant-Q notebook.
 Transfers: how much of the content is kept and how close the style is, over the weight of content or style,
 and for mosaicing. The sounds are saved under outputs/benchmarks/, where gallery.py finds them.
@@ -83,8 +82,7 @@ def baseline(style, content=None, *, length=None, style_weight=1e9, filters=4096
 
 # 2. Textures -------------------------------------------------------------------------------------
 
-OLD_DEFAULT = dict(pattern_share=0.0, widths=(1, 2, 4, 8, 16, 32, 64, 128), filters=512)
-TEXTURE_METHODS = {"Gatys recipe": {}, "old default": OLD_DEFAULT, "default": {}}
+TEXTURE_METHODS = {"Gatys recipe": {}, "default": {}}
 CONSTANT_Q = {"constant-Q": dict(transform="cqt")}
 COLUMNS = ("distance ratio", "listener", "its share", "copy score", "spectrum [dB]", "core time [s]")
 
@@ -231,13 +229,12 @@ def curves_of(figures):
 
 def transfers_of(content, style):
     """Yield (title, samples) for each transfer; the title has the recipe and the value of its setting."""
-    quick = dict(filters=128, num_steps=150, refine_steps=60)
     contents = [dict(content_weight=weight) for weight in CONTENT_WEIGHTS]
     recipes = {
         "gatys": (baseline, [dict(style_weight=weight) for weight in STYLE_WEIGHTS], dict(filters=1024)),
         "mosaic": (mosaic.mosaic, MOSAICS, dict(sample_rate=RATE)),
-        "default": (default, contents, quick),
-        "constant-Q": (default, contents[2:5], quick | dict(transform="cqt")),
+        "default": (default, contents, {}),
+        "constant-Q": (default, contents[2:5], dict(transform="cqt")),
     }
     for recipe, (function, settings, fixed) in recipes.items():
         for changes in settings:
