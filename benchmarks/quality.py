@@ -1,7 +1,8 @@
 """How good the sound is: python benchmarks/quality.py textures | tuning | constant-q | transfers.
 
 Textures: for the recordings of samples/ on which the networks were not chosen, 5 s made from one take of at most
-5 s, by the Gatys recipe and by the default, beside another take of the recording and noise with the same spectrum. Tuning: the same for the recordings on which the networks were chosen.
+5 s, by the Gatys recipe and by the default, beside another take of the recording and noise with the same spectrum.
+Tuning: the same for the recordings on which the networks were chosen.
 Constant-q: the same by the default of the constant-Q notebook.
 Transfers: how much of the content is kept and how close the style is, over the weight of content or style,
 and for mosaicing. The sounds are saved under outputs/benchmarks/, where gallery.py finds them.

@@ -1,13 +1,14 @@
-"""The effect of settings on the sound: python benchmarks/variants.py recipes | networks | features.
+"""The effect of settings on the sound: python benchmarks/variants.py recipes | networks | transfers | features.
 
-Recipes: the default recipe with one setting changed, on two textures. Networks: other random networks, on four
-textures of those that settings are chosen on. Features: rhythm, diversity, other lengths and stereo, each on
-recordings that need it. All with fewer filters and steps than the default recipe, so that only rows of one table
-can be compared.
+Recipes: the default with one setting changed. Networks: other random networks. Both on six textures of those that
+settings are chosen on. Transfers: other losses and starts, on three pairs. Features: rhythm, diversity, other lengths
+and stereo, each on recordings that need it.
 """
 
 import argparse
+import itertools
 import time
+from unittest import mock
 
 import librosa
 import numpy as np
@@ -24,97 +25,212 @@ from support import pipeline, stereo, transforms
 from support.settings import Settings
 
 RATE = quality.RATE
-SMALL = dict(filters=128, num_steps=150, refine_steps=100)
+TUNED = ("frogs", "speech", "choir", "fire", "piano", "laughter")
 TEXTURES = ("water_stream", "fire")
 WIDTHS = Settings().widths
 LENGTHS = ((3, 5.0), (30, 5.0), (30, None))  # seconds, segment_duration
 RECIPES = {
-    "the default, smaller (64 filters)": {},
-    "128 filters": dict(filters=128),
-    "256 filters": dict(filters=256),
-    "400 steps on the samples": dict(refine_steps=400),
-    "600 steps on the spectrogram": dict(num_steps=600),
+    "the default": {},
+    "80 filters": dict(filters=80),
+    "160 filters": dict(filters=160),
+    "640 filters": dict(filters=640),
+    "half the steps": dict(num_steps=30, refine_steps=30, redraw=10),
+    "twice the steps": dict(num_steps=120, refine_steps=120),
+    "new filters every 10 steps": dict(redraw=10),
+    "the same filters to the end": dict(redraw=0),
+    "the same 640 filters to the end": dict(redraw=0, filters=640),
+    "no preconditioner": dict(precondition=False),
     "no refinement": dict(refine_steps=0),
-    "hardly any steps on the spectrogram": dict(num_steps=5, refine_steps=245),
+    "no steps on the spectrogram": dict(num_steps=0, refine_steps=120),
     "start from uniform noise": dict(start="rand"),
-    "Gram matrices": dict(statistic="gram"),
+    "Gram matrices": dict(statistic="gram", style_weight=1e3),
     "log1p": dict(power="log1p"),
     "power 0.5": dict(power=0.5),
     "n_fft 256": dict(N_FFT=256, K_HOP=64),
     "n_fft 1024": dict(N_FFT=1024, K_HOP=256),
-    "widths up to 16": dict(widths=WIDTHS[:5]),
-    "widths up to 128": dict(widths=(*WIDTHS, 64, 128)),
-    "width 11 alone": dict(widths=(11,)),
-    "dilation 4": dict(dilation=4),
     "constant-Q": dict(transform="cqt"),
+}
+NETWORKS = {
+    "the default": {},
+    "bands alone": dict(pattern_share=0.0),
+    "patterns, half of the filters": dict(pattern_share=0.5),
+    "patterns alone": dict(pattern_share=1.0),
+    "widths up to 8": dict(widths=WIDTHS[:4]),
+    "widths up to 16": dict(widths=(*WIDTHS[:4], 16)),
+    "widths up to 32": dict(widths=(*WIDTHS[:4], 16, 32)),
+    "widths up to 64": dict(widths=(*WIDTHS[:4], 16, 32, 64)),
+    "widths 1, 3, 6, 12": dict(widths=(1, 3, 6, 12)),
+    "dilation 2": dict(dilation=2),
+    "patterns of 0.5 to 4 ERB": dict(own=dict(lowest=0.5, highest=4)),
+    "patterns of 2 to 16 ERB": dict(own=dict(lowest=2, highest=16)),
+    "patterns twice as strong": dict(own=dict(gain=2)),
+    "patterns half as strong": dict(own=dict(gain=0.5)),
+    "joint patterns of bins and frames": dict(own=dict(joint=True)),
+    "gliding patterns": dict(own=dict(glide=4.0)),
 }
 
 
-def compare_recipes():
-    """Return the rows of the table."""
-    rows = ["| recipe | distance ratio | copy score | time [s] |", "|---|---|---|---|"]
-    for name, changes in RECIPES.items():
-        values = []
-        for texture in TEXTURES:
-            style, other = metrics.takes(texture, RATE)
-            began = time.perf_counter()
-            made = quality.default(style, length=int(quality.SECONDS * RATE), **(SMALL | {"filters": 64} | changes))
-            took = time.perf_counter() - began
-            ratio = metrics.statistics_distance(made, style, other, RATE)
-            values.append((ratio, metrics.copy_score(made, style, RATE), took))
-        rows.append("| {} | {:.2f} | {:.2f} | {:.0f} |".format(name, *np.mean(values, axis=0)))
-        print(rows[-1], flush=True)
+def make_textures(texture, variants):
+    """Return the figures of a texture for each variant: distance ratio, listener, copy score, core time [s]."""
+    style, other = metrics.takes(texture, RATE)
+    rows = []
+    for changes in variants:
+        changes = dict(length=int(quality.SECONDS * RATE)) | changes
+        own, precondition = changes.pop("own", None), changes.pop("precondition", True)
+        with mock.patch.multiple("support.pipeline", **replaced(own, precondition)):
+            began = time.process_time()
+            made = quality.default(style, **changes)
+            took = time.process_time() - began
+        figures = quality.score_texture(made, style, other)
+        rows.append([*(figures[name] for name in ("distance ratio", "listener", "copy score")), took])
+        print(texture, changes, own, rows[-1], flush=True)
     return rows
 
 
-# The same number of filters in each row: bands of `share` of them, and random filters of other kinds.
-LISTENED = ("frogs", "speech", "piano")
-NETWORKS = {
-    "bands alone": dict(pattern_share=0.0),
-    "patterns, a third of the filters": dict(pattern_share=0.33),
-    "patterns, two thirds": dict(pattern_share=0.67),
-    "patterns alone": dict(pattern_share=1.0),
-    "two thirds, widths up to 128": dict(widths=(*WIDTHS, 64, 128), filters=144),
-    "joint patterns of bins and frames in place of patterns": dict(joint=True),
-}
+def replaced(own, precondition):
+    """Return the functions of support.pipeline that a variant replaces, by name."""
+    functions = {} if precondition else {"precondition_of": lambda settings, samples: torch.clone}
+    if own is not None:
+        functions["make_network"] = lambda settings, images, *, seed: own_networks(settings, seed, **own)
+    return functions or {"DRAWS": pipeline.DRAWS}
 
 
-def joint_networks(settings):
-    """Return networks whose patterns are not products of bins and frames: every frame has random bins of its own."""
+def own_networks(settings, seed, *, lowest=1.0, highest=8.0, gain=1.0, joint=False, glide=0.0):
+    """Return networks like audiocnn.band_networks, whose patterns have other kinds.
+
+    Parameters
+    ----------
+    lowest, highest : float [ERB]
+        Range of the widths of the patterns.
+    gain : float
+        Of the patterns, relative to the bands.
+    joint : bool
+        True: every frame of a filter has a random pattern of its own.
+    glide : float [ERB per frame]
+        Patterns move up or down by up to this much from frame to frame: filters see glides apart by direction.
+    """
     frequencies = settings.make_transform().frequencies
-    smooth = audiocnn.band_networks(frequencies, widths=settings.widths, filters=settings.filters // 3)
-    networks = torch.nn.ModuleDict(smooth)
+    n_patterns = round(settings.pattern_share * settings.filters)
+    common = dict(widths=settings.widths, seed=seed)
+    bands = audiocnn.band_networks(frequencies, filters=settings.filters - n_patterns, **common)
+    networks, generator = torch.nn.ModuleDict(), torch.Generator().manual_seed(seed + 1)
     for width in settings.widths:
-        filters = settings.filters - settings.filters // 3
-        drawn = [
-            audiocnn.band_networks(frequencies, widths=[1], filters=filters, pattern_share=1.0, seed=seed + 1)
-            for seed in range(width)
-        ]
-        frames = [each["width_1"][0].weight for each in drawn]  # (filters, n_bins, 1, 1)
-        conv_1 = torch.nn.Conv2d(len(frequencies), filters, (1, width), bias=False).requires_grad_(False)
-        conv_1.weight.data = torch.cat(frames, dim=3) / width**0.5
-        networks[f"joint_{width}"] = torch.nn.Sequential(conv_1, torch.nn.Conv2d(filters, filters, 1, groups=filters))
-        networks[f"joint_{width}"][1].weight.data.fill_(1.0)
-    return networks.requires_grad_(False)
+        frames = patterns(frequencies, n_patterns, width, generator, lowest, highest, joint, glide)
+        patterned = torch.nn.functional.normalize(frames.flatten(1)).view_as(frames)[:, :, None] * gain
+        smooth, taps = bands[f"width_{width}"][0].weight, bands[f"width_{width}"][1].weight
+        conv = torch.nn.Conv2d(len(frequencies), settings.filters, (1, width), bias=False)
+        conv.weight.data = torch.cat([smooth * taps, patterned])
+        same = torch.nn.Conv2d(settings.filters, settings.filters, 1, groups=settings.filters, bias=False)
+        same.weight.data.fill_(1.0)
+        networks[f"width_{width}"] = torch.nn.Sequential(conv, same)
+    return networks.requires_grad_(False).eval().to(settings.device)
 
 
-def compare_networks():
-    """Return the rows of the table."""
-    rows = ["| networks | distance ratio | listener | copy score |", "|---|---|---|---|"]
-    for name, changes in NETWORKS.items():
-        values = []
-        for texture in LISTENED:
-            style, other = metrics.takes(texture, RATE)
-            changes = SMALL | {"filters": 192} | changes
-            settings, recordings = quality.prepare(
-                style, length=3 * RATE, **{name: value for name, value in changes.items() if name != "joint"}
-            )
-            network = joint_networks(settings) if changes.get("joint") else None
-            made = pipeline.synthesise(settings, recordings, network=network)
-            figures = quality.score_texture(made, style, other)
-            values.append([figures[name] for name in ("distance ratio", "listener", "copy score")])
-        rows.append("| {} | {:.2f} | {:.2f} | {:.2f} |".format(name, *np.mean(values, axis=0)))
-        print(rows[-1], flush=True)
+def patterns(frequencies, count, width, generator, lowest, highest, joint, glide):
+    """Return random patterns of bins and frames [shape=(count, n_bins, width)], see own_networks."""
+    erb = torch.from_numpy(9.265 * np.log1p(frequencies / 228.8)).float()
+    spread = lowest * (highest / lowest) ** torch.rand(count, 1, 1, generator=generator) / 2
+    centre = torch.linspace(erb[0] - 0.5, erb[-1] + 0.5, count)[:, None, None]
+    speed = glide * (2 * torch.rand(count, 1, 1, generator=generator) - 1)
+    moved = erb[:, None] - centre - speed * (torch.arange(width) - (width - 1) / 2)  # (count, n_bins, width)
+    noise = torch.randn(count, len(erb), width if joint or glide else 1, generator=generator)
+    taps = 1 if joint else torch.randn(count, 1, width, generator=generator)
+    return noise * taps * torch.exp(-0.5 * (moved / spread) ** 2)
+
+
+def compare_textures(variants):
+    """Return the rows of a table, for a dict from name to changed settings."""
+    rows = ["| | distance ratio | listener | copy score | core time [s] |", "|---|---|---|---|---|"]
+    values = quality.in_parallel(make_textures, TUNED, [list(variants.values())] * len(TUNED))
+    for name, figures in zip(variants, np.mean(values, axis=0), strict=True):
+        rows.append("| {} | {:.2f} | {:.2f} | {:.2f} | {:.0f} |".format(name, *figures))
+    return rows
+
+
+TRANSFERS = {
+    "the default": {},
+    "640 filters": dict(filters=640),
+    "start from noise": dict(start="noise"),
+    "content at conv_1": dict(content_layers_default=["conv_1"]),
+    "content in the bands alone": dict(content="bands"),
+    "content in the patterns alone": dict(content="patterns"),
+    "content by correlation in each channel": dict(content="correlation"),
+    "style distance divided in each channel": dict(style="each"),
+}
+PAIRS, WEIGHTS = quality.PAIRS[1:4], (10.0, 30.0, 100.0)
+
+
+class Correlation(audiocnn.ContentLoss):
+    """One minus the correlation of each channel with the content's, instead of the squared difference."""
+
+    def distance(self, features):
+        target = self.target[..., self.first_frame :][..., : features.shape[3]]
+        each = [values - values.mean(dim=3, keepdim=True) for values in (features, target)]
+        norms = [values.square().sum(dim=3).clamp_min(1e-12).sqrt() for values in each]
+        return (1 - (each[0] * each[1]).sum(dim=3) / (norms[0] * norms[1])).mean()
+
+
+class OfSomeFilters(audiocnn.ContentLoss):
+    """The content loss on the channels from first to last of the default's filters."""
+
+    first, last = None, None
+
+    def distance(self, features):
+        target = self.target[..., self.first_frame :][..., : features.shape[3]]
+        return (features - target)[:, self.first : self.last].square().mean()
+
+
+class EachChannel(audiocnn.DistributionLoss):
+    """Every channel's distance divided by the channel's own variance, instead of by the mean variance."""
+
+    def __init__(self, *styles, blend=(1.0,)):
+        super().__init__(*styles, blend=blend)
+        self.deviation = self.target.std(dim=1).clamp_min(0.1 * self.variance**0.5)[:, None]
+        self.target, self.variance = self.target / self.deviation, 1.0
+
+    def distance(self, features):
+        return super().distance(features / self.deviation[None, :, None])
+
+
+def make_transfers(content, style):
+    """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
+    sounds = [quality.excerpt(name) for name in (content, style)]
+    n_bands = Settings().filters - round(Settings().pattern_share * Settings().filters)
+    contents = {None: audiocnn.ContentLoss, "correlation": Correlation}
+    contents["bands"] = type("Bands", (OfSomeFilters,), dict(last=n_bands))
+    contents["patterns"] = type("Patterns", (OfSomeFilters,), dict(first=n_bands))
+    curves = []
+    for changes in TRANSFERS.values():
+        changes, points = dict(changes), []
+        replaced = {"ContentLoss": contents[changes.pop("content", None)]}
+        styles = {"distribution": EachChannel} if changes.pop("style", None) else {}
+        for weight in WEIGHTS:
+            with (
+                mock.patch.multiple("audiocnn", **replaced),
+                mock.patch.dict("audiocnn.STYLE_LOSSES", styles),
+            ):
+                made = quality.default(sounds[1], sounds[0], content_weight=weight, **changes)
+            figures = quality.score_transfer(made, *sounds)
+            kept = (figures["rhythm kept"] + figures["pitch kept"]) / 2
+            points.append((kept, figures["distance to the style"], figures["like the style"]))
+        curves.append(points)
+        print(content, style, changes, points, flush=True)
+    return curves
+
+
+def compare_transfers():
+    """Return the rows of the table: mean style distance and likeness where as much of the content is kept."""
+    titles = [f"{name} at {level}" for level in (0.8, 0.7) for name in ("style distance", "like the style")]
+    rows = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    made = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
+    for name, curves in zip(TRANSFERS, zip(*made, strict=True), strict=True):
+        cells = []
+        for level, column in itertools.product((0.8, 0.7), (0, 1)):
+            values = [quality.at_level(curve, level)[column] for curve in curves]
+            reached = np.isfinite(values).sum()
+            some = f" ({reached} of {len(values)} pairs)" if reached < len(values) else ""
+            cells.append(f"{np.nanmean(values):.2f}{some}" if reached else "not reached")
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
 
 
@@ -135,7 +251,7 @@ def compare_rhythm():
         correlations = []
         for style in styles.values():
             changes = dict(rhythm_weight=weight, rhythm_layers=["conv_1"] if weight else [])
-            made = quality.default(style, length=len(style), **SMALL, **changes)
+            made = quality.default(style, length=len(style), **changes)
             correlations.append(np.corrcoef(rhythm(made), rhythm(style))[0, 1])
         rows.append("| {:g} | {:.2f} | {:.2f} |".format(weight, *correlations))
         print(rows[-1], flush=True)
@@ -151,7 +267,7 @@ def compare_diversity():
         for texture in ("frogs", "birds"):
             style, other = metrics.takes(texture, RATE)
             changes = dict(diversity_weight=weight, diversity_layers=["conv_1"] if weight else [])
-            made = quality.default(style, length=int(quality.SECONDS * RATE), **SMALL, **changes)
+            made = quality.default(style, length=int(quality.SECONDS * RATE), **changes)
             values += [metrics.statistics_distance(made, style, other, RATE), metrics.copy_score(made, style, RATE)]
         rows.append("| {:g} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(weight, *values))
         print(rows[-1], flush=True)
@@ -164,7 +280,7 @@ def compare_lengths():
     for texture in TEXTURES:
         style, other = metrics.takes(texture, RATE)
         for seconds, segment in LENGTHS:
-            made = quality.default(style, length=seconds * RATE, segment_duration=segment, **SMALL)
+            made = quality.default(style, length=seconds * RATE, segment_duration=segment)
             ratios = [metrics.statistics_distance(part, style, other, RATE) for part in np.split(made, seconds // 3)]
             each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
             rows.append(f"| {texture} | {seconds} s | {segment} | {each} | {np.mean(ratios):.2f} |")
@@ -185,9 +301,9 @@ def compare_stereo():
     rows = ["| stereo texture | left | right | middle | side | coherence, style's |", "|---|---|---|---|---|---|"]
     for name in ("fire", "applause", "water_stream"):
         style = stereo_of(name).astype(np.float32)
-        mono = quality.default(style.mean(axis=0), **SMALL)
+        mono = quality.default(style.mean(axis=0))
         for kind, made in (
-            ("", quality.default(style, **SMALL)),
+            ("", quality.default(style)),
             (", widened only", stereo.widen(mono, like=style)),
         ):
             planes = zip(stereo.planes(made), stereo.planes(style), strict=True)
@@ -201,15 +317,16 @@ def compare_stereo():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("recipes", "networks", "features"))
+    parser.add_argument("table", choices=("recipes", "networks", "transfers", "features"))
     table = parser.parse_args().table
-    if table != "features":
-        rows = compare_recipes() if table == "recipes" else compare_networks()
+    metrics.listener_network()  # a missing package stops the script here
+    if table == "features":
+        compared = [compare() for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo)]
+        write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
+    elif table == "transfers":
+        write_section("variants", compare_transfers())
     else:
-        rows = []
-        for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo):
-            rows += [*compare(), ""]
-    write_section(table, rows)
+        write_section(table, compare_textures(RECIPES if table == "recipes" else NETWORKS))
 
 
 if __name__ == "__main__":
