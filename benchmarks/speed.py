@@ -1,10 +1,10 @@
-"""Time of an evaluation of loss and gradient: python benchmarks/speed.py [--square | --sorting].
+"""Time of an evaluation of loss and gradient: python benchmarks/speed.py [--square | --default].
 
 This project against the usual implementation of the Gatys recipe, which is written out below as
 `Baseline`: the whole network of three equally wide blocks, Gram matrices of channels by channels, no
 line search. Timed in turns in one run, beside the time that the machine's own matrix product would
-take. With --square: the same for 2D filters. With --sorting: the default recipe, which sorts values,
-with PyTorch's sort and with ours.
+take. With --square: the same for 2D filters. With --default: the default's quality over seconds, see
+race.py.
 """
 
 import argparse
@@ -20,11 +20,12 @@ from report import ROOT, best_times, sgemm_speed, write_section
 
 # isort: split
 import audiocnn
+import race
 from support import networks, transforms
 from support.settings import Settings
 
 RATE, WIDTH = 22050, 11
-GATYS, BANDS = Settings(recipe="gatys", device="cpu"), Settings(device="cpu")
+GATYS = Settings(recipe="gatys", device="cpu")
 
 
 class Baseline:
@@ -193,37 +194,20 @@ def count_evaluations(model, start, targets):
     raise RuntimeError(f"{len(calls)} evaluations did not reach {targets[len(counts)]}; raise num_steps")
 
 
-# 3. Sorting --------------------------------------------------------------------------------------
-
-
-def compare_sorting(filters=512):
-    """Return the rows of a table on the default recipe's evaluation."""
-    rows = ["| sound | with PyTorch's sort [s] | here [s] | ratio |", "|---|---|---|---|"]
-    frequencies = BANDS.make_transform().frequencies
-    bands = audiocnn.band_networks(frequencies, widths=BANDS.widths, filters=filters)
-    for seconds in (5, 30):
-        style = image_of("rain", seconds, BANDS, "freq")
-        model = audiocnn.insert_losses(bands, [(audiocnn.DistributionLoss, "conv_2", 1.0)], style=style)
-        evaluate = functools.partial(audiocnn.evaluate, model=model)
-
-        def with_pytorchs_sort(image, evaluate=evaluate):
-            with mock.patch("support.fast.Sort.apply", lambda rows: rows.sort(dim=1).values):
-                return evaluate(image)
-
-        theirs, here = time_in_turns([with_pytorchs_sort, evaluate], style + 0.1 * torch.rand_like(style))
-        rows.append(f"| {seconds} s | {theirs:.3f} | {here:.3f} | {theirs / here:.1f} |")
-    return rows
-
-
 def main():
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="512 and 1024 filters, 5 s, nothing written")
     parser.add_argument("--square", action="store_true", help="the table of 2D filters instead, up to 20 GB")
-    parser.add_argument("--sorting", action="store_true", help="the table of the default recipe instead")
+    parser.add_argument(
+        "--default", action="store_true", help="the default's quality over seconds instead, see race.py"
+    )
     arguments = parser.parse_args()
-    if arguments.sorting:
-        write_section("sorting", compare_sorting())
+    if arguments.default:
+        gflops = sgemm_speed()
+        speed = f"{torch.get_num_threads()} threads; matrix product {gflops:.0f} GFLOP/s."
+        write_section("limit", [speed, "", *race.limit(gflops)])
+        write_section("default", [speed, "", *race.race()])
     elif arguments.square:
         cases = [(32, "2D", 5), (64, "2D", 5)]
         cases += [(filters, "2D", seconds) for filters in (512, 1024, 4096) for seconds in (5, 10, 30)]

@@ -89,10 +89,10 @@ def make_textures(texture, variants):
 
 def replaced(own, precondition):
     """Return the functions of support.pipeline that a variant replaces, by name."""
-    functions = {} if precondition else {"precondition_of": lambda settings, samples: torch.clone}
+    functions = {"precondition_of": pipeline.precondition_of if precondition else lambda *_: torch.clone}
     if own is not None:
         functions["make_network"] = lambda settings, images, *, seed: own_networks(settings, seed, **own)
-    return functions or {"DRAWS": pipeline.DRAWS}
+    return functions
 
 
 def own_networks(settings, seed, *, lowest=1.0, highest=8.0, gain=1.0, joint=False, glide=0.0):
