@@ -24,6 +24,8 @@ test: .venv/tested
 	@echo "Installing the packages of requirements.txt into .venv; this takes some minutes, once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --requirement requirements.txt
+	@echo "Compiling functions of librosa and of this project; this takes about half a minute, once."
+	$(BIN)/python -m support.terminal
 	touch $@
 
 .venv/tested: .venv/installed tests/requirements.txt benchmarks/requirements.txt

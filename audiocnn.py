@@ -27,7 +27,7 @@ import itertools
 import re
 
 import numpy as np
-import scipy.signal
+import scipy  # loads scipy.signal where it is used: that takes a second
 import torch
 import torch.fx
 from torch import nn

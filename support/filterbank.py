@@ -6,7 +6,7 @@ Conventions
 """
 
 import numpy as np
-import scipy.fft
+import scipy  # loads scipy.fft where it is used
 import torch
 from torch import nn
 

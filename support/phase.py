@@ -13,10 +13,10 @@ Sources
   Průša, Balazs, Søndergaard 2017, A noniterative method for reconstruction of phase from STFT magnitude
 """
 
+import functools
 import heapq
 
 import librosa
-import numba
 import numpy as np
 import torch
 
@@ -36,10 +36,16 @@ def pghi(magnitude, frequencies, lengths, hop_length, *, seed=0):
     along_time = 2 * np.pi * frequencies[:, None] + np.gradient(log_magnitude, frequencies, axis=0) / width
     along_bins = -width * np.gradient(log_magnitude, axis=1) / hop_length * np.gradient(frequencies)[:, None]
     phase = np.random.default_rng(seed).uniform(0, 2 * np.pi, magnitude.shape)
-    return _integrate(log_magnitude, hop_length * along_time, along_bins, np.log(floor), phase).astype(np.float32)
+    return _compiled()(log_magnitude, hop_length * along_time, along_bins, np.log(floor), phase).astype(np.float32)
 
 
-@numba.njit(cache=True)
+@functools.cache
+def _compiled():
+    import numba  # takes 0.3 s, and the first cells need no phase
+
+    return numba.njit(cache=True)(_integrate)
+
+
 def _integrate(log_magnitude, along_time, along_bins, floor, phase):
     # From the loudest point to its neighbours, then always from the loudest point that was reached.
     todo = log_magnitude > floor

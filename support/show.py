@@ -14,8 +14,6 @@ import time
 
 import IPython.display
 import librosa
-import librosa.display
-import matplotlib.pyplot as plt
 from tqdm import tqdm
 
 from audiocnn import receptive_fields
@@ -26,6 +24,8 @@ from support.transforms import fit_full_scale, from_image
 
 
 def _figure(width, height, *, columns=1):
+    from matplotlib import pyplot as plt  # takes half a second, and the first cells draw nothing
+
     figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, layout="constrained")
     plt.close(figure)  # an open figure would be shown twice
     return figure, axes[0]

@@ -6,8 +6,7 @@ Conventions
 """
 
 import numpy as np
-import scipy.fft
-import scipy.signal
+import scipy  # loads scipy.signal where it is used: that takes a second
 import torch
 
 

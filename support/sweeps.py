@@ -19,7 +19,6 @@ import warnings
 from pathlib import Path
 
 import joblib
-import nbformat
 import psutil
 
 from support.record import plain
@@ -123,6 +122,8 @@ class _Job:
 
     def __init__(self, path, outname, settings, threads):
         self.path, self.threads, self.process = path, threads, None
+        import nbformat  # takes over a second, and only sweeps need it
+
         notebook = nbformat.read(path, as_version=4)
         tagged = ["parameters" in cell.metadata.get("tags", []) for cell in notebook.cells]
         if not any(tagged):

@@ -1,13 +1,18 @@
-"""Execute a notebook in a terminal, and show its steps and progress bars: python -m support.terminal NOTEBOOK OUTPUT.
+"""What make does in a terminal: python -m support.terminal NOTEBOOK OUTPUT executes a notebook and shows its steps.
 
-jupyter nbconvert --execute writes the same file, but is silent until the end.
+jupyter nbconvert --execute writes the same file, but is silent until the end. Without arguments: compile what is
+compiled once, so that the notebooks' first cells don't have to wait.
 """
 
+import io
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
+from support import pipeline, show
+from support.settings import Settings
 
 
 class Follower(NotebookClient):
@@ -30,6 +35,15 @@ def execute(source, target):
     nbformat.write(notebook, target)
 
 
+def prepare():
+    """Run every function once that numba compiles and keeps, librosa's too, and let matplotlib list the fonts."""
+    for transform in ("stft", "cqt"):
+        settings = Settings(transform=transform, duration=2.0, filters=1, widths=(1,), num_steps=0, refine_steps=0)
+        samples = pipeline.synthesise(settings)
+        spectrograms, _ = pipeline.make_images(settings, {"style 1": samples})
+        show.plot_spectrograms(spectrograms, settings.make_transform()).savefig(io.BytesIO())
+
+
 def _show_heading(cell, cell_index):
     lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
     _show("".join(f"\n{line.lstrip('# ')}\n" for line in lines if line.startswith("#")))
@@ -41,4 +55,4 @@ def _show(text):
 
 
 if __name__ == "__main__":
-    execute(*sys.argv[1:])
+    execute(*sys.argv[1:]) if sys.argv[1:] else prepare()

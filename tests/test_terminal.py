@@ -1,7 +1,12 @@
 """A notebook executed in a terminal, as `make run` does."""
 
+import shutil
+import subprocess
+import sys
+
 import nbformat
 import pytest
+from kernel import CQT, ROOT, STFT
 from nbclient.exceptions import CellExecutionError
 
 from support import terminal
@@ -23,6 +28,26 @@ def test_steps_and_progress_are_shown_and_the_notebook_is_written(tmp_path, capf
     assert places == sorted(places) and "not shown" not in shown
     executed = nbformat.read(tmp_path / "outputs/steps.ipynb", as_version=4)
     assert executed.cells[1].outputs[0].text == "42\n"
+
+
+def test_the_preparation_compiles_the_phase_for_later_processes(tmp_path):
+    """In a copy, so that no file of an earlier run is there."""
+    shutil.copytree(ROOT / "support", tmp_path / "support", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "audiocnn.py", tmp_path)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    subprocess.run([sys.executable, "-m", "support.terminal"], cwd=tmp_path, check=True)
+    assert list((tmp_path / "support/__pycache__").glob("phase._integrate*.nbc"))
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_the_imports_cell_loads_nothing_heavy(name):
+    """Each of these modules takes 0.3 s to 2 s; the cells that need one load it."""
+    cells = nbformat.read(ROOT / name, as_version=4).cells
+    imports = next(cell.source for cell in cells if "import audiocnn" in cell.source)
+    heavy = ("numba", "nbformat", "scipy.signal", "scipy.fft", "scipy.stats", "matplotlib.pyplot", "librosa.core")
+    code = f"{imports}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_failing_cell_stops_the_run(tmp_path):
