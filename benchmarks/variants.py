@@ -1,6 +1,6 @@
 """The effect of settings on the sound: python benchmarks/variants.py recipes | networks | transfers | features.
 
-Recipes: the default with one setting changed. Networks: other random networks. Both on six textures of those that
+Recipes: the default with one setting changed. Networks: other random networks. Both on four textures of those that
 settings are chosen on. Transfers: other losses and starts, on three pairs. Features: rhythm, diversity, other lengths
 and stereo, each on recordings that need it.
 """
@@ -25,7 +25,7 @@ from support import pipeline, stereo, transforms
 from support.settings import Settings
 
 RATE = quality.RATE
-TUNED = ("frogs", "speech", "choir", "fire", "piano", "laughter")
+TUNED = ("frogs", "speech", "choir", "piano")
 TEXTURES = ("water_stream", "fire")
 WIDTHS = Settings().widths
 LENGTHS = ((3, 5.0), (30, 5.0), (30, None))  # seconds, segment_duration
