@@ -183,7 +183,7 @@ def _check_losses(settings):
 
 def _warn_of_settings_without_effect(settings):
     # Settings that were typed, and that nothing reads beside the others.
-    bands = ("filters", "widths", "pattern_share", "dilation")
+    bands = ("filters", "widths", "pattern_share", "dilation", "redraw")
     typed = ("l1channels", "l2channels", "l3channels", "kernelsize", "n_classes", "orientation")
     typed += ("in_channels", "in_height", "in_width")
     cnn = settings.recipe == "gatys" and not settings.use_style_net

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [ROOT / "neural_style_audio_pretrained.ipynb", ROOT / "neural_style_audio_cqt.ipynb"]
@@ -220,3 +221,11 @@ def test_the_top_folder_holds_what_it_should():
     top = {name.split("/")[0] for name in tracked if name}
     assert {name for name in top if not name.startswith(".")} <= ALLOWED
     assert top >= PROMISED and "outputs" not in top
+
+
+def test_the_citation_file_has_what_its_format_requires():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation) and citation["cff-version"] == "1.2.0"
+    for work in citation["references"]:
+        assert {"type", "title", "authors"} <= set(work)
+        assert all({"family-names", "given-names"} <= set(author) for author in work["authors"])
