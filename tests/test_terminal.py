@@ -36,7 +36,7 @@ def test_the_preparation_compiles_the_phase_for_later_processes(tmp_path):
     shutil.copy(ROOT / "audiocnn.py", tmp_path)
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     subprocess.run([sys.executable, "-m", "support.terminal"], cwd=tmp_path, check=True)
-    assert list((tmp_path / "support/__pycache__").glob("phase._integrate*.nbc"))
+    assert list((tmp_path / "support/__pycache__").glob("phase.*.nbc"))
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
