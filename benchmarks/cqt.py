@@ -12,7 +12,7 @@ import numpy as np
 
 import metrics
 from phase import LENGTH, RATE, SECONDS, STFT, load, measure, ours
-from report import write_section
+from report import SEEDED, write_section
 from support import transforms
 from support.settings import Settings
 
@@ -23,7 +23,7 @@ GRID = dict(hop_length=128, bins_per_octave=48, fmin=41.2)
 def librosas(magnitude):
     """Reconstruct by librosa's Griffin-Lim for the constant-Q transform."""
     magnitude = magnitude / transforms.CQT_GAIN
-    return librosa.griffinlim_cqt(magnitude, sr=RATE, n_iter=32, length=LENGTH, random_state=0, **GRID)
+    return librosa.griffinlim_cqt(magnitude, sr=RATE, n_iter=32, length=LENGTH, **SEEDED, **GRID)
 
 
 def compare_textures():

@@ -33,7 +33,7 @@ N_BANDS = 80  # rows of a spectrogram
 # The sounds of a row, in this order. Of several sounds that match a pattern, the middle one is shown.
 SHOWN = {
     "textures": ("recording", "another take", "Gatys recipe", "default"),
-    "transfers": ("content", "style", "mosaic*", *(f"default, content_weight {weight}" for weight in (3, 10, 30))),
+    "transfers": ("content", "style", "mosaic*", *(f"default, content_weight {weight}" for weight in (10, 30, 100))),
 }
 EXPLANATIONS = {
     "distance ratio": "the distance between the texture statistics of this sound and of the recording; 1 is the "

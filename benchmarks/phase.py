@@ -14,7 +14,7 @@ import torch
 
 import metrics
 import quality
-from report import ROOT, write_section
+from report import ROOT, SEEDED, write_section
 
 # isort: split
 import audiocnn
@@ -70,7 +70,7 @@ def ours(transform, counts, *, default):
 
 def librosas(magnitude, count):
     """Reconstruct by librosa's Griffin-Lim."""
-    settings = dict(n_iter=count, n_fft=STFT.n_fft, hop_length=STFT.hop_length, random_state=0)
+    settings = dict(n_iter=count, n_fft=STFT.n_fft, hop_length=STFT.hop_length, **SEEDED)
     return librosa.griffinlim(magnitude, length=LENGTH, **settings)
 
 

@@ -21,7 +21,7 @@ import soundfile
 import torch
 
 import metrics
-from report import ROOT, write_section
+from report import ROOT, SEEDED, write_section
 
 # isort: split
 import mosaic
@@ -78,7 +78,7 @@ def baseline(style, content=None, *, length=None, style_weight=1e9, filters=4096
     spectrogram, _, _ = pipeline.optimise_spectrogram(settings, recordings)
     magnitude = transforms.expand(spectrogram, **settings.compression)
     frames = dict(n_fft=settings.N_FFT, hop_length=settings.K_HOP, length=length)
-    return librosa.griffinlim(magnitude, n_iter=100, random_state=0, **frames)
+    return librosa.griffinlim(magnitude, n_iter=100, **SEEDED, **frames)
 
 
 # 2. Textures -------------------------------------------------------------------------------------

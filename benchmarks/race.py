@@ -18,7 +18,7 @@ import torch
 
 import metrics
 import quality
-from report import ROOT, best_times
+from report import ROOT, SEEDED, best_times
 
 # isort: split
 import audiocnn
@@ -100,7 +100,7 @@ def checkpoints(settings, recordings, *, network=None, steps=CHECKPOINTS):
         magnitude = transforms.expand(transforms.from_image(image, "freq").clip(0, loudest), **settings.compression)
         frames = dict(n_fft=settings.N_FFT, hop_length=settings.K_HOP, length=length)
         stopped = time.perf_counter()
-        made = librosa.griffinlim(magnitude, n_iter=100, random_state=0, **frames)
+        made = librosa.griffinlim(magnitude, n_iter=100, **SEEDED, **frames)
         yield f"{step} steps", time.perf_counter() - began - spent, made
         spent += time.perf_counter() - stopped  # the phase of this checkpoint and its measurement count only once
 

@@ -4,11 +4,13 @@ import sys
 import time
 from pathlib import Path
 
+import librosa
 import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that scripts that import this file find audiocnn and support
 README = Path(__file__).with_name("README.md")
+SEEDED = {"random_state" if librosa.__version__.startswith("0.") else "rng": 0}  # of griffinlim; librosa 1.0 renamed it
 
 
 def best_times(functions, *, repeats=5):

@@ -225,7 +225,7 @@ def _filled_in(settings):
     values = dict(device=best_device(), phase_iterations=200 if stft else 80)
     if settings.recipe == "bands":
         values |= dict(N_FFT=512, K_HOP=128, power=0.3, statistic="distribution", style_layers_default=["conv_2"])
-        values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=10.0)
+        values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=30.0)
         values |= dict(num_steps=60, refine_steps=60)
         values |= dict(start="content" if transfer else "noise")
     else:

@@ -20,7 +20,7 @@ import gallery
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 22050
-TRANSFER = ["content", "style", "mosaic, continuity 3", *(f"default, content_weight {w}" for w in (3, 10, 30))]
+TRANSFER = ["content", "style", "mosaic, continuity 3", *(f"default, content_weight {w}" for w in (10, 30, 100))]
 ODD = "rain & <b>wind"
 LISTEN = """async () => {
     const found = [];
@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
     write(folder / "textures/fire", {"recording": sound(8, 1.0)}, kind="wav")
     transfer = {title: sound(20 + seed, 1.5) for seed, title in enumerate(TRANSFER)}
     transfer |= {f"mosaic, continuity {number}": sound(40 + number, 1.5) for number in (1, 10)}
-    transfer |= {f"default, content_weight {weight}": sound(60, 1.5) for weight in ("0.3", "100")}
+    transfer |= {f"default, content_weight {weight}": sound(60, 1.5) for weight in ("0.3", "3")}
     write(folder / "transfers/speech, tabla", transfer, figures={TRANSFER[-1]: {"pitch kept": 0.421}})
     return folder
 

@@ -16,7 +16,7 @@ from support import sweeps
 from support.settings import NO_STEP, STEPS, Settings, best_device
 
 BANDS = dict(power=0.3, statistic="distribution", style_layers_default={"conv_2": 1.0}, num_steps=60, refine_steps=60)
-BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=10.0)
+BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=30.0)
 GATYS = dict(power="log1p", statistic="gram", style_layers_default={"relu_1": 1.0}, num_steps=300, refine_steps=0)
 GATYS |= dict(content_layers_default={"relu_3": 1.0}, content_weight=1.0)
 TRANSFER = dict(CONTENT_FILENAME="speech.wav")

@@ -104,15 +104,15 @@ def test_a_weight_changed_before_the_optimisation_is_used_or_refused(tmp_path):
             notebook.run(OPTIMISE)
         notebook.run(CHECKED)
         with pytest.raises(
-            CellError, match=r"'The losses' was made with content_weight=10.0, .*=100.0: run again from"
+            CellError, match=r"'The losses' was made with content_weight=30.0, .*=100.0: run again from"
         ):
             notebook.run(OPTIMISE)
         notebook.run(LOSSES)
-        with pytest.raises(CellError, match=r"'The start' was made with content_weight=10.0"):
+        with pytest.raises(CellError, match=r"'The start' was made with content_weight=30.0"):
             notebook.run(OPTIMISE)
         notebook.run_all(START)
     first, second = reports(tmp_path).values()
-    assert first["settings"]["content_weight"] == 10 and second["settings"]["content_weight"] == 100
+    assert first["settings"]["content_weight"] == 30 and second["settings"]["content_weight"] == 100
     assert ["ContentLoss", "conv_2", 100] in second["used"]["terms"]
     assert second["losses"][0]["content conv_2"] != first["losses"][0]["content conv_2"]
 
