@@ -87,9 +87,8 @@ literature: one network with random filters, and Gram matrices. <i>Default</i> i
 networks on bands and random patterns of neighbouring frequencies, and distributions instead of Gram matrices.
 <i>Another take</i> is a later part of the same recording.</p>
 <p><b>Transfers.</b> A transfer gives a content the sound of a style. The default recipe has the setting
-<i>content_weight</i>: a higher weight keeps more of the content. The transfers here were made with fewer
-filters and steps than the default's. A <i>mosaic</i> is the baseline: the mosaic follows
-the content with short grains that are cut out of the style (Driedger, Prätzlich and Müller 2015).</p>
+<i>content_weight</i>: a higher weight keeps more of the content. A <i>mosaic</i> is the baseline: the
+mosaic follows the content with short grains that are cut out of the style (Driedger, Prätzlich and Müller 2015).</p>
 <p>The sounds are compressed to MP3. The figures were measured before the compression.</p>
 {% if meanings %}
 <details>
