@@ -157,7 +157,7 @@ TRANSFERS = {
     "content by correlation in each channel": dict(content="correlation"),
     "style distance divided in each channel": dict(style="each"),
 }
-PAIRS, WEIGHTS = quality.PAIRS[1:4], (10.0, 30.0, 100.0)
+PAIRS, WEIGHTS, LEVELS = quality.PAIRS[1:4], (10.0, 30.0, 100.0), (0.8, 0.75, 0.7, 0.65)
 
 
 class Correlation(audiocnn.ContentLoss):
@@ -218,18 +218,17 @@ def make_transfers(content, style):
     return curves
 
 
-def compare_transfers():
-    """Return the rows of the table: mean style distance and likeness where as much of the content is kept."""
-    titles = [f"{name} at {level}" for level in (0.8, 0.7) for name in ("style distance", "like the style")]
+def compare_transfers(curves):
+    """Return rows: style distance and likeness against the default's, where both keep as much of the content."""
+    titles = [f"{name} at {level}" for level in LEVELS for name in ("style distance", "likeness", "pairs")]
     rows = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    made = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
-    for name, curves in zip(TRANSFERS, zip(*made, strict=True), strict=True):
+    for number, name in enumerate(TRANSFERS):
         cells = []
-        for level, column in itertools.product((0.8, 0.7), (0, 1)):
-            values = [quality.at_level(curve, level)[column] for curve in curves]
-            reached = np.isfinite(values).sum()
-            some = f" ({reached} of {len(values)} pairs)" if reached < len(values) else ""
-            cells.append(f"{np.nanmean(values):.2f}{some}" if reached else "not reached")
+        for level in LEVELS:
+            here, base = (np.array([quality.at_level(curve[n], level) for curve in curves]) for n in (number, 0))
+            both = np.isfinite(here[:, 0]) & np.isfinite(base[:, 0])
+            change = f"{(here / base)[both, 0].mean() - 1:+.0%}", f"{(here - base)[both, 1].mean():+.2f}"
+            cells += [*(change if both.any() else ("-", "-")), str(both.sum())]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
 
@@ -324,7 +323,8 @@ def main():
         compared = [compare() for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo)]
         write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
     elif table == "transfers":
-        write_section("variants", compare_transfers())
+        curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
+        write_section("variants", compare_transfers(curves))
     else:
         write_section(table, compare_textures(RECIPES if table == "recipes" else NETWORKS))
 
