@@ -85,7 +85,7 @@ class Settings:
     runs: int = 1
     device: str | None = None
     whichChannel: str = "freq"
-    widths: tuple = (1, 2, 4, 8, 12)
+    widths: tuple = (1, 2, 4, 8, 16)
     filters: int = 320
     pattern_share: float = 0.8
     dilation: int = 1
