@@ -31,14 +31,11 @@ TRANSFERS = (("piano", "water_stream"), ("rooster", "frogs"))
 DRAFTS = {"80 filters, 5 + 5 steps": dict(filters=80, num_steps=5, refine_steps=5)}
 DRAFTS |= {"80 filters, 10 + 10 steps": dict(filters=80, num_steps=10, refine_steps=10)}
 DRAFTS |= {"160 filters, 20 + 20 steps": dict(filters=160, num_steps=20, refine_steps=20, redraw=10)}
-DRAFTS |= {"320 filters, 30 + 30 steps": dict(num_steps=30, refine_steps=30, redraw=15)}
-DRAFTS |= {"the default (320 filters, 60 + 60 steps)": {}, "640 filters, 60 + 60 steps": dict(filters=640)}
+DRAFTS |= {"320 filters, 30 + 30 steps": dict(filters=320, num_steps=30, refine_steps=30, redraw=15)}
+DRAFTS |= {"the default (480 filters, 60 + 60 steps)": {}}
 # The default before new filters and the preconditioner; both are switched off.
 BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0)
-EARLIER = {
-    f"{steps} + {more} steps": BEFORE | dict(num_steps=steps, refine_steps=more)
-    for steps, more in ((60, 30), (300, 150))
-}
+EARLIER = {"300 + 150 steps": BEFORE | dict(num_steps=300, refine_steps=150)}
 CHECKPOINTS = (10, 25, 50, 100, 200)
 COLUMNS = ("distance ratio", "listener", "copy score")
 TRANSFER_COLUMNS = ("distance to the style", "like the style", "rhythm kept", "pitch kept", "copy score")
@@ -80,7 +77,7 @@ def antognini(style, content=None, *, filters=512, widths=(2, 4, 8, 16, 64, 128)
             for width in widths
         ]
     network = torch.nn.ModuleDict({f"width_{width}": chain for width, chain in zip(widths, chains, strict=True)})
-    yield from checkpoints(settings, recordings, network=network, steps=CHECKPOINTS[:4])
+    yield from checkpoints(settings, recordings, network=network, steps=CHECKPOINTS[:3])
 
 
 def checkpoints(settings, recordings, *, network=None, steps=CHECKPOINTS):
@@ -171,7 +168,7 @@ def reach(textures):
             max(point[2] for point in textures["Gatys recipe"].values()),
         ),
         "the earlier default": tuple(list(textures["earlier default"].values())[-1][1:3]),
-        "the default": tuple(textures["default"]["the default (320 filters, 60 + 60 steps)"][1:3]),
+        "the default": tuple(textures["default"]["the default (480 filters, 60 + 60 steps)"][1:3]),
     }
     rows = [f"| seconds to reach | {' | '.join(textures)} |", "|---" * (len(textures) + 1) + "|"]
     for name, (distance, likeness) in best.items():

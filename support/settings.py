@@ -86,7 +86,7 @@ class Settings:
     device: str | None = None
     whichChannel: str = "freq"
     widths: tuple = (1, 2, 4, 8, 16)
-    filters: int = 320
+    filters: int = 480
     pattern_share: float = 0.8
     dilation: int = 1
     use_style_net: bool = False
