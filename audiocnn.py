@@ -291,11 +291,10 @@ class StyleLoss(Loss):
 class DistributionLoss(Loss):
     """How far the distribution of each channel's values is from the style's: a sliced Wasserstein distance.
 
-    Mean squared difference of sorted values, divided by the channel's variance in the style, so that quiet channels
-    count too (by at least 1 % of the mean variance, because some channels are constant). A Gram matrix sees means
-    and covariances; this loss sees the whole distribution of every channel: how often the channel is silent, how
-    loud its rare events are (Heitz 2021). Several styles are blended by the mean of their quantiles, the
-    Wasserstein barycentre.
+    Mean squared difference of sorted values, divided by the style's variance. A Gram matrix sees means and
+    covariances; this loss sees the whole distribution of every channel: how often the channel is silent, how loud
+    its rare events are (Heitz 2021). Several styles are blended by the mean of their quantiles, the Wasserstein
+    barycentre.
     """
 
     kind, compares = "style", "style"
@@ -304,14 +303,13 @@ class DistributionLoss(Loss):
         super().__init__()
         n_quantiles = min(rows_of(styles[0]).shape[1], N_QUANTILES)
         self.target = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, n_quantiles), styles, blend)
-        variance = self.target.var(dim=1)  # (channels,)
-        self.variance = variance.clamp_min(0.01 * variance.mean())
+        self.variance = self.target.var(dim=1).mean()
 
     def distance(self, features):
         """Take features of any number of positions."""
         rows = rows_of(features).contiguous()  # row by row in memory, otherwise sorting is slow
         target = _quantiles(self.target, rows.shape[1])
-        return fast.SortedDistance.apply(rows, target, self.variance[:, None]) / rows.numel()
+        return fast.SortedDistance.apply(rows, target) / (rows.numel() * self.variance)
 
 
 def _quantiles(values, n_quantiles):  # of sorted values, as linear interpolation finds them

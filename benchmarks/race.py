@@ -31,8 +31,8 @@ TRANSFERS = (("piano", "water_stream"), ("rooster", "frogs"))
 DRAFTS = {"80 filters, 5 + 5 steps": dict(filters=80, num_steps=5, refine_steps=5)}
 DRAFTS |= {"80 filters, 10 + 10 steps": dict(filters=80, num_steps=10, refine_steps=10)}
 DRAFTS |= {"160 filters, 20 + 20 steps": dict(filters=160, num_steps=20, refine_steps=20, redraw=10)}
-DRAFTS |= {"320 filters, 30 + 30 steps": dict(filters=320, num_steps=30, refine_steps=30, redraw=15)}
-DRAFTS |= {"the default (480 filters, 60 + 60 steps)": {}}
+DRAFTS |= {"320 filters, 30 + 30 steps": dict(num_steps=30, refine_steps=30, redraw=15)}
+DRAFTS |= {"the default (320 filters, 60 + 60 steps)": {}}
 # The default before new filters and the preconditioner; both are switched off.
 BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0)
 EARLIER = {"300 + 150 steps": BEFORE | dict(num_steps=300, refine_steps=150)}
@@ -168,7 +168,7 @@ def reach(textures):
             max(point[2] for point in textures["Gatys recipe"].values()),
         ),
         "the earlier default": tuple(list(textures["earlier default"].values())[-1][1:3]),
-        "the default": tuple(textures["default"]["the default (480 filters, 60 + 60 steps)"][1:3]),
+        "the default": tuple(textures["default"]["the default (320 filters, 60 + 60 steps)"][1:3]),
     }
     rows = [f"| seconds to reach | {' | '.join(textures)} |", "|---" * (len(textures) + 1) + "|"]
     for name, (distance, likeness) in best.items():

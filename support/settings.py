@@ -85,8 +85,8 @@ class Settings:
     runs: int = 1
     device: str | None = None
     whichChannel: str = "freq"
-    widths: tuple = (1, 2, 4, 8, 16)
-    filters: int = 480
+    widths: tuple = (1, 2, 4, 8, 12)
+    filters: int = 320
     pattern_share: float = 0.8
     dilation: int = 1
     use_style_net: bool = False
