@@ -277,7 +277,7 @@ def test_a_shipped_pair_in_its_notebook(pair, tmp_path, monkeypatch):
         (dict(whichChannel="2d"), "whichChannel='2d' is unknown; choose one of freq, time, 2D"),
         (dict(start="content"), "the start 'content' needs a content"),
         (dict(recipe="plain"), "recipe='plain' is unknown; choose one of bands, gatys"),
-        (dict(recipe="bands", result_duration=0.1), "use a longer sound"),
+        (dict(recipe="bands", result_duration=0.05), "use a longer sound"),
         (dict(recipe="bands", whichChannel="2D"), "whichChannel='2D' needs recipe='gatys'"),
     ],
 )
