@@ -156,7 +156,7 @@ def test_any_settings_give_a_sound_or_a_documented_error():
         sounds.extend(from_samples_to_samples(data.draw))
 
     check()
-    assert len(sounds) >= 10  # or the errors would be all that was tested
+    assert len(sounds) >= 5  # or the errors would be all that was tested
 
 
 def from_samples_to_samples(draw):
