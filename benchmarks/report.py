@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import librosa
-import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that scripts that import this file find audiocnn and support
@@ -28,6 +27,8 @@ def best_times(functions, *, repeats=5):
 
 def sgemm_speed():
     """Return the speed of this machine's matrix product in single precision [GFLOP/s]."""
+    import torch  # here, because start.py measures how long a first import takes
+
     a, b = torch.randn(4096, 4096), torch.randn(4096, 1024)
     return 2 * 4096 * 4096 * 1024 / best_times([lambda: a @ b])[0] / 1e9
 

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from support.settings import STEPS, Settings
+from support.values import check_choice
 
 TITLES = list(STEPS)
 _executions = itertools.count()
-_NOT_OF_A_CLASS = ("__dict__", "__weakref__", "__module__", "__firstlineno__")
+_NOT_OF_A_CLASS = ("__dict__", "__weakref__", "__module__", "__firstlineno__", "__annotations_cache__")
 
 
 class NotCurrent(RuntimeError):
@@ -74,7 +75,7 @@ class Record:
     @contextlib.contextmanager
     def step(self, title, settings):
         """Make a step: NotCurrent if a step before it is not current. Counts as made if the block ends normally."""
-        before = TITLES[: TITLES.index(title)]
+        *before, _ = _steps_to(title)
         self._require(before, settings)
         self._made.pop(title, None)
         made = Made(settings, {each: self._made[each].content for each in before})
@@ -83,7 +84,7 @@ class Record:
 
     def check(self, title, settings):
         """Raise NotCurrent unless a step and all steps before it are current."""
-        self._require(TITLES[: TITLES.index(title) + 1], settings)
+        self._require(_steps_to(title), settings)
 
     def check_settings(self, settings):
         """Raise NotCurrent unless these are the settings that were checked last."""
@@ -120,6 +121,11 @@ class Record:
 
 
 record = Record()  # outside the notebook, so that its first cell can be run again without losing the record
+
+
+def _steps_to(title):
+    check_choice("step", title, TITLES)
+    return TITLES[: TITLES.index(title) + 1]
 
 
 def plain(value):

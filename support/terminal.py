@@ -38,7 +38,7 @@ def execute(source, target):
 def prepare():
     """Run every function once that numba compiles and keeps, librosa's too, and let matplotlib list the fonts."""
     for transform in ("stft", "cqt"):
-        settings = Settings(transform=transform, duration=2.0, filters=1, widths=(1,), num_steps=0, refine_steps=0)
+        settings = Settings(transform=transform, duration=3.0, filters=1, widths=(1,), num_steps=0, refine_steps=0)
         samples = pipeline.synthesise(settings)
         spectrograms, _ = pipeline.make_images(settings, {"style 1": samples})
         show.plot_spectrograms(spectrograms, settings.make_transform()).savefig(io.BytesIO())

@@ -263,6 +263,17 @@ def test_contents_are_equal_where_products_are():
     assert len(set.union(*rows)) == len(PRODUCTS)
 
 
+def test_reading_the_annotations_of_a_class_changes_nothing():
+    """Python 3.14 keeps them in the class when they are read for the first time."""
+
+    class Weighted(StyleLoss):
+        strength: float = 1.0
+
+    before = content_of(Weighted)
+    assert list(Weighted.__annotations__) == ["strength"]
+    assert content_of(Weighted) == before
+
+
 def test_several_products_are_told_apart():
     contents = [content_of(*products) for products in ([1, 2], [2, 1], [12], [1], [[1, 2]], [])]
     assert len(set(contents)) == len(contents)
