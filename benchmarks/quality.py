@@ -25,7 +25,7 @@ from report import ROOT, SEEDED, write_section
 
 # isort: split
 import mosaic
-from support import pipeline, show, transforms
+from support import pictures, pipeline, transforms
 from support.settings import Settings
 
 RATE, SECONDS = 22050, 5.0
@@ -175,7 +175,8 @@ def draw():
             samples, _ = soundfile.read(ROOT / f"outputs/benchmarks/textures/{texture}/{method}.flac", dtype="float32")
             magnitude = transform.magnitude(samples)
             spectrograms[f"{texture}: {method}"] = transforms.compress(magnitude, use01scale=True, power=0.3)
-        show.plot_spectrograms(spectrograms, transform).savefig(ROOT / f"benchmarks/texture_{texture}.png", dpi=60)
+        figure = pictures.plot_spectrograms(spectrograms, transform)
+        figure.savefig(ROOT / f"benchmarks/texture_{texture}.png", dpi=80)
 
 
 # 3. Transfers ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from audiocnn import ORIENTATIONS, STARTS, STYLE_LOSSES
 from support.transforms import check_power
 from support.values import check_choice, check_number, check_positive_int
 
+FREQUENCY_AXES = ("linear", "log", "mel")
 POSITIVE_INTS = (
     *("sample_rate", "K_HOP", "bins_per_octave", "n_octaves", "runs", "filters", "dilation", "l1channels"),
     *("l2channels", "l3channels", "kernelsize", "n_classes", "phase_iterations"),
@@ -80,6 +81,7 @@ def _check_numbers(settings):
 def _check_choices(settings):
     check_choice("statistic", settings.statistic, STYLE_LOSSES)
     check_choice("whichChannel", settings.whichChannel, ORIENTATIONS)
+    check_choice("frequency_axis", settings.frequency_axis, FREQUENCY_AXES)
     if settings.orientation is not None:
         check_choice("orientation", settings.orientation, ORIENTATIONS)
     check_power(settings.power)

@@ -184,7 +184,7 @@ def models_by_draw(settings, images, terms, network, make, *, run=0):
     return model_of
 
 
-def descend(tensor, model_of, settings, *, num_steps, done=0, view=None):
+def descend(tensor, model_of, settings, *, num_steps, done=0, view=None, start=None):
     """Optimise a tensor in place, up to num_steps of which some are done; yield the losses of each step.
 
     After every settings.steps_of_draw steps, L-BFGS begins anew, with a model of new random filters.
@@ -195,16 +195,45 @@ def descend(tensor, model_of, settings, *, num_steps, done=0, view=None):
         From the number of a draw to a model, see models_by_draw. The draws of samples are numbered from DRAWS.
     view : function or None
         For samples: the function from the samples to their image, see view_of.
+    start : dict or None
+        If empty, gets the losses of the tensor before the first step, by name.
     """
     length, history_size = settings.steps_of_draw or max(1, num_steps), settings.history_of(tensor)
     while done < num_steps:
         draw, past = divmod(done, length)
         model = model_of(DRAWS + draw if settings.steps_of_draw and view else draw)
         objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment, view=view)
+        objective = _noting(objective, start) if start == {} else objective
         changes = dict(precondition=precondition_of(settings, tensor)) if view else {}
         left = min(length - past, num_steps - done)
         yield from audiocnn.optimise(tensor, objective, num_steps=left, history_size=history_size, **changes)
         done += left
+
+
+def _noting(objective, start):
+    # The first evaluation is that of the tensor before any step, so that its losses cost no evaluation of their own.
+    def noted(tensor):
+        losses, gradient = objective(tensor)
+        if not start:
+            values = {name: float(loss) for name, loss in losses.items()}
+            start.update(values | {"total": sum(values.values())})
+        return losses, gradient
+
+    return noted
+
+
+def losses_of_noise(settings, samples, images, network, terms):
+    """Return the content's losses of noise, by name, if the start is the content, where these losses are 0.
+
+    samples : np.ndarray
+        Of the noise, see start_samples.
+    """
+    terms = [term for term in terms if term[0].compares == "content" and term[2]]
+    if settings.start != "content" or not terms:
+        return {}
+    noise = start_image(settings.of_run(0, start="noise"), samples, images, seed=settings.seed)
+    losses, _ = audiocnn.evaluate(noise, insert_losses(settings, images, network, terms), segment=settings.segment)
+    return {name: float(loss) for name, loss in losses.items()}
 
 
 def precondition_of(settings, samples):

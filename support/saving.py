@@ -39,6 +39,8 @@ class Result:
 
     run: int  # from 0; its seed is that of the settings plus this number
     image: torch.Tensor
+    noise: dict = field(default_factory=dict)  # losses of noise, for those that are 0 in the start
+    start: dict = field(default_factory=dict)  # losses of the first evaluation, before any step
     history: list = field(default_factory=list)
     samples: torch.Tensor | None = None
     refinement: list = field(default_factory=list)  # the history of the samples
@@ -46,6 +48,19 @@ class Result:
     begun_to_refine: list = field(default_factory=list)  # the same, of refinement
     draft: Path | None = None  # stem of the files that hold the draft
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
+
+    def whole_of(self, name):
+        """Return the value of a loss that counts as 100 %: that of the start, or of noise where the start has none.
+
+        0 where neither has this loss, as for the bound.
+        """
+        value = self.noise.get(name, self.start.get(name, 0))
+        return value if value > 1e-6 * self.start.get("total", 0) else 0
+
+    def shares(self, losses):
+        """Return losses, by name, as shares of what counts as 100 %; those that the start lacks, of its total."""
+        whole = {name: self.whole_of(name) or self.start.get("total") or loss for name, loss in losses.items()}
+        return {name: loss / (whole[name] or 1) for name, loss in losses.items()}
 
     def begin(self, num_steps):
         """Return how many steps of the image are done; note that L-BFGS begins anew if num_steps are more."""
@@ -105,11 +120,12 @@ def save_result(result, settings, *, used, draft=False, folder="outputs"):
     ):
         return result.saved[0]
     began = result.begun + [len(result.history) + step for step in result.begun_to_refine]
+    whole = {name: result.whole_of(name) or result.start["total"] for name in result.start}
     content = dict(
         samples=fit_full_scale(result.samples.detach().cpu().numpy()),
         settings=settings.of_run(result.run, num_steps=steps[0], refine_steps=steps[1]),
         losses=result.history + result.refinement,
-        used=used | {"lbfgs_began_after_steps": began},
+        used=used | {"lbfgs_began_after_steps": began, "whole_losses": whole},
     )
     if draft:
         result.draft = _save_under_new_number(folder, settings.outname, "-draft", content)

@@ -51,7 +51,7 @@ STEPS = {
     "Back to sound": ("phase_iterations",),
     "Refine the samples": ("refine_steps",),
 }
-NO_STEP = ("outname", "refresh", "sweep", "n_jobs", "notebook")
+NO_STEP = ("outname", "refresh", "frequency_axis", "sweep", "n_jobs", "notebook")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,7 @@ class Settings:
     refine_steps: int | None = None
     outname: str = "result"
     refresh: float = 10
+    frequency_axis: str = "mel"
     sweep: dict = field(default_factory=dict)
     n_jobs: int = -1
     notebook: str = ""

@@ -1,110 +1,31 @@
-"""Pictures, players, progress and the table of runs.
+"""Progress, words and tables.
 
 Conventions
-  spectrograms  dict from title to compressed magnitudes [shape=(n_bins, n_frames)]
-  history       the losses of every step, a list of dicts from name to number
-  figures are returned, and never left open in matplotlib
+  result   a saving.Result
+  history  the losses of every step, a list of dicts from name to number
 """
 
 import gc
 import html
 import json
 import math
+import sys
 import time
 
 import IPython.display
-import librosa
 from tqdm import tqdm
 
-from audiocnn import receptive_fields
 from support.saving import level, list_reports
-from support.transforms import fit_full_scale, from_image
 
-# 1. Pictures -------------------------------------------------------------------------------------
-
-
-def _figure(width, height, *, columns=1):
-    from matplotlib import pyplot as plt  # takes half a second, and the first cells draw nothing
-
-    figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, layout="constrained")
-    plt.close(figure)  # an open figure would be shown twice
-    return figure, axes[0]
+# 1. Progress -------------------------------------------------------------------------------------
 
 
-def plot_spectrograms(spectrograms, transform):
-    """Draw spectrograms side by side on one colour scale; the transform (STFT or CQT) gives the axes."""
-    figure, axes = _figure(5 * len(spectrograms), 4, columns=len(spectrograms))
-    top = max(values.max() for values in spectrograms.values())
-    for ax, (title, values) in zip(axes, spectrograms.items(), strict=True):
-        mesh = librosa.display.specshow(values, ax=ax, vmin=0, vmax=top, cmap="magma", **transform.axes)
-        ax.set(title=title, xlabel="Time [s]", ylabel="Frequency [Hz]")
-    figure.colorbar(mesh, ax=axes, label="compressed magnitude")
-    return figure
+def bar(steps, *, title, total, done=0):
+    """Return tqdm's bar around steps, on standard output: JupyterLab shows standard error in a red box."""
+    return tqdm(steps, desc=title, initial=done, total=total, mininterval=1, file=sys.stdout, disable=not total)
 
 
-def plot_histograms(spectrograms):
-    """Draw how often each value occurs, one curve for each title."""
-    figure, (ax,) = _figure(7, 3)
-    for title, values in spectrograms.items():
-        ax.hist(values.ravel(), bins=100, density=True, histtype="step", label=title)
-    ax.set(xlabel="compressed magnitude", ylabel="density", yscale="log", title="Values in the spectrograms")
-    ax.legend()
-    return figure
-
-
-def plot_losses(histories):
-    """Draw the weighted losses over the steps, for a list of histories."""
-    figure, (ax,) = _figure(7, 3)
-    _draw_losses(ax, histories)
-    return figure
-
-
-def _draw_losses(ax, histories):
-    for run, history in enumerate(histories):
-        for color, name in enumerate(history[0] if history else ()):
-            values = [losses[name] for losses in history]
-            steps, label = range(1, len(values) + 1), name if run == 0 else None
-            ax.plot(steps, values, f"C{color}", alpha=1 / (1 + run), label=label)
-    ax.set(xlabel="step", ylabel="weighted loss", yscale="log", title="Losses")
-    if ax.lines:
-        ax.legend()
-
-
-def plot_progress(spectrogram, transform, history):
-    """Draw a spectrogram [shape=(n_bins, n_frames)] as it is now beside the losses so far."""
-    figure, axes = _figure(10, 3, columns=2)
-    librosa.display.specshow(spectrogram, ax=axes[0], vmin=0, cmap="magma", **transform.axes)
-    axes[0].set(title=f"After {len(history)} steps", xlabel="Time [s]", ylabel="Frequency [Hz]")
-    _draw_losses(axes[1], [history])
-    return figure
-
-
-def plot_receptive_fields(network, *, hop_seconds):
-    """Draw how many milliseconds one position of each layer covers, where frames are hop_seconds apart."""
-    durations = {name: 1000 * hop_seconds * field for name, field in receptive_fields(network).items()}
-    figure, (ax,) = _figure(7, 1 + 0.22 * len(durations))
-    bars = ax.barh(list(durations), list(durations.values()))
-    ax.bar_label(bars, fmt="%.0f ms", padding=3)
-    ax.set(xlabel="receptive field [ms]", xscale="log", title="What one position of a layer covers")
-    ax.margins(x=0.15)
-    ax.invert_yaxis()
-    return figure
-
-
-def draw_image(image, settings, transform, history):
-    """Draw how far the optimisation of an image is, see plot_progress."""
-    return plot_progress(from_image(image, settings.whichChannel), transform, history)
-
-
-def draw_samples(samples, view, settings, transform, history):
-    """Draw how far the optimisation of samples is, whose image is what view returns."""
-    return draw_image(view(samples.detach()), settings, transform, history)
-
-
-# 2. Progress -------------------------------------------------------------------------------------
-
-
-def follow(steps, history, *, title, num_steps, refresh, draw):
+def follow(steps, history, *, title, num_steps, refresh, shares, draw):
     """Run the steps of an optimisation: collect their losses in history, beside a bar and a picture.
 
     Parameters
@@ -117,18 +38,20 @@ def follow(steps, history, *, title, num_steps, refresh, draw):
         Steps when all are done, those in history included.
     refresh : float [s]
         How often the picture is drawn anew; 0: never.
+    shares : function
+        From the losses of a step to the numbers that the bar shows, see Result.shares.
     draw : function
-        From the history to a figure of how far the optimisation is.
+        Returns a figure of how far the optimisation is.
     """
     gc.collect()  # figures of earlier runs refer to themselves, and Python collects them late
     picture, drawn = IPython.display.display(IPython.display.Markdown(""), display_id=True), time.monotonic()
     try:
-        with tqdm(steps, desc=title, initial=len(history), total=num_steps, mininterval=1) as bar:
-            for losses in bar:
+        with bar(steps, title=title, total=num_steps, done=len(history)) as seen:
+            for losses in seen:
                 history.append(losses)
-                bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
+                seen.set_postfix({name: percent(share) for name, share in shares(losses).items()}, refresh=False)
                 if refresh and time.monotonic() > drawn + refresh:
-                    picture.update(draw(history))
+                    picture.update(draw())
                     drawn = time.monotonic()
     finally:
         picture.update(IPython.display.Markdown(""))
@@ -148,7 +71,30 @@ def steps_done(histories, num_steps, *, setting, afresh):
     )
 
 
-# 3. Sounds and tables ----------------------------------------------------------------------------
+# 2. Words ----------------------------------------------------------------------------------------
+
+
+def percent(share):
+    """Say a share in percent: 0.0412 is "4.1 %", 0.6 is "60 %"."""
+    return f"{100 * share:.2g} %" if share < 0.095 else f"{100 * share:.0f} %"
+
+
+def balance(result, settings):
+    """Say in one line how near a result is to its style and to its content, and which weight changes the balance."""
+    steps = result.history + result.refinement
+    if not steps or not result.start:
+        return "No step was done, so the losses are those of the start."
+    parts = []
+    for kind in ("style", "content"):
+        names = [name for name in steps[-1] if name.split()[0] == kind and result.whole_of(name)]
+        if names:
+            share = sum(steps[-1][name] for name in names) / sum(result.whole_of(name) for name in names)
+            whole = "its start" if result.start[names[0]] else "its value for noise with the style's spectrum"
+            parts.append(f"the {kind} loss is at {percent(share)} of {whole}")
+    said = ", ".join(parts) or f"the total is at {percent(result.shares(steps[-1])['total'])} of its start"
+    weight = settings.content_weight
+    change = f": for more style lower content_weight (now {weight:g}), for more content raise content_weight"
+    return f"{said[0].upper()}{said[1:]}{change if len(parts) == 2 else ''}."
 
 
 def length_and_level(samples, sample_rate):
@@ -163,14 +109,11 @@ def list_layers(shapes):
     return "\n".join(rows)
 
 
-def players(sounds, *, sample_rate):
-    """Show sounds, a dict from title to samples, side by side at their own levels: an IPython.display.HTML."""
-    settings = dict(rate=sample_rate, normalize=False)
-    return _table([sounds, [IPython.display.Audio(fit_full_scale(y), **settings) for y in sounds.values()]])
+# 3. Tables ---------------------------------------------------------------------------------------
 
 
 def table_of_runs(folder="outputs", *, last=20, names=None):
-    """Show the last runs in a folder: the settings that differ, last losses, level, sound: an IPython.display.HTML.
+    """Show the last runs in a folder: sound, the settings that differ, last losses, level: an IPython.display.HTML.
 
     names : list of str or None
         Only runs of these outnames.
@@ -180,13 +123,19 @@ def table_of_runs(folder="outputs", *, last=20, names=None):
     settings = [report["settings"] for report in reports.values()]
     names = dict.fromkeys(name for each in settings for name in each if name not in ("outname", "used"))
     names = [name for name in names if len({json.dumps(each.get(name)) for each in settings}) > 1]
-    rows = [("run", *names, "losses", "level [dBFS]", "sound")]
+    rows = [("run", "sound", *names, "losses", "level")]  # the sound first: many settings would push a last one out
     for path, report in reports.items():
-        losses = ", ".join(f"{name} {value:.3g}" for name, value in (report["losses"] or [{}])[-1].items())
         values = (report["settings"].get(name) for name in names)
         player = IPython.display.Audio(filename=path.with_suffix(".wav"))
-        rows.append((path.stem, *values, losses, report["level"]["rms_dbfs"], player))
+        rows.append((path.stem, player, *values, _last_losses(report), f"{report['level']['rms_dbfs']} dBFS"))
     return _table(rows)
+
+
+def _last_losses(report):
+    # In percent of the start; reports of earlier versions don't say what the losses were there.
+    whole, losses = report["used"].get("whole_losses", {}), (report["losses"] or [{}])[-1]
+    words = {name: percent(loss / whole[name]) if whole.get(name) else f"{loss:.3g}" for name, loss in losses.items()}
+    return ", ".join(f"{name} {word}" for name, word in words.items())
 
 
 def table_of_terms(terms):
@@ -200,5 +149,5 @@ def _table(rows):
         [cell._repr_html_() if isinstance(cell, IPython.display.Audio) else html.escape(str(cell)) for cell in row]
         for row in rows
     ]
-    rows = ("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells)
+    rows = ("<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in row) + "</tr>" for row in cells)
     return IPython.display.HTML(f"<table>{''.join(rows)}</table>")

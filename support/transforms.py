@@ -132,11 +132,6 @@ class STFT:
         """Centre of each bin [shape=(n_bins,), Hz]."""
         return librosa.fft_frequencies(sr=self.sample_rate, n_fft=self.n_fft)
 
-    @property
-    def axes(self):
-        """Keyword arguments for librosa.display.specshow."""
-        return dict(sr=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length, x_axis="time", y_axis="linear")
-
     def magnitude(self, samples):
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
         _check_length(samples, self.n_fft, self.sample_rate, f"n_fft={self.n_fft}")
@@ -205,11 +200,6 @@ class CQT:
         )
 
     @property
-    def axes(self):
-        """Keyword arguments for librosa.display.specshow."""
-        return self._grid | dict(x_axis="time", y_axis="cqt_hz")
-
-    @property
     def _filters(self):
         # Length of every filter in samples, and the frequency where the highest one ends.
         return librosa.filters.wavelet_lengths(freqs=self.frequencies, sr=self.sample_rate, window="hann")
@@ -224,7 +214,10 @@ class CQT:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
         longest = int(np.ceil(self._filters[0][0]))
         _check_length(samples, longest, self.sample_rate, "the lowest filter; raise fmin, or lower bins_per_octave,")
-        return CQT_GAIN * np.abs(librosa.cqt(samples, n_bins=len(self.frequencies), **self._grid))
+        with warnings.catch_warnings():  # librosa's, of an octave that is shorter than its filters: they see zeros then
+            warnings.filterwarnings("ignore", message="n_fft=.* is too large for input signal")
+            transformed = librosa.cqt(samples, n_bins=len(self.frequencies), **self._grid)
+        return CQT_GAIN * np.abs(transformed)
 
     def magnitude_function(self, length, *, device="cpu"):
         """Return `magnitude` of samples [shape=(..., length)] as a torch function with gradients, by FilterBank."""

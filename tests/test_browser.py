@@ -191,3 +191,49 @@ def test_the_loop(name, page, lab, tmp_path):
     check(page, players=5)
     page.evaluate("index => cells()[index].node.scrollIntoView()", settings)
     page.screenshot(path=tmp_path / "settings.png")
+
+
+SWITCH = """index => {
+    const desk = cells()[index].node.querySelector('[id^="desk-"]');
+    const [first, ...others] = desk.querySelectorAll('audio'), last = others.at(-1);
+    const before = first.currentTime;
+    desk.querySelectorAll('button[aria-pressed]')[others.length].click();
+    return [before, last.currentTime];
+}"""
+
+
+def test_comparing_the_result_of_a_transfer(page, lab, tmp_path):
+    """Two styles in a window of 1,500 px: the result comes first, all players are in sight, nothing is red."""
+    page.set_viewport_size({"width": 1500, "height": 1200})
+    settings = open_notebook(page, lab, STFT)
+    styles = [sample("tabla"), sample("fire")]
+    steps = dict(num_steps=6, refine_steps=3, phase_iterations=8)
+    change(page, settings, STYLE_FILENAME=styles, CONTENT_FILENAME=sample("speech"), **steps)
+    page.evaluate("run('notebook:run-all-cells')")
+    wait_until_done(page)
+    red = "panel().node.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.stderr\"]').length"
+    assert page.evaluate(red) == 0
+    result = page.evaluate("find('outputs = {}')")
+    page.evaluate("index => cells()[index].node.scrollIntoView()", result)
+    page.screenshot(path=tmp_path / "result.png")
+    edge = page.evaluate("panel().node.getBoundingClientRect().right")
+    players = page.evaluate(
+        """index => [...cells()[index].node.querySelectorAll('figure')].map(figure =>
+            [figure.querySelector('figcaption').innerText, figure.getBoundingClientRect().right])""",
+        result,
+    )
+    assert [title for title, _ in players] == ["result 1", "style 1", "style 2", "content"]
+    assert max(right for _, right in players) <= edge <= 1500
+    assert "The style loss is at " in output(page, result) and "lower content_weight" in output(page, result)
+
+    desk = page.locator(".jp-OutputArea [id^=desk-]", has_text="result 1")
+    desk.get_by_role("button", name="Play").focus()
+    page.keyboard.press("Enter")  # the button's, not JupyterLab's, which would edit the cell
+    first = "index => cells()[index].node.querySelector('audio').currentTime > 0.4"
+    page.wait_for_function(first, arg=result)
+    before, after = page.evaluate(SWITCH, result)
+    assert after == pytest.approx(before, abs=0.02) and before > 0.4
+    goes_on = "([index, after]) => [...cells()[index].node.querySelectorAll('audio')].at(-1).currentTime > after + 0.1"
+    page.wait_for_function(goes_on, arg=[result, after])
+    paused = "index => [...cells()[index].node.querySelectorAll('audio')].map(player => player.paused)"
+    assert page.evaluate(paused, result) == [True, True, True, False]

@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import scipy.signal
@@ -14,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 import audiocnn
-from support import losses, networks, saving, show, stereo, transforms
+from support import losses, networks, saving, stereo, transforms
 from support.settings import Settings, best_device
 
 LIKE = torch.zeros(1, 100, 1, 300)
@@ -373,21 +372,6 @@ def test_files_are_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path / "third", np.ones(100) / 2)
     assert [path.name for path in tmp_path.glob("*third*")] == ["third.wav"]
-
-
-def test_pictures(stft, load):
-    features = transforms.compress(stft.magnitude(load("rooster")), use01scale=True)
-    figure = show.plot_spectrograms({"a": features, "b": features / 2}, stft)
-    meshes = [ax.collections[0] for ax in figure.axes if ax.get_title()]
-    assert [ax.get_title() for ax in figure.axes][:2] == ["a", "b"]
-    assert meshes[0].get_clim() == meshes[1].get_clim() == (0, features.max())  # one scale
-    assert figure.axes[0].get_ylim()[1] == pytest.approx(11025, rel=0.01)
-    assert figure.axes[0].get_xlim()[1] == pytest.approx(2.4, abs=0.1)
-    assert show.plot_histograms({"a": features}).axes[0].patches
-    curves = show.plot_losses([[{"x": 1.0, "total": 2.0}] * 3, [{"x": 1.0, "total": 2.0}]]).axes[0].lines
-    assert [len(curve.get_xdata()) for curve in curves] == [3, 3, 1, 1]
-    assert not show.plot_losses([[]]).axes[0].lines
-    assert not plt.get_fignums()
 
 
 @pytest.mark.skipif(best_device() == "cpu", reason="no GPU here")

@@ -34,6 +34,7 @@ OTHER |= dict(
     refine_steps=3,
     outname="other",
     refresh=0,
+    frequency_axis="log",
     sweep={"seed": [1, 2]},
     n_jobs=2,
     notebook=str(Path(__file__).with_name("conftest.py")),

@@ -114,6 +114,41 @@ def test_filters_are_drawn_anew_and_going_on_draws_the_same(fire):
     assert (asked, done) == ([0, 1, 1, 2], 8)
 
 
+def test_the_losses_of_the_start_are_noted_and_cost_no_evaluation(fire, monkeypatch):
+    settings, evaluations, evaluate = settings_of(num_steps=4), [], audiocnn.evaluate
+    images = pipeline.make_images(settings, {"style 1": fire})[1]
+    network = pipeline.make_network(settings, images, seed=0)
+    model_of = pipeline.models_by_draw(settings, images, pipeline.make_terms(settings), network, None)
+    expected = evaluate(torch.full_like(images["style 1"], 0.2), model_of(0))[0]
+    monkeypatch.setattr(audiocnn, "evaluate", lambda *args, **how: evaluations.append(1) or evaluate(*args, **how))
+    settings, numbers, start, histories = settings_of(num_steps=4, redraw=0), [], {}, []
+    for how in ({}, dict(start=start), dict(start=start)):  # the third time, nothing is noted any more
+        evaluations.clear()
+        image = torch.full_like(images["style 1"], 0.2)
+        histories.append(list(pipeline.descend(image, model_of, settings, num_steps=4, **how)))
+        numbers.append(len(evaluations))
+        if start:
+            values = {name: float(value) for name, value in expected.items()}
+            assert start == pytest.approx(values | {"total": sum(values.values())}, rel=1e-5)
+    assert len(set(numbers)) == 1 and histories[0] == histories[1] == histories[2]
+
+
+def test_losses_of_noise_are_those_of_the_content_and_only_in_a_start_from_the_content(fire, load):
+    recordings = {"style 1": fire, "content": load("rooster", duration=2.0)}
+    for start in ("content", "noise"):
+        settings = settings_of(CONTENT_FILENAME="c.wav", start=start)
+        images = pipeline.make_images(settings, recordings)[1]
+        network = pipeline.make_network(settings, images, seed=0)
+        samples = pipeline.start_samples(settings, fire, length=recordings["content"].shape[-1], seed=0)
+        terms = pipeline.make_terms(settings)
+        found = pipeline.losses_of_noise(settings, samples, images, network, terms)
+        spectrogram = transforms.compress(settings.make_transform().magnitude(samples), **settings.compression)
+        noise = transforms.to_image(spectrogram, "freq")
+        expected = audiocnn.evaluate(noise, pipeline.insert_losses(settings, images, network, terms))[0]
+        expected = {"content conv_2": float(expected["content conv_2"])} if start == "content" else {}
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "changes", [dict(redraw=0), dict(recipe="gatys", model_path=None, param_pkl=None, l1channels=8, num_steps=6)]
 )

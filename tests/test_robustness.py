@@ -282,7 +282,7 @@ def executed_until(tmp_path, monkeypatch, before, marked):
     given = BANDS | EXCERPT | dict(recipe="bands", STYLE_FILENAME=sample("fire"), outname="run", widths=[1, 8])
     settings = "\n".join(f"{key} = {value!r}" for key, value in (given | dict(refresh=1e-9)).items())
     (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
-    source = f"{settings}\n{before}\ndef marked(*_):\n    {marked}\nshow.plot_progress = marked"
+    source = f"{settings}\n{before}\ndef marked(*_, **__):\n    {marked}\npictures.plot_progress = marked"
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, timeout=300).execute()
 

@@ -20,7 +20,7 @@ def write(path, *sources):
 
 
 def test_steps_and_progress_are_shown_and_the_notebook_is_written(tmp_path, capfd):
-    bar = "from tqdm import tqdm\nfor _ in tqdm(range(3), desc='optimise'):\n    pass"
+    bar = "from support import show\nfor _ in show.bar(range(3), title='optimise', total=3):\n    pass"
     write(tmp_path / "steps.ipynb", "## The network\n\ntext that is not shown", "print(6 * 7)", "## Optimisation", bar)
     terminal.execute(tmp_path / "steps.ipynb", tmp_path / "outputs/steps.ipynb")
     shown = capfd.readouterr().err
@@ -28,6 +28,7 @@ def test_steps_and_progress_are_shown_and_the_notebook_is_written(tmp_path, capf
     assert places == sorted(places) and "not shown" not in shown
     executed = nbformat.read(tmp_path / "outputs/steps.ipynb", as_version=4)
     assert executed.cells[1].outputs[0].text == "42\n"
+    assert {output.name for output in executed.cells[3].outputs} == {"stdout"}  # stderr is a red box in JupyterLab
 
 
 def test_the_preparation_compiles_the_phase_for_later_processes(tmp_path):

@@ -1,0 +1,192 @@
+"""Pictures of spectrograms, waveforms, losses and layers.
+
+Conventions
+  spectrograms    dict from title to compressed magnitudes [shape=(n_bins, n_frames)]
+  frequency_axis  "linear", "log" or "mel", see README.md, "Settings"
+  result          a saving.Result
+  figures are returned, and never left open in matplotlib
+"""
+
+import math
+
+import librosa.display
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from audiocnn import receptive_fields
+from support.transforms import from_image
+
+WIDTH = 11  # inches; about as wide as a notebook, so that the browser hardly shrinks the picture and its text
+MOST_COLUMNS = 3
+TICKS = {"log": (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000), "mel": (0, 500, 1000, 2000, 4000, 8000, 16000)}
+
+
+def _figure(width, height, *, columns=1):
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, layout="constrained")
+    plt.close(figure)  # an open figure would be shown twice
+    return figure, axes[0]
+
+
+# 1. Spectrograms and waveforms -------------------------------------------------------------------
+
+
+def plot_spectrograms(spectrograms, transform, *, frequency_axis="mel", sounds=None, difference=None):
+    """Draw spectrograms on one colour scale, in rows of at most three, with their waveforms above.
+
+    Parameters
+    ----------
+    transform : STFT or CQT
+        Gives the frequency of each bin and the time of each frame.
+    sounds : dict or None
+        Samples [shape=(n,)] by the titles of the spectrograms; a spectrogram without samples has no waveform.
+    difference : (str, str) or None
+        Two of the titles: one more panel shows the second spectrogram minus the first.
+    """
+    sounds, top = sounds or {}, max(values.max() for values in spectrograms.values())
+    figure, above, axes = _panels(len(spectrograms) + bool(difference), waveforms=bool(sounds))
+    peak = max((np.abs(samples).max() for samples in sounds.values()), default=1)
+    for upper, ax, (title, values) in zip(above, axes, spectrograms.items(), strict=False):
+        mesh = _draw_spectrogram(ax, values, transform, frequency_axis, vmin=0, vmax=top, cmap="magma")
+        _draw_waveform(upper, sounds.get(title), transform.sample_rate, peak)
+        (upper or ax).set_title(title)
+    figure.colorbar(mesh, ax=axes, label="compressed magnitude", pad=0.01)
+    if difference:
+        asked, found = difference
+        values = spectrograms[found] - spectrograms[asked]
+        most = max(np.quantile(np.abs(values), 0.995), 1e-9)  # the largest differences of all would make others pale
+        mesh = _draw_spectrogram(axes[-1], values, transform, frequency_axis, vmin=-most, vmax=most, cmap="RdBu_r")
+        _draw_waveform(above[-1], None, transform.sample_rate, peak)
+        (above[-1] or axes[-1]).set_title(f"{found} minus {asked}")
+        place = dict(cax=above[-1].inset_axes([0.1, 0.45, 0.8, 0.2])) if above[-1] else dict(ax=axes[-1])
+        figure.colorbar(mesh, **place, orientation="horizontal", extend="both")
+    return figure
+
+
+def _panels(number, *, waveforms):
+    # A figure, the axes of its spectrograms, and the axes above them, or None.
+    columns = 2 if number == 4 else min(number, MOST_COLUMNS)
+    rows, levels = math.ceil(number / columns), 2 if waveforms else 1
+    figure = plt.figure(figsize=(WIDTH if columns > 1 else 7, (4 if waveforms else 3.2) * rows), layout="constrained")
+    plt.close(figure)
+    grid = figure.add_gridspec(levels * rows, columns, height_ratios=[1, 4][-levels:] * rows)
+    places = [(levels * (panel // columns), panel % columns) for panel in range(number)]
+    axes = [figure.add_subplot(grid[row + levels - 1, column]) for row, column in places]
+    if not waveforms:
+        return figure, [None] * number, axes
+    above = [figure.add_subplot(grid[row, column], sharex=ax) for (row, column), ax in zip(places, axes, strict=True)]
+    return figure, above, axes
+
+
+def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
+    grid = dict(sr=transform.sample_rate, hop_length=transform.hop_length, y_coords=transform.frequencies)
+    mesh = librosa.display.specshow(values, ax=ax, x_axis="time", y_axis=frequency_axis, **grid, **colours)
+    if frequency_axis in TICKS:
+        low, high = transform.frequencies[[0, -1]]
+        ticks = [tick for tick in TICKS[frequency_axis] if low <= tick <= high]
+        ax.set_yticks(ticks, [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in ticks])
+        ax.minorticks_off()
+    ax.set(xlabel="Time [s]", ylabel="Frequency [Hz]" if ax.get_subplotspec().is_first_col() else "")
+    return mesh
+
+
+def _draw_waveform(ax, samples, sample_rate, peak):
+    # The lowest and the highest of some neighbouring samples: a line through all samples would take long to draw.
+    if ax is None:
+        return
+    ax.set_axis_off()
+    if samples is not None:
+        begins = np.arange(0, len(samples), max(1, len(samples) // 1000))
+        low, high = (extreme.reduceat(samples, begins) for extreme in (np.minimum, np.maximum))
+        ax.fill_between(begins / sample_rate, low, high, color="C0", linewidth=0.6, edgecolor="C0")
+        ax.set_ylim(-peak, peak)
+
+
+def plot_histograms(spectrograms):
+    """Draw how often each value occurs, one curve for each title."""
+    figure, (ax,) = _figure(7, 3)
+    for title, values in spectrograms.items():
+        ax.hist(values.ravel(), bins=100, density=True, histtype="step", label=title)
+    ax.set(xlabel="compressed magnitude", ylabel="density", yscale="log", title="Values in the spectrograms")
+    ax.legend()
+    return figure
+
+
+# 2. Losses and progress --------------------------------------------------------------------------
+
+
+def plot_losses(result):
+    """Draw every loss of a result as a share of its value at the start, see Result.shares."""
+    figure, (ax,) = _figure(9, 3.5)
+    _draw_losses(ax, result)
+    return figure
+
+
+def _draw_losses(ax, result):
+    curves, first = _curves(result), 0 if result.start else 1
+    for color, (name, values) in enumerate(curves.items()):
+        # The total lies under the others, because the total is often nearly the same as the style.
+        look = dict(color="0.8", linewidth=6, zorder=1) if name == "total" else dict(color=f"C{color}")
+        whole = " (100 %: noise)" if name in result.noise else "" if result.whole_of(name) else " (100 %: total)"
+        look |= dict(marker="." if len(values) < 3 else "", label=name + whole)
+        ax.plot(range(first, first + len(values)), values, **look)
+    ax.set(xlabel="step", ylabel="share of the loss at the start", title="Losses")
+    ax.set_yscale("log", nonpositive="mask")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    drawn = [value for name, values in curves.items() if result.whole_of(name) for value in values if value > 0]
+    if drawn:  # a loss that began at 0 may be millions of times smaller, and would squash the others
+        ax.set_ylim(bottom=0.7 * min(drawn), top=1.4 * max(drawn))
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    if result.refinement:
+        begin = len(result.history)
+        ax.axvspan(begin, begin + len(result.refinement), color="C0", alpha=0.08, zorder=0)
+        place = dict(xy=(begin, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points")
+        ax.annotate("samples refined", **place)
+
+
+def _curves(result):
+    # Each loss in percent of its value at the start, by name. A start that is known comes first; noise is no start.
+    steps = [result.start] * bool(result.start) + result.history + result.refinement
+    shares = [result.shares(losses) for losses in steps]
+    curves = {name: [100 * each[name] for each in shares] for name in (shares[0] if shares else ())}
+    for name in result.noise if result.start else ():
+        curves[name][0] = math.nan
+    return curves
+
+
+def plot_progress(spectrogram, transform, result, *, frequency_axis="mel"):
+    """Draw a spectrogram [shape=(n_bins, n_frames)] as it is now beside the losses so far."""
+    figure, axes = _figure(WIDTH, 3.5, columns=2)
+    _draw_spectrogram(axes[0], spectrogram, transform, frequency_axis, vmin=0, cmap="magma")
+    _draw_losses(axes[1], result)
+    axes[0].set_title(f"After {len(result.history) + len(result.refinement)} steps")
+    return figure
+
+
+def draw_image(result, settings, transform):
+    """Draw how far the optimisation of a result's image is, see plot_progress."""
+    spectrogram = from_image(result.image, settings.whichChannel)
+    return plot_progress(spectrogram, transform, result, frequency_axis=settings.frequency_axis)
+
+
+def draw_samples(result, view, settings, transform):
+    """Draw how far the refinement of a result's samples is, whose image is what view returns."""
+    spectrogram = from_image(view(result.samples.detach()), settings.whichChannel)
+    return plot_progress(spectrogram, transform, result, frequency_axis=settings.frequency_axis)
+
+
+# 3. Layers ---------------------------------------------------------------------------------------
+
+
+def plot_receptive_fields(network, *, hop_seconds):
+    """Draw how many milliseconds one position of each layer covers, where frames are hop_seconds apart."""
+    durations = {name: 1000 * hop_seconds * field for name, field in receptive_fields(network).items()}
+    figure, (ax,) = _figure(7, 1 + 0.22 * len(durations))
+    bars = ax.barh(list(durations), list(durations.values()))
+    ax.bar_label(bars, fmt="%.0f ms", padding=3)
+    ax.set(xlabel="receptive field [ms]", xscale="log", title="What one position of a layer covers")
+    ax.margins(x=0.15)
+    ax.invert_yaxis()
+    return figure

@@ -1,0 +1,106 @@
+"""Sounds to hear in a browser: a player for each, and buttons that switch between the players.
+
+The output is plain HTML with a script of its own, and holds all sounds. Without the script, the players remain.
+
+Conventions
+  sounds  dict from title to samples [shape=(n,), or (2, n) in stereo]
+"""
+
+import html
+import uuid
+
+import IPython.display
+import numpy as np
+
+from support.transforms import fit_full_scale
+
+SILENT = 1e-4  # root mean square, -80 dBFS; a sound below has no level that others could be brought to
+
+# The buttons are hidden until the script runs, because they do nothing without the script. An output that is shown
+# twice has its id twice, hence the loop. JupyterLab's shortcuts would take the keys of a focused button; the attribute
+# data-lm-suppress-shortcuts leaves the keys to the button.
+SCRIPT = """
+for (const desk of document.querySelectorAll('[id="ID"]')) {
+    if (desk.dataset.ready) continue;
+    desk.dataset.ready = "yes";
+    const players = [...desk.querySelectorAll("audio")], row = desk.querySelector("[hidden]");
+    const [play, ...buttons] = row.querySelectorAll("button"), [level, repeat] = row.querySelectorAll("input");
+    let heard = players[0];
+    const show = () => {
+        play.textContent = heard.paused ? "Play" : "Pause";
+        buttons.forEach((button, number) => {
+            button.setAttribute("aria-pressed", players[number] === heard);
+            button.style.fontWeight = players[number] === heard ? "bold" : "normal";
+        });
+    };
+    const adjust = () => players.forEach(player => {
+        player.volume = level.checked ? player.closest("figure").dataset.gain : 1;
+        player.loop = repeat.checked;
+    });
+    const start = player => player.play().catch(() => {});
+    play.onclick = () => heard.paused ? start(heard) : heard.pause();
+    buttons.forEach((button, number) => button.onclick = () => {
+        const before = heard, playing = !before.paused;
+        heard = players[number];
+        if (heard !== before) heard.currentTime = before.currentTime % (heard.duration || Infinity);
+        if (heard !== before) before.pause();
+        if (playing) start(heard);
+        show();
+    });
+    players.forEach(player => {
+        player.addEventListener("play", () => {
+            heard = player;
+            players.forEach(other => other === player || other.pause());
+            show();
+        });
+        player.addEventListener("pause", show);
+    });
+    level.onchange = repeat.onchange = adjust;
+    adjust();
+    show();
+    row.hidden = false;
+}
+"""
+
+
+def gains(sounds):
+    """Return a gain for each sound, by title, that brings all to the level of the quietest; silent sounds keep 1.
+
+    No gain is above 1, so that nothing clips. The level is the root mean square.
+    """
+    levels = {title: np.sqrt(np.mean(np.square(samples, dtype=np.float64))) for title, samples in sounds.items()}
+    quietest = min((level for level in levels.values() if level > SILENT), default=1.0)
+    return {title: float(quietest / level) if level > SILENT else 1.0 for title, level in levels.items()}
+
+
+def compare(sounds, *, sample_rate):
+    """Show a player for each sound, and buttons that switch between them at the same place and level.
+
+    The samples keep their own levels, except that a sound that would clip is scaled down; the buttons and the script
+    set the volume of the players.
+
+    Returns
+    -------
+    output : IPython.display.HTML
+    """
+    sounds = {title: fit_full_scale(samples) for title, samples in sounds.items()}
+    cards = [_card(title, sounds[title], sample_rate, gain) for title, gain in gains(sounds).items()]
+    name, switch = f"desk-{uuid.uuid4().hex}", len(sounds) > 1
+    cards = f'<div style="display: flex; flex-wrap: wrap; gap: 0.5em 1em">{"".join(cards)}</div>'
+    script = f"<script>{SCRIPT.replace('ID', name)}</script>" if switch else ""
+    row = _row(sounds) if switch else ""
+    return IPython.display.HTML(f'<div id="{name}" data-lm-suppress-shortcuts="true">{row}{cards}{script}</div>')
+
+
+def _card(title, samples, sample_rate, gain):
+    player = IPython.display.Audio(samples, rate=sample_rate, normalize=False)._repr_html_()
+    title = f'<figcaption style="font-weight: bold; text-align: left">{html.escape(title)}</figcaption>'
+    return f'<figure style="margin: 0" data-gain="{gain:.6f}">{title}{player}</figure>'
+
+
+def _row(titles):
+    buttons = "".join(f'<button type="button" aria-pressed="false">{html.escape(title)}</button> ' for title in titles)
+    boxes = "".join(f'<label><input type="checkbox" checked> {word}</label> ' for word in ("same level", "repeat"))
+    play = '<button type="button" style="min-width: 4.5em">Play</button>'
+    group = 'role="group" aria-label="Compare the sounds" style="margin: 0 0 0.5em"'
+    return f"<div hidden {group}>{play} | {buttons}| {boxes}</div>"

@@ -1,0 +1,167 @@
+"""Pictures, and the words for the losses: panels, axes, text that can be read, shares of the start."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from support import pictures, show, transforms
+from support.saving import Result
+from support.settings import Settings
+
+START = {"style conv_2": 2.0, "content conv_2": 0.5, "bound input": 0.0, "total": 2.5}
+STEP = {"style conv_2": 0.08, "content conv_2": 0.3, "bound input": 1e-7, "total": 0.3800001}
+
+
+@pytest.fixture(scope="module")
+def rooster(load):
+    return load("rooster")
+
+
+@pytest.fixture(scope="module")
+def spectrogram(rooster, stft):
+    return transforms.compress(stft.magnitude(rooster), use01scale=True)
+
+
+def titled(figure):
+    return [ax for ax in figure.axes if ax.get_title()]
+
+
+def meshes(figure):
+    """The spectrograms of a figure by their shape's size; colour bars and waveforms have other parts."""
+    found = [part for ax in figure.axes for part in ax.collections if type(part).__name__ == "QuadMesh"]
+    return [mesh for mesh in found if mesh.get_array().size > 10000]
+
+
+def test_one_scale_of_colours_and_the_sound_own_axes(spectrogram, stft):
+    figure = pictures.plot_spectrograms({"a": spectrogram, "b": spectrogram / 2}, stft)
+    assert [ax.get_title() for ax in titled(figure)] == ["a", "b"]
+    assert [mesh.get_clim() for mesh in meshes(figure)] == [(0, spectrogram.max())] * 2
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(11025, rel=0.01)
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(2.4, abs=0.1)
+    assert pictures.plot_histograms({"a": spectrogram}).axes[0].patches
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_many_panels_stay_readable(number, spectrogram, rooster, stft):
+    """Text is at least 9 points in a picture that a notebook does not shrink, and nothing covers anything."""
+    spectrograms = {f"panel {panel}": spectrogram for panel in range(number)}
+    sounds = {"panel 0": rooster}
+    difference = ("panel 0", f"panel {number - 1}")
+    figure = pictures.plot_spectrograms(spectrograms, stft, sounds=sounds, difference=difference)
+    assert figure.get_size_inches()[0] <= 11
+    figure.draw_without_rendering()
+    assert len(meshes(figure)) == number + 1 == len(titled(figure))
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert texts and min(text.get_fontsize() for text in texts) >= 9
+    panels = [mesh.axes.get_window_extent() for mesh in meshes(figure)]
+    assert min(panel.width for panel in panels) > 2 * figure.dpi and min(p.height for p in panels) > 2 * figure.dpi
+    boxes = [ax.get_tightbbox() for ax in figure.axes if ax.axison]
+    boxes = [box.shrunk(0.98, 0.98) for box in boxes]
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+def test_the_difference_and_the_waveform_are_those_of_the_data(spectrogram, rooster, stft):
+    both, sounds = {"asked": spectrogram, "found": 0.5 * spectrogram}, {"asked": rooster}
+    figure = pictures.plot_spectrograms(both, stft, sounds=sounds, difference=("asked", "found"))
+    np.testing.assert_allclose(meshes(figure)[2].get_array().reshape(spectrogram.shape), -0.5 * spectrogram, atol=1e-6)
+    assert titled(figure)[2].get_title() == "found minus asked"
+    low, high = meshes(figure)[2].get_clim()
+    assert low == -high < 0  # nothing asked for is white
+    (wave,) = titled(figure)[0].collections
+    outline = wave.get_paths()[0].vertices[:, 1]
+    assert [outline.min(), outline.max()] == pytest.approx([rooster.min(), rooster.max()])
+
+
+@pytest.mark.parametrize("axis", ["linear", "log", "mel"])
+def test_a_tone_is_at_its_frequency_on_every_axis(axis):
+    """In both transforms; and mel and log give the speech below 4 kHz more height than linear does."""
+    tone = np.sin(2 * np.pi * 1000 * np.arange(22050) / 22050).astype(np.float32)
+    grid = dict(sample_rate=22050, hop_length=256)
+    for transform in (
+        transforms.STFT(**grid, n_fft=1024),
+        transforms.CQT(**grid, bins_per_octave=12, fmin=110, n_octaves=6),
+    ):
+        values = transforms.compress(transform.magnitude(tone), use01scale=True)
+        figure = pictures.plot_spectrograms({"tone": values}, transform, frequency_axis=axis)
+        figure.draw_without_rendering()
+        ax, (mesh,) = figure.axes[0], [part for part in figure.axes[0].collections]
+        row = mesh.get_array().reshape(values.shape)[:, 20].argmax()
+        edges = mesh.get_coordinates()[[row, row + 1], 0, 1]
+        assert edges[0] < 1000 < edges[1]
+        bottom, at, top = ax.transData.transform([(0, hertz) for hertz in (0 if axis != "log" else 65, 4000, 11025)])[
+            :, 1
+        ]
+        share = (at - bottom) / (top - bottom)
+        assert (share < 0.5) if axis == "linear" else (share > 0.6)
+
+
+# Losses ------------------------------------------------------------------------------------------
+
+
+def curves(figure):
+    (ax,) = [ax for ax in figure.axes if ax.get_title() == "Losses"]
+    return {line.get_label().split(" (")[0]: line for line in ax.lines}, ax
+
+
+def test_losses_are_shares_of_their_start():
+    result = Result(0, None, start=START, history=[STEP] * 3, refinement=[STEP] * 2)
+    lines, ax = curves(pictures.plot_losses(result))
+    assert list(lines) == list(START)
+    assert list(lines["style conv_2"].get_xdata()) == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(lines["style conv_2"].get_ydata(), [100] + [4] * 5)
+    np.testing.assert_allclose(lines["content conv_2"].get_ydata(), [100] + [60] * 5)
+    np.testing.assert_allclose(lines["bound input"].get_ydata(), [0] + [100 * 1e-7 / 2.5] * 5)
+    assert 1 < ax.get_ylim()[0] < 4  # as low as the losses that count, and no lower
+    assert all(lines["total"].get_zorder() < line.get_zorder() for name, line in lines.items() if name != "total")
+    (refined,) = ax.patches
+    assert [refined.get_x(), refined.get_width()] == [3, 2] and "samples refined" in [t.get_text() for t in ax.texts]
+    lines, ax = curves(pictures.plot_losses(Result(0, None, start=START, history=[STEP])))
+    assert not ax.patches
+
+
+def test_the_content_of_a_start_from_the_content_is_compared_with_noise():
+    """Its loss is 0 there, or as good as 0, and no number can be a share of that."""
+    start = START | {"content conv_2": 1e-15, "total": 2.0}
+    result = Result(0, None, start=start, noise={"content conv_2": 1.2}, history=[STEP])
+    lines, ax = curves(pictures.plot_losses(result))
+    values = lines["content conv_2"].get_ydata()
+    assert np.isnan(values[0]) and values[1] == pytest.approx(25)
+    assert ax.get_ylim()[0] > 1
+    assert "content conv_2 (100 %: noise)" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("start", [START, {}])
+def test_the_first_live_picture_shows_something(start, spectrogram, stft):
+    """After one step, a curve has two points, or a mark."""
+    result = Result(0, None, start=start, history=[STEP])
+    figure = pictures.plot_progress(spectrogram, stft, result)
+    lines, _ = curves(figure)
+    for line in lines.values():
+        assert len(line.get_xdata()) >= 2 or line.get_marker() not in ("", "None", None)
+    assert "After 1 steps" in [ax.get_title() for ax in figure.axes]
+    assert not pictures.plot_losses(Result(0, None)).axes[0].lines  # no step yet
+
+
+def test_the_balance_in_words():
+    transfer = Settings(CONTENT_FILENAME="c.wav", content_weight=3.0, device="cpu")
+    said = show.balance(Result(0, None, start=START, history=[STEP, STEP]), transfer)
+    assert said.startswith("The style loss is at 4 % of its start, the content loss is at 60 % of its start")
+    assert "for more style lower content_weight (now 3)" in said and "\n" not in said
+    result = Result(0, None, start=START | {"content conv_2": 0.0}, noise={"content conv_2": 1.2}, history=[STEP])
+    assert "the content loss is at 25 % of its value for noise" in show.balance(result, transfer)
+    layers = {"style conv_1": 1.0, "style conv_2": 3.0, "total": 4.0}
+    texture = Result(0, None, start=layers, refinement=[{"style conv_1": 0.5, "style conv_2": 0.5, "total": 1.0}])
+    assert show.balance(texture, Settings(device="cpu")) == "The style loss is at 25 % of its start."
+    assert "No step was done" in show.balance(Result(0, None), transfer)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(1, "100 %"), (0.6, "60 %"), (0.0949, "9.5 %"), (0.096, "10 %"), (0.00123, "0.12 %"), (0, "0 %"), (12, "1200 %")],
+)
+def test_percent(share, words):
+    assert show.percent(share) == words
