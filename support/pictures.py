@@ -50,7 +50,7 @@ def plot_spectrograms(spectrograms, transform, *, frequency_axis="mel", sounds=N
         mesh = _draw_spectrogram(ax, values, transform, frequency_axis, vmin=0, vmax=top, cmap="magma")
         _draw_waveform(upper, sounds.get(title), transform.sample_rate, peak)
         (upper or ax).set_title(title)
-    figure.colorbar(mesh, ax=axes, label="compressed magnitude", pad=0.01)
+    figure.colorbar(mesh, ax=axes, label="compressed magnitude", pad=0.01, location="left")  # a difference is right
     if difference:
         asked, found = difference
         values = spectrograms[found] - spectrograms[asked]
@@ -125,6 +125,8 @@ def plot_losses(result):
 def _draw_losses(ax, result):
     curves, first = _curves(result), 0 if result.start else 1
     for color, (name, values) in enumerate(curves.items()):
+        if not result.whole_of(name) and max(values) < 1:
+            continue  # such as the bound: less than 1 % of the total
         # The total lies under the others, because the total is often nearly the same as the style.
         look = dict(color="0.8", linewidth=6, zorder=1) if name == "total" else dict(color=f"C{color}")
         whole = " (100 %: noise)" if name in result.noise else "" if result.whole_of(name) else " (100 %: total)"
@@ -138,12 +140,11 @@ def _draw_losses(ax, result):
     drawn = [value for name, values in curves.items() if result.whole_of(name) for value in values if value > 0]
     if drawn:  # a loss that began at 0 may be millions of times smaller, and would squash the others
         ax.set_ylim(bottom=0.7 * min(drawn), top=1.4 * max(drawn))
-        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     if result.refinement:
-        begin = len(result.history)
-        ax.axvspan(begin, begin + len(result.refinement), color="C0", alpha=0.08, zorder=0)
-        place = dict(xy=(begin, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points")
-        ax.annotate("samples refined", **place)
+        span = (len(result.history), len(result.history) + len(result.refinement))
+        ax.axvspan(*span, color="C0", alpha=0.12, zorder=0, label="refinement of the samples")
+    if ax.lines:
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _curves(result):
