@@ -50,7 +50,7 @@ def plot_spectrograms(spectrograms, transform, *, frequency_axis="mel", sounds=N
         mesh = _draw_spectrogram(ax, values, transform, frequency_axis, vmin=0, vmax=top, cmap="magma")
         _draw_waveform(upper, sounds.get(title), transform.sample_rate, peak)
         (upper or ax).set_title(title)
-    figure.colorbar(mesh, ax=axes, label="compressed magnitude", pad=0.01, location="left")  # a difference is right
+    figure.colorbar(mesh, ax=axes, label="compressed magnitude", pad=0.01, aspect=40, location="left")
     if difference:
         asked, found = difference
         values = spectrograms[found] - spectrograms[asked]

@@ -57,10 +57,14 @@ class Result:
         value = self.noise.get(name, self.start.get(name, 0))
         return value if value > 1e-6 * self.start.get("total", 0) else 0
 
+    def whole_losses(self):
+        """Return the values that count as 100 %, by name: those of whole_of, or the total of the start."""
+        return {name: self.whole_of(name) or self.start["total"] for name in self.start}
+
     def shares(self, losses):
-        """Return losses, by name, as shares of what counts as 100 %; those that the start lacks, of its total."""
-        whole = {name: self.whole_of(name) or self.start.get("total") or loss for name, loss in losses.items()}
-        return {name: loss / (whole[name] or 1) for name, loss in losses.items()}
+        """Return losses, by name, as shares of whole_losses; all are 1 where nothing is known of the start."""
+        whole = self.whole_losses()
+        return {name: loss / (whole.get(name) or loss or 1) for name, loss in losses.items()}
 
     def begin(self, num_steps):
         """Return how many steps of the image are done; note that L-BFGS begins anew if num_steps are more."""
@@ -120,12 +124,11 @@ def save_result(result, settings, *, used, draft=False, folder="outputs"):
     ):
         return result.saved[0]
     began = result.begun + [len(result.history) + step for step in result.begun_to_refine]
-    whole = {name: result.whole_of(name) or result.start["total"] for name in result.start}
     content = dict(
         samples=fit_full_scale(result.samples.detach().cpu().numpy()),
         settings=settings.of_run(result.run, num_steps=steps[0], refine_steps=steps[1]),
         losses=result.history + result.refinement,
-        used=used | {"lbfgs_began_after_steps": began, "whole_losses": whole},
+        used=used | {"lbfgs_began_after_steps": began, "whole_losses": result.whole_losses()},
     )
     if draft:
         result.draft = _save_under_new_number(folder, settings.outname, "-draft", content)

@@ -19,7 +19,8 @@ def write(path, *sources):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
 
 
-def test_steps_and_progress_are_shown_and_the_notebook_is_written(tmp_path, capfd):
+def test_steps_and_progress_are_shown_and_the_notebook_is_written(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     bar = "from support import show\nfor _ in show.bar(range(3), title='optimise', total=3):\n    pass"
     write(tmp_path / "steps.ipynb", "## The network\n\ntext that is not shown", "print(6 * 7)", "## Optimisation", bar)
     terminal.execute(tmp_path / "steps.ipynb", tmp_path / "outputs/steps.ipynb")
