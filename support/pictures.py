@@ -9,10 +9,8 @@ Conventions
 
 import math
 
-import librosa.display
-import matplotlib.pyplot as plt
+import librosa
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from audiocnn import receptive_fields
 from support.transforms import from_image
@@ -22,10 +20,12 @@ MOST_COLUMNS = 3
 TICKS = {"log": (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000), "mel": (0, 500, 1000, 2000, 4000, 8000, 16000)}
 
 
-def _figure(width, height, *, columns=1):
-    figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, layout="constrained")
+def _figure(width, height):
+    from matplotlib import pyplot as plt  # takes half a second, and the first cells draw nothing
+
+    figure = plt.figure(figsize=(width, height), layout="constrained")
     plt.close(figure)  # an open figure would be shown twice
-    return figure, axes[0]
+    return figure
 
 
 # 1. Spectrograms and waveforms -------------------------------------------------------------------
@@ -67,8 +67,7 @@ def _panels(number, *, waveforms):
     # A figure, the axes of its spectrograms, and the axes above them, or None.
     columns = 2 if number == 4 else min(number, MOST_COLUMNS)
     rows, levels = math.ceil(number / columns), 2 if waveforms else 1
-    figure = plt.figure(figsize=(WIDTH if columns > 1 else 7, (4 if waveforms else 3.2) * rows), layout="constrained")
-    plt.close(figure)
+    figure = _figure(WIDTH if columns > 1 else 7, (4 if waveforms else 3.2) * rows)
     grid = figure.add_gridspec(levels * rows, columns, height_ratios=[1, 4][-levels:] * rows)
     places = [(levels * (panel // columns), panel % columns) for panel in range(number)]
     axes = [figure.add_subplot(grid[row + levels - 1, column]) for row, column in places]
@@ -104,7 +103,8 @@ def _draw_waveform(ax, samples, sample_rate, peak):
 
 def plot_histograms(spectrograms):
     """Draw how often each value occurs, one curve for each title."""
-    figure, (ax,) = _figure(7, 3)
+    figure = _figure(7, 3)
+    ax = figure.subplots()
     for title, values in spectrograms.items():
         ax.hist(values.ravel(), bins=100, density=True, histtype="step", label=title)
     ax.set(xlabel="compressed magnitude", ylabel="density", yscale="log", title="Values in the spectrograms")
@@ -117,8 +117,8 @@ def plot_histograms(spectrograms):
 
 def plot_losses(result):
     """Draw every loss of a result as a share of its value at the start, see Result.shares."""
-    figure, (ax,) = _figure(9, 3.5)
-    _draw_losses(ax, result)
+    figure = _figure(9, 3.5)
+    _draw_losses(figure.subplots(), result)
     return figure
 
 
@@ -134,9 +134,9 @@ def _draw_losses(ax, result):
         ax.plot(range(first, first + len(values)), values, **look)
     ax.set(xlabel="step", ylabel="share of the loss at the start", title="Losses")
     ax.set_yscale("log", nonpositive="mask")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
+    ax.yaxis.set_major_formatter("{x:g} %")
+    ax.yaxis.set_minor_formatter("")
     drawn = [value for name, values in curves.items() if result.whole_of(name) for value in values if value > 0]
     if drawn:  # a loss that began at 0 may be millions of times smaller, and would squash the others
         ax.set_ylim(bottom=0.7 * min(drawn), top=1.4 * max(drawn))
@@ -159,7 +159,8 @@ def _curves(result):
 
 def plot_progress(spectrogram, transform, result, *, frequency_axis="mel"):
     """Draw a spectrogram [shape=(n_bins, n_frames)] as it is now beside the losses so far."""
-    figure, axes = _figure(WIDTH, 3.5, columns=2)
+    figure = _figure(WIDTH, 3.5)
+    axes = figure.subplots(1, 2)
     _draw_spectrogram(axes[0], spectrogram, transform, frequency_axis, vmin=0, cmap="magma")
     _draw_losses(axes[1], result)
     axes[0].set_title(f"After {len(result.history) + len(result.refinement)} steps")
@@ -184,7 +185,8 @@ def draw_samples(result, view, settings, transform):
 def plot_receptive_fields(network, *, hop_seconds):
     """Draw how many milliseconds one position of each layer covers, where frames are hop_seconds apart."""
     durations = {name: 1000 * hop_seconds * field for name, field in receptive_fields(network).items()}
-    figure, (ax,) = _figure(7, 1 + 0.22 * len(durations))
+    figure = _figure(7, 1 + 0.22 * len(durations))
+    ax = figure.subplots()
     bars = ax.barh(list(durations), list(durations.values()))
     ax.bar_label(bars, fmt="%.0f ms", padding=3)
     ax.set(xlabel="receptive field [ms]", xscale="log", title="What one position of a layer covers")

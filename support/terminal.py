@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from support import pipeline, show
+from support import pictures, pipeline
 from support.settings import Settings
 
 
@@ -41,7 +41,7 @@ def prepare():
         settings = Settings(transform=transform, duration=3.0, filters=1, widths=(1,), num_steps=0, refine_steps=0)
         samples = pipeline.synthesise(settings)
         spectrograms, _ = pipeline.make_images(settings, {"style 1": samples})
-        show.plot_spectrograms(spectrograms, settings.make_transform()).savefig(io.BytesIO())
+        pictures.plot_spectrograms(spectrograms, settings.make_transform()).savefig(io.BytesIO())
 
 
 def _show_heading(cell, cell_index):
