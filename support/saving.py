@@ -39,7 +39,7 @@ class Result:
 
     run: int  # from 0; its seed is that of the settings plus this number
     image: torch.Tensor
-    noise: dict = field(default_factory=dict)  # losses of noise, for those that are 0 in the start
+    noise: dict = field(default_factory=dict)  # losses of noise, where the start's are 0
     start: dict = field(default_factory=dict)  # losses of the first evaluation, before any step
     history: list = field(default_factory=list)
     samples: torch.Tensor | None = None
@@ -58,7 +58,7 @@ class Result:
         return value if value > 1e-6 * self.start.get("total", 0) else 0
 
     def whole_losses(self):
-        """Return the values that count as 100 %, by name: those of whole_of, or the total of the start."""
+        """Return the values that count as 100 %, by name: of whole_of, or the total of the start."""
         return {name: self.whole_of(name) or self.start["total"] for name in self.start}
 
     def shares(self, losses):

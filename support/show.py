@@ -83,7 +83,7 @@ def balance(result, settings):
     """Say in one line how near a result is to its style and to its content, and which weight changes the balance."""
     steps = result.history + result.refinement
     if not steps or not result.start:
-        return "No step was done, so the losses are those of the start."
+        return "No step was done: the result is the start."
     parts = []
     for kind in ("style", "content"):
         names = [name for name in steps[-1] if name.split()[0] == kind and result.whole_of(name)]
@@ -132,7 +132,7 @@ def table_of_runs(folder="outputs", *, last=20, names=None):
 
 
 def _last_losses(report):
-    # In percent of the start; reports of earlier versions don't say what the losses were there.
+    # In percent of the start; reports of earlier versions lack the losses of the start.
     whole, losses = report["used"].get("whole_losses", {}), (report["losses"] or [{}])[-1]
     words = {name: percent(loss / whole[name]) if whole.get(name) else f"{loss:.3g}" for name, loss in losses.items()}
     return ", ".join(f"{name} {word}" for name, word in words.items())

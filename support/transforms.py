@@ -214,7 +214,7 @@ class CQT:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
         longest = int(np.ceil(self._filters[0][0]))
         _check_length(samples, longest, self.sample_rate, "the lowest filter; raise fmin, or lower bins_per_octave,")
-        with warnings.catch_warnings():  # librosa's, of an octave that is shorter than its filters: they see zeros then
+        with warnings.catch_warnings():  # of octaves that are shorter than librosa's window; zeros fill the window
             warnings.filterwarnings("ignore", message="n_fft=.* is too large for input signal")
             transformed = librosa.cqt(samples, n_bins=len(self.frequencies), **self._grid)
         return CQT_GAIN * np.abs(transformed)

@@ -78,7 +78,7 @@ def test_the_difference_and_the_waveform_are_those_of_the_data(spectrogram, roos
 
 @pytest.mark.parametrize("axis", ["linear", "log", "mel"])
 def test_a_tone_is_at_its_frequency_on_every_axis(axis):
-    """In both transforms; and mel and log give the speech below 4 kHz more height than linear does."""
+    """In both transforms. Mel and log give the speech below 4 kHz more height than linear does."""
     tone = np.sin(2 * np.pi * 1000 * np.arange(22050) / 22050).astype(np.float32)
     grid = dict(sample_rate=22050, hop_length=256)
     for transform in (
@@ -127,7 +127,7 @@ def test_losses_are_shares_of_their_start():
 
 
 def test_the_content_of_a_start_from_the_content_is_compared_with_noise():
-    """Its loss is 0 there, or as good as 0, and no number can be a share of that."""
+    """The content's loss is 0 there, or as good as 0, and no number can be a share of 0."""
     start = START | {"content conv_2": 1e-15, "total": 2.0}
     result = Result(0, None, start=start, noise={"content conv_2": 1.2}, history=[STEP])
     lines, ax = curves(pictures.plot_losses(result))

@@ -105,7 +105,7 @@ def test_switching_keeps_the_place_and_whether_a_sound_plays(browser):
     state = page.evaluate(STATE)
     assert not any(state["playing"]) and state["places"][2] == pytest.approx(1.5, abs=1e-3)
     assert state["pressed"] == [False, False, True]
-    page.get_by_role("button", name="style").click()  # this sound has 1 s, and repeats
+    page.get_by_role("button", name="style").click()  # a sound of 1 s, which repeats
     assert page.evaluate(STATE)["places"][1] == pytest.approx(0.5, abs=1e-3)
     page.get_by_role("button", name="result").click()
     page.get_by_role("button", name="Play").click()
@@ -117,7 +117,9 @@ def test_switching_keeps_the_place_and_whether_a_sound_plays(browser):
         return [before, third.currentTime];
     }""")
     assert places[1] == pytest.approx(places[0], abs=0.02) and places[0] > 0.7
-    page.wait_for_function(f"document.querySelectorAll('audio')[2].currentTime > {places[1] + 0.1}")  # it goes on
+    page.wait_for_function(
+        f"document.querySelectorAll('audio')[2].currentTime > {places[1] + 0.1}"
+    )  # the clock goes on
     assert page.evaluate(STATE)["playing"] == [False, False, True]
     page.get_by_role("button", name="Pause").click()
     assert not any(page.evaluate(STATE)["playing"])
