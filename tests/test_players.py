@@ -117,9 +117,7 @@ def test_switching_keeps_the_place_and_whether_a_sound_plays(browser):
         return [before, third.currentTime];
     }""")
     assert places[1] == pytest.approx(places[0], abs=0.02) and places[0] > 0.7
-    page.wait_for_function(
-        f"document.querySelectorAll('audio')[2].currentTime > {places[1] + 0.1}"
-    )  # the clock goes on
+    page.wait_for_function(f"document.querySelectorAll('audio')[2].currentTime > {places[1] + 0.1}")
     assert page.evaluate(STATE)["playing"] == [False, False, True]
     page.get_by_role("button", name="Pause").click()
     assert not any(page.evaluate(STATE)["playing"])
