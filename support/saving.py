@@ -16,7 +16,7 @@ import platform
 import signal
 import threading
 import warnings
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import librosa
@@ -27,7 +27,7 @@ import torch
 import audiocnn
 from support.checks import device_is_present
 from support.record import plain
-from support.settings import Settings
+from support.settings import OLD_NAMES, Settings
 from support.transforms import check_samples, fit_full_scale
 
 BEFORE = dict(pattern_share=0.0, redraw=0)  # of runs that were saved before there were these settings
@@ -243,12 +243,9 @@ def load_settings(path):
         saved, used = report["settings"], report.get("used", {})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the json file of a run ({error!r}); choose one of outputs/") from error
-    if "transform" not in saved:  # before there was this name, only the CQT's settings had bins
-        saved["transform"] = "cqt" if "bins_per_octave" in saved else "stft"
-    for name, value in BEFORE.items():
-        saved.setdefault(name, value)
+    saved = up_to_date(saved)
     names = {each.name for each in fields(Settings)}
-    gone = {name: value for name, value in saved.items() if name not in names and name not in ("used", "run")}
+    gone = {name: value for name, value in saved.items() if name not in names}
     if any(gone.values()):
         warnings.warn(f"{path} has settings that were removed: {gone}; the result will differ", stacklevel=2)
     if "device" in saved and not device_is_present(saved["device"]):
@@ -260,7 +257,16 @@ def load_settings(path):
         )
     with warnings.catch_warnings(action="ignore"):  # those of settings without effect were shown before
         settings = Settings(**{name: value for name, value in saved.items() if name in names} | {"sweep": {}})
-    return settings.of_run(saved.get("run", 0))
+    return settings.of_run(0)
+
+
+def up_to_date(saved):
+    """Return the settings of a json file as this version saves them; settings that were removed since stay."""
+    before = BEFORE | {"transform": "cqt" if "bins_per_octave" in saved else "stft"}  # only the CQT's had bins
+    settings = {each.name: each.default for each in fields(Settings) if each.default is not MISSING}
+    settings |= before | {name: value for name, value in saved.items() if name not in ("used", "run")}
+    recipe = OLD_NAMES.get(str(settings["recipe"]), settings["recipe"])
+    return settings | dict(recipe=recipe, seed=settings["seed"] + saved.get("run", 0))
 
 
 def describe(network, terms):
@@ -271,17 +277,3 @@ def describe(network, terms):
         for name, layer in audiocnn.named_layers(chain).items()
     }
     return {"layers": layers, "terms": [[loss.__name__, layer, weight] for loss, layer, weight in terms if weight]}
-
-
-def list_reports(folder="outputs", *, last=None):
-    """Return the reports of the last runs saved in a folder, or of all; a dict from the json's path to the report.
-
-    Files of other kinds, and reports whose sound is gone, are left out.
-    """
-    reports = {}
-    for path in sorted(Path(folder).glob("[!.]*.json"), key=lambda path: path.stat().st_mtime):
-        with contextlib.suppress(ValueError):
-            report = json.loads(path.read_text())
-            if isinstance(report, dict) and "settings" in report and path.with_suffix(".wav").is_file():
-                reports[path] = report
-    return dict(list(reports.items())[-last if last else None :])

@@ -138,7 +138,7 @@ class Settings:
         self._set("recipe", OLD_NAMES.get(str(self.recipe), self.recipe))
         check_choice("recipe", self.recipe, RECIPES)
         check_choice("transform", self.transform, ("stft", "cqt"))
-        for name, value in _filled_in(self).items():
+        for name, value in filled_in(self).items():
             if getattr(self, name) is None:
                 self._set(name, value)
         for name in LAYERS:
@@ -221,7 +221,8 @@ def best_device():
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _filled_in(settings):
+def filled_in(settings):
+    """Return the values of the settings that are None: reads transform, recipe, is_transfer and use_style_net alone."""
     transfer, stft = settings.is_transfer, settings.transform == "stft"
     values = dict(device=best_device(), phase_iterations=200 if stft else 80)
     if settings.recipe == "bands":

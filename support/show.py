@@ -1,4 +1,4 @@
-"""Progress, words and tables.
+"""Progress and words.
 
 Conventions
   result   a saving.Result
@@ -7,7 +7,6 @@ Conventions
 
 import gc
 import html
-import json
 import math
 import sys
 import time
@@ -15,7 +14,7 @@ import time
 import IPython.display
 from tqdm import tqdm
 
-from support.saving import level, list_reports
+from support.saving import level
 
 # 1. Progress -------------------------------------------------------------------------------------
 
@@ -109,45 +108,10 @@ def list_layers(shapes):
     return "\n".join(rows)
 
 
-# 3. Tables ---------------------------------------------------------------------------------------
-
-
-def table_of_runs(folder="outputs", *, last=20, names=None):
-    """Show the last runs in a folder: sound, the settings that differ, last losses, level: an IPython.display.HTML.
-
-    names : list of str or None
-        Only runs of these outnames.
-    """
-    reports = list_reports(folder, last=last if names is None else None)
-    reports = {path: r for path, r in reports.items() if names is None or r["settings"]["outname"] in names}
-    settings = [report["settings"] for report in reports.values()]
-    names = dict.fromkeys(name for each in settings for name in each if name not in ("outname", "used"))
-    names = [name for name in names if len({json.dumps(each.get(name)) for each in settings}) > 1]
-    rows = [("run", "sound", *names, "losses", "level")]  # the sound first: many settings would push a last one out
-    for path, report in reports.items():
-        values = (report["settings"].get(name) for name in names)
-        player = IPython.display.Audio(filename=path.with_suffix(".wav"))
-        rows.append((path.stem, player, *values, _last_losses(report), f"{report['level']['rms_dbfs']} dBFS"))
-    return _table(rows)
-
-
-def _last_losses(report):
-    # In percent of the start; reports of earlier versions lack the losses of the start.
-    whole, losses = report["used"].get("whole_losses", {}), (report["losses"] or [{}])[-1]
-    words = {name: percent(loss / whole[name]) if whole.get(name) else f"{loss:.3g}" for name, loss in losses.items()}
-    return ", ".join(f"{name} {word}" for name, word in words.items())
-
-
 def table_of_terms(terms):
     """Show the sum that is minimised, a list of (loss, layer, weight): an IPython.display.HTML."""
-    rows = [(f"{weight:g}", "x", loss.__name__, "at", layer) for loss, layer, weight in terms if weight]
-    return _table([("weight", "", "distance", "", "layer"), *rows])
-
-
-def _table(rows):
-    cells = [
-        [cell._repr_html_() if isinstance(cell, IPython.display.Audio) else html.escape(str(cell)) for cell in row]
-        for row in rows
-    ]
-    rows = ("<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in row) + "</tr>" for row in cells)
-    return IPython.display.HTML(f"<table>{''.join(rows)}</table>")
+    rows = [("weight", "", "distance", "", "layer")]
+    rows += [(f"{weight:g}", "x", loss.__name__, "at", layer) for loss, layer, weight in terms if weight]
+    rows = [[f'<td style="text-align: left">{html.escape(cell)}</td>' for cell in row] for row in rows]
+    rows = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    return IPython.display.HTML(f"<table>{rows}</table>")

@@ -1,7 +1,9 @@
 """Many runs of a notebook, each in a process of its own that can't outlive the process that began it.
 
 Conventions
-  report   a dict with "outname" and "settings" of a run, and "failed", the error's last line, if it did not end well
+  report   a dict with "outname" and "settings" of a run, "progress", in words, and "failed" where the run did not end
+           well: the error's last line, and the file with all that the run printed
+  watch    a function, or None: called about once a second with the reports of all runs, those that run included
   threads  processor threads of a run; None: all
 """
 
@@ -29,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
 
 
-def run_sweep(settings):
+def run_sweep(settings, *, watch=None):
     """Run the settings' notebook once for every combination of the values in sweep; yield reports, see run_notebooks.
 
     Every run gets the settings as typed, so that its own recipe fills in what is None. A run that was made with other
@@ -39,7 +41,8 @@ def run_sweep(settings):
         return
     fixed = {name: value for name, value in settings.given.items() if name not in (*NO_STEP, "transform")}
     points = [fixed | point for point in settings.points()]
-    for report in run_notebooks(settings.notebook, points, outname=settings.outname, n_jobs=settings.n_jobs):
+    how = dict(outname=settings.outname, n_jobs=settings.n_jobs, watch=watch)
+    for report in run_notebooks(settings.notebook, points, **how):
         if "failed" not in report:
             report |= _compare(report, settings)
         yield report
@@ -86,14 +89,14 @@ def run_notebook(path, *, outname, threads=None, **settings):
     Returns
     -------
     report : dict
-        "outname" and "settings", and "failed", the error's last line, where the run did not end well; all that the
-        run printed is then in outputs/OUTNAME.log.
+        "outname" and "settings", and "failed" where the run did not end well: the error's last line, and the file
+        outputs/OUTNAME.log, which holds all that the run printed.
     """
     (report,) = run_notebooks(path, [settings], outname=outname, threads=threads)
     return report
 
 
-def run_notebooks(path, points, *, outname, n_jobs=1, threads=None):
+def run_notebooks(path, points, *, outname, n_jobs=1, threads=None, watch=None):
     """Run a notebook for every dict of settings; yield the report of each run as it ends, see run_notebook.
 
     n_jobs run at once, by default on all threads; -1: one for each core, on one thread each. An interrupt ends them.
@@ -101,7 +104,7 @@ def run_notebooks(path, points, *, outname, n_jobs=1, threads=None):
     if n_jobs == -1:
         n_jobs, threads = joblib.cpu_count(), threads or 1
     jobs = collections.deque(_Job(Path(path).resolve(), outname, point, threads) for point in points)
-    running = []
+    all_jobs, running, watched = list(jobs), [], 0.0
     try:
         while jobs or running:
             while jobs and len(running) < n_jobs:
@@ -110,6 +113,11 @@ def run_notebooks(path, points, *, outname, n_jobs=1, threads=None):
             for job in [job for job in running if job.has_ended()]:
                 running.remove(job)
                 yield job.report
+            if watch is not None and time.monotonic() > watched + 1:
+                for job in running:
+                    job.read_progress()
+                watch([job.report for job in all_jobs])
+                watched = time.monotonic()
             time.sleep(0.05)
     finally:
         with uninterrupted():
@@ -132,7 +140,7 @@ class _Job:
         others = [c.source for c, tag in zip(notebook.cells, tagged, strict=True) if c.cell_type == "code" and not tag]
         text = json.dumps([others, plain_settings(settings), _files(settings, path.parent)], sort_keys=True)
         name = f"{outname}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-        self.report = {"outname": name, "settings": settings}
+        self.report = {"outname": name, "settings": settings, "progress": "waiting"}
         source = "\n".join(f"{key} = {value!r}" for key, value in plain_settings(settings).items())
         settings_cell = notebook.cells[tagged.index(True)].source
         self.cells = cells[: cells.index(settings_cell) + 1]
@@ -141,10 +149,11 @@ class _Job:
 
     def begin(self):
         if list(self.log.parent.glob(f"{glob.escape(self.report['outname'])}-[0-9][0-9][0-9].json")):
+            self.report["progress"] = "made earlier"
             return
         self.log.parent.mkdir(exist_ok=True)
         environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
-        environment |= {IN_SWEEP: "1"}
+        environment |= {IN_SWEEP: "1", "PYTHONUNBUFFERED": "1"}  # the log of a killed run holds all that was printed
         environment |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
         command = [sys.executable, "-c", f"from support import sweeps; sweeps.run_cells({os.getpid()})"]
         with self.log.open("wb") as log:
@@ -161,11 +170,20 @@ class _Job:
             return False
         if self.process.returncode == 0:
             self.log.unlink(missing_ok=True)
+            self.report["progress"] = "done"
         else:
             lines = self.log.read_text(errors="replace").strip().splitlines()
             killed = f"the process died with code {self.process.returncode}"
-            self.report["failed"] = killed if self.process.returncode < 0 or not lines else lines[-1]
+            error = killed if self.process.returncode < 0 or not lines else lines[-1]
+            self.report |= {"failed": f"{error} (all that the run printed: {self.log})", "progress": "failed"}
         return True
+
+    def read_progress(self):
+        # The last line that the run printed: while steps are made, the bar, which tqdm writes over and over.
+        with self.log.open("rb") as log:
+            log.seek(max(self.log.stat().st_size - 5000, 0))
+            lines = log.read().decode(errors="replace").replace("\r", "\n").split("\n")
+        self.report["progress"] = next((line.strip() for line in reversed(lines) if line.strip()), "begins")
 
     def kill(self):
         if self.process is not None and self.process.poll() is None:

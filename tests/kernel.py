@@ -13,7 +13,7 @@ SMALL = dict(filters=16, widths=[1, 8], num_steps=4, refine_steps=2, duration=2.
 SETTINGS, CHECKED, LISTEN = "record.typed()", "record.accept(", 'step("Listen'
 SPECTROGRAMS, NETWORK, LOSSES, START = 'step("Spectrograms', 'step("The network', 'step("The losses', 'step("The start'
 OPTIMISE, BACK, REFINE, SAVE = 'step("Optimisation', 'step("Back', 'step("Refine', "stem = saving.save_result"
-RESULT, SWEEP = "outputs = {}", "run_sweep"
+RESULT, SWEEP = "outputs = {}", "follow_sweep"
 
 
 def sample(name):

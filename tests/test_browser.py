@@ -209,7 +209,7 @@ def test_comparing_the_result_of_a_transfer(page, lab, tmp_path):
     styles = [sample("tabla"), sample("fire")]
     steps = dict(num_steps=6, refine_steps=3, phase_iterations=8)
     change(page, settings, STYLE_FILENAME=styles, CONTENT_FILENAME=sample("speech"), **steps)
-    last = page.evaluate("find('run_sweep')")
+    last = page.evaluate("find('follow_sweep')")
     page.evaluate("run('notebook:run-all-cells')")
     page.wait_for_function("index => output(index).includes('no sweep')", arg=last, timeout=300_000)
     wait_until_done(page)

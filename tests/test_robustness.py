@@ -23,7 +23,7 @@ from kernel import CQT, ROOT, STFT, sample
 from test_notebooks import BANDS, EXCERPT
 
 import audiocnn
-from support import networks, pipeline, saving, show, transforms
+from support import networks, pipeline, saving, table, transforms
 from support.settings import Settings
 
 RATE = 22050
@@ -272,7 +272,7 @@ def test_a_kill_or_an_interrupt_while_saving_leaves_nothing_half_written(name, s
     assert name != "SIGINT" or earlier() == files  # Python cleans up after an interrupt
     assert len(soundfile.read(tmp_path / "outputs/run-002.wav")[0]) == 50000
     assert saving.new_stem(tmp_path / "outputs", "run").name == "run-003"
-    assert show.table_of_runs(tmp_path / "outputs").data.count("<audio") == len(files)  # no json, no run
+    assert table.table_of_runs(tmp_path / "outputs").data.count("<audio") == len(files)  # no json, no run
 
 
 def executed_until(tmp_path, monkeypatch, before, marked):

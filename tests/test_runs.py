@@ -1,6 +1,7 @@
-"""Many runs: notebooks with other settings, sweeps, the table of runs, and going on from an earlier result."""
+"""Many runs: notebooks with other settings, sweeps, and going on from an earlier result."""
 
 import json
+import re
 import shutil
 import textwrap
 
@@ -13,8 +14,7 @@ import soundfile
 from kernel import ROOT, STFT, sample
 from test_notebooks import BANDS, EXCERPT
 
-from support import saving, show, sweeps
-from support.settings import Settings
+from support import sweeps
 
 SMALL = EXCERPT | BANDS | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], duration=1.0)
 
@@ -42,15 +42,13 @@ def test_a_sweep_survives_a_failing_run_and_goes_on(notebook, tmp_path):
     assert len(runs) == 3  # the notebook's own, and two of the sweep
     layers = [list(report["settings"]["style_layers_default"]) for report in runs.values()]
     assert sorted(map(str, layers)) == ["['conv_1']", "['conv_2']", "['conv_2']"]
-    (table,) = [
-        output.data["text/html"]
-        for cell in executed.cells[-6:]
-        for output in cell.get("outputs", [])
-        if "<table>" in output.get("data", {}).get("text/html", "") and "run_sweep" in cell.source
-    ]
-    assert table.count("<audio") == 2  # those of the sweep alone
+    (cell,) = [cell for cell in executed.cells if "follow_sweep" in cell.source]
+    assert not [output for output in cell.outputs if output.get("name") == "stderr"]  # which Jupyter shows in red
+    progress, grid = (output.data["text/html"] for output in cell.outputs if output.output_type == "display_data")
+    assert "3 of 3 runs have ended" in progress and re.findall("<td>(done|failed)</td>", progress).count("done") == 2
+    assert grid.count("<audio") == 2 and grid.count("failed: ") == 1  # those of the sweep alone
     (log,) = (tmp_path / "outputs").glob("*.log")  # all that the failing run printed
-    assert "Traceback" in log.read_text()
+    assert "Traceback" in log.read_text() and str(log) in text
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").iterdir() if path != log}
     papermill.execute_notebook(
         notebook, tmp_path / "executed.ipynb", parameters=settings, cwd=tmp_path, progress_bar=False
@@ -73,10 +71,31 @@ def test_a_killed_process_is_a_failing_run(tmp_path):
     notebook = tmp_path / "dies.ipynb"
     write_notebook(
         notebook,
-        [("parameters", "outname = None"), ("rest", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")],
+        [("parameters", "outname = None"), ("rest", "import os\nprint('the last words')\nos.kill(os.getpid(), 9)")],
     )
     report = sweeps.run_notebook(notebook, outname="dead", threads=1)
     assert "died with code -9" in report["failed"] and report["outname"].startswith("dead-")
+    (log,) = (tmp_path / "outputs").glob("dead-*.log")
+    assert log.read_text() == "the last words\n" and str(log) in report["failed"]
+
+
+def test_the_progress_of_every_run(tmp_path):
+    """Two runs, one at a time: each waits, shows its own bar as the bar stands, and ends; a third was made earlier."""
+    steps = "import time\nfrom tqdm import tqdm\nfor _ in tqdm(range(40), desc=f'run {value}', mininterval=0.1):"
+    steps += "\n    time.sleep(0.1)\nimport pathlib\npathlib.Path('outputs', f'{outname}-001.json').touch()"
+    write_notebook(tmp_path / "job.ipynb", [("parameters", "value, outname = 0, None"), ("rest", steps)])
+    sweeps.run_notebook(tmp_path / "job.ipynb", outname="x", value=3)
+    seen = []
+    points = [dict(value=value) for value in (1, 2, 3)]
+    how = dict(outname="x", watch=lambda reports: seen.append([report["progress"] for report in reports]))
+    reports = list(sweeps.run_notebooks(tmp_path / "job.ipynb", points, **how))
+    assert [report["progress"] for report in reports] == ["done", "done", "made earlier"]
+    first, second, third = ([moment[run] for moment in seen] for run in range(3))
+    bars = [re.fullmatch(r"run 1: .*\| (\d+)/40 \[.*", text) for text in first]
+    counts = [int(bar[1]) for bar in bars if bar]
+    assert len(set(counts)) > 1 and counts == sorted(counts)
+    assert any(re.match("run 2: ", text) for text in second) and not any(text.startswith("run 1") for text in second)
+    assert second[0] == "waiting" and set(third) <= {"waiting", "made earlier"} and "done" in first
 
 
 def write_notebook(path, cells):
@@ -112,33 +131,6 @@ def test_a_sweep_on_a_dask_cluster(tmp_path):
     assert not any("failed" in report for report in reports)
     assert (tmp_path / "killed").exists()
     assert sorted(report["value"] for report in runs_of(tmp_path).values()) == [0, 1, 2, 3]
-
-
-def test_table_of_runs(tmp_path):
-    assert "<audio" not in show.table_of_runs(tmp_path / "nothing").data
-    samples = np.sin(np.arange(2205) / 10)
-    for number, weight in enumerate((1.0, 2.0), start=1):
-        saving.save_run(
-            tmp_path / f"<b>-{number:03d}",
-            samples,
-            settings=Settings(style_weight=weight, seed=0),
-            losses=[dict(total=0.5), dict(total=0.25 * weight)],
-            used={},
-        )
-    table = show.table_of_runs(tmp_path).data
-    assert ">style_weight</td>" in table and ">seed</td>" not in table
-    assert "total 0.25" in table and "total 0.5" in table and table.count("<audio") == 2
-    assert "<b>" not in table and "&lt;b&gt;-001" in table
-    assert table.index("<audio") < table.index("total 0.25")  # the sound comes before what may be wide
-    assert show.table_of_runs(tmp_path, last=1).data.count("<audio") == 1
-    saving.save_run(
-        tmp_path / "c-001",
-        samples,
-        settings=Settings(),
-        losses=[dict(total=0.5)],
-        used=dict(whole_losses=dict(total=2)),
-    )
-    assert "total 25 %" in show.table_of_runs(tmp_path, last=1).data
 
 
 def test_going_on_from_an_earlier_result(notebook, tmp_path):

@@ -169,7 +169,7 @@ def test_a_sweep_runs_settings_as_they_were_typed(monkeypatch):
     settings = Settings(sweep={"recipe": ["bands", "gatys"]}, notebook=__file__, outname="x", n_jobs=3)
     list(sweeps.run_sweep(settings))
     ((path, points, how),) = seen
-    assert path == __file__ and how == dict(outname="x", n_jobs=3) and len(points) == 2
+    assert path == __file__ and how == dict(outname="x", n_jobs=3, watch=None) and len(points) == 2
     assert [Settings(**point).N_FFT for point in points] == [512, 1024]
     assert not set(points[0]) & {*NO_STEP, "transform"}
 

@@ -1,0 +1,128 @@
+"""Past runs: found by their settings, compared, and as a pandas frame.
+
+Conventions
+  report  the content of a run's json file (support/saving.py), with its settings as this version saves them
+  runs    a dict from the path of a run's json file to its report, newest first
+"""
+
+import contextlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+from support.record import plain
+from support.saving import up_to_date
+from support.settings import LAYERS, NO_STEP, OLD_NAMES, STEPS, Settings, filled_in
+from support.values import check_choice
+
+
+def find_runs(folder="outputs", *, last=None, names=None, **settings):
+    """Return the runs in a folder whose settings have these values, newest first.
+
+    Parameters
+    ----------
+    last : int or None
+        At most so many runs; None: all.
+    names : list of str or None
+        Only runs of these outnames.
+    settings : numbers, strings, None, and lists and dicts of them
+        Values as the json files hold them, with None filled in: recipe="gatys", content_weight=10.
+
+    Returns
+    -------
+    runs : dict
+        From the path of the json file to the report. Files of other kinds, and reports without a sound, are left out.
+    """
+    for name in settings:
+        check_choice("the setting", name, sorted(each.name for each in fields(Settings)))
+    asked = {name: _comparable(name, value) for name, value in settings.items()}
+    found = (
+        (path, report)
+        for path in sorted(Path(folder).glob("[!.]*.json"), key=saved_at, reverse=True)
+        if (report := _read(path)) is not None
+        and (names is None or report["settings"]["outname"] in names)
+        and all(_comparable(name, report["settings"][name]) == value for name, value in asked.items())
+    )
+    return dict(itertools.islice(found, last))
+
+
+def saved_at(path):
+    """Return when a file was saved, a datetime; the earliest one where the file is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return datetime.fromtimestamp(path.stat().st_mtime)
+    return datetime.min
+
+
+def _read(path):
+    # The report of a run, or None for another json file.
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        report = json.loads(path.read_text())
+        if isinstance(report, dict) and isinstance(report.get("settings"), dict) and path.with_suffix(".wav").is_file():
+            return report | {"settings": up_to_date(report["settings"])}
+    return None
+
+
+def _comparable(name, value):
+    # A setting's value as the json file of a run holds it, whichever way it was typed.
+    value = plain(value) if isinstance(value, tuple | Mapping) else value
+    if name in LAYERS and isinstance(value, list):
+        return dict.fromkeys(value, 1.0)
+    if name == "recipe":
+        return OLD_NAMES.get(value, value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def differing_settings(runs):
+    """Name the settings in which runs differ, in the order of the steps.
+
+    Left out are settings that change no sound, and settings that have in all runs the value that the run's own recipe
+    fills in: where the recipes differ, a dozen settings follow.
+    """
+    settings = [report["settings"] for report in runs.values()]
+    known = [name for step in STEPS.values() for name in step]
+    names = dict.fromkeys([*known, *(name for each in settings for name in each)])
+    differing = [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
+    follow = [_of_recipe(each) for each in settings]
+    return [
+        name
+        for name in differing
+        if name not in NO_STEP
+        and not all(name in own and each.get(name) == own[name] for each, own in zip(settings, follow, strict=True))
+    ]
+
+
+def _of_recipe(settings):
+    # What the recipe of a run's settings fills in.
+    names = ("transform", "recipe", "use_style_net")
+    choices = SimpleNamespace(**{name: settings[name] for name in names})
+    choices.is_transfer = settings["CONTENT_FILENAME"] is not None
+    return {name: _comparable(name, value) for name, value in filled_in(choices).items()}
+
+
+def last_losses(report):
+    """Return the losses of a run's last step, a dict from name to number; empty where no step was done."""
+    return (report.get("losses") or [{}])[-1]
+
+
+def frame_of_runs(folder="outputs", *, last=None, names=None, **settings):
+    """Return runs, newest first, as a pandas frame, see find_runs: the settings that differ, and the last losses.
+
+    ImportError where pandas is not installed: nothing else in this project needs pandas.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("pandas is not installed; run pip install pandas, or use past.find_runs") from error
+    runs = find_runs(folder, last=last, names=names, **settings)
+    differing = differing_settings(runs)
+    rows = [
+        {name: report["settings"].get(name) for name in differing}
+        | {f"loss {name}": value for name, value in last_losses(report).items()}
+        | {"saved": saved_at(path), "sound": str(path.with_suffix(".wav"))}
+        for path, report in runs.items()
+    ]
+    return pandas.DataFrame(rows, index=pandas.Index([path.stem for path in runs], name="run"))

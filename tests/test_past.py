@@ -1,0 +1,115 @@
+"""Past runs: found by their settings, compared, as a pandas frame, and those that earlier versions saved."""
+
+import builtins
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+
+from support import past, saving
+from support.settings import NO_STEP, Settings
+
+SAMPLES = np.sin(np.arange(3000) / 10)
+
+
+def save(folder, stem, *, age=0, losses=None, **settings):
+    """Save a run as the notebooks do; age: seconds since then."""
+    settings = Settings(**settings)
+    saved = saving.save_run(folder / stem, SAMPLES, settings=settings, losses=losses or [{"total": 0.5}], used={})
+    for path in saved:
+        os.utime(path, (time.time() - age,) * 2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six runs of both recipes, newest last; their names are in another order than their times."""
+    speech = dict(CONTENT_FILENAME="speech.wav")
+    save(tmp_path, "f-001", age=60, recipe="bands", **speech, content_weight=10)
+    save(tmp_path, "e-001", age=50, recipe="bands", **speech, content_weight=10.0, seed=1)
+    save(tmp_path, "d-001", age=40, recipe="gatys", **speech, content_weight=10, style_layers_default=["relu_1"])
+    save(tmp_path, "c-001", age=30, recipe="gatys", outname="other", refresh=3)
+    save(tmp_path, "b-001", age=20, recipe="bands", style_layers_default={"conv_1": 0.5, "conv_2": 1.0})
+    save(tmp_path, "a-001", age=10, recipe="bands", losses=[{"total": 3.0}, {"total": 2.0, "style conv_2": 1.5}])
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "other.json").write_text(json.dumps({"settings": 3}))
+    return tmp_path
+
+
+def found(folder, **how):
+    return "".join(path.stem[0] for path in past.find_runs(folder, **how))
+
+
+def test_runs_are_found_by_their_settings_newest_first(folder):
+    assert found(folder) == "abcdef" and found(folder, last=2) == "ab"
+    assert found(folder, recipe="gatys") == "cd" == found(folder, recipe="field")
+    assert found(folder, content_weight=10) == "def" and found(folder, content_weight=10, recipe="gatys") == "d"
+    assert found(folder, content_weight=30) == "ab"  # as the recipe filled in
+    assert found(folder, CONTENT_FILENAME=None) == "abc" and found(folder, widths=[1, 2, 4, 8, 16]) == "abcdef"
+    assert found(folder, style_layers_default=["conv_2"]) == "aef"
+    assert found(folder, style_layers_default={"conv_1": 0.5, "conv_2": 1}) == "b"
+    assert found(folder, names=["other"]) == "c" == found(folder, outname="other")
+    assert found(folder, seed=1, last=1) == "e" and found(folder, seed=2) == ""
+    assert found(folder / "nothing") == ""
+    with pytest.raises(ValueError, match=r"the setting='weight' is unknown; choose one of CONTENT_FILENAME, .*seed"):
+        past.find_runs(folder, weight=10)
+
+
+def test_a_run_without_its_sound_is_no_run(folder):
+    (folder / "a-001.wav").unlink()
+    assert found(folder, last=1) == "b"
+
+
+def test_settings_that_differ(folder):
+    """A recipe's own values and settings without a sound are no differences; a value of one's own is."""
+    assert past.differing_settings({}) == []
+    differing = past.differing_settings(past.find_runs(folder))
+    expected = ["CONTENT_FILENAME", "recipe", "seed", "style_layers_default", "content_weight"]
+    assert differing == expected and not set(differing) & set(NO_STEP)
+    assert past.differing_settings(past.find_runs(folder, recipe="gatys")) == ["CONTENT_FILENAME", "content_weight"]
+    save(folder, "g-001", recipe="gatys", N_FFT=2048)
+    assert "N_FFT" in past.differing_settings(past.find_runs(folder))
+    assert "K_HOP" not in past.differing_settings(past.find_runs(folder))
+
+
+def test_runs_of_an_earlier_version(folder):
+    """As they were saved before there was transform, redraw or pattern_share, with names that exist no more."""
+    for number, more in enumerate([dict(recipe="field", run=2, seed=3), dict(bins_per_octave=24, nearest_steps=40)]):
+        old = dict(STYLE_FILENAME="a.wav", CONTENT_FILENAME=None, recipe="bands", outname="old") | more
+        (folder / f"old-00{number}.json").write_text(json.dumps({"settings": old}))
+        (folder / f"old-00{number}.wav").write_bytes((folder / "a-001.wav").read_bytes())
+    first, second = (
+        past.find_runs(folder, names=["old"], transform=transform).values() for transform in ("stft", "cqt")
+    )
+    (first,), (second,) = ([each["settings"] for each in runs] for runs in (first, second))
+    assert (first["recipe"], first["seed"], first["pattern_share"], first["redraw"]) == ("gatys", 5, 0.0, 0)
+    assert (second["bins_per_octave"], second["nearest_steps"]) == (24, 40)
+    differing = past.differing_settings(past.find_runs(folder))
+    assert {"transform", "redraw", "nearest_steps"} <= set(differing) and "stereo" not in differing
+
+
+def test_a_frame_of_runs(folder):
+    pandas = pytest.importorskip("pandas")
+    frame = past.frame_of_runs(folder)
+    assert isinstance(frame, pandas.DataFrame) and list(frame.index) == [f"{name}-001" for name in "abcdef"]
+    assert list(frame.loc["f-001", ["recipe", "content_weight"]]) == ["bands", 10]
+    assert frame.loc["a-001", "loss total"] == 2.0 and frame["saved"].is_monotonic_decreasing
+    assert frame.loc["a-001", "sound"] == str(folder / "a-001.wav")
+    assert frame.sort_values("loss total").index[-1] == "a-001" and "filters" not in frame
+    assert list(past.frame_of_runs(folder, recipe="gatys", last=1).index) == ["c-001"]
+    assert len(past.frame_of_runs(folder / "nothing")) == 0
+
+
+def test_a_frame_without_pandas(folder, monkeypatch):
+    original = builtins.__import__
+
+    def without_pandas(name, *rest, **more):
+        if name == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'")
+        return original(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_pandas)
+    with pytest.raises(ImportError, match=r"pandas is not installed; run pip install pandas, or use past.find_runs"):
+        past.frame_of_runs(folder)

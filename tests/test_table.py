@@ -1,0 +1,226 @@
+"""The table of runs and the grid of a sweep, as a browser shows them."""
+
+import base64
+import io
+import itertools
+import os
+import shutil
+import time
+
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+from bs4 import BeautifulSoup
+from matplotlib import image
+from nbconvert import HTMLExporter
+
+from support import grid, saving, table
+from support.settings import Settings
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+RATE = 22050
+
+
+def sine(hertz, seconds=1.0):
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE)
+
+
+def save(folder, stem, samples, *, age=0, losses=None, **settings):
+    losses = losses or [{"total": 1.0}]
+    for path in saving.save_run(folder / stem, samples, settings=Settings(**settings), losses=losses, used={}):
+        os.utime(path, (time.time() - age,) * 2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four runs, newest first: low, middle, high, <b>; losses and weights are in other orders."""
+    transfer = dict(CONTENT_FILENAME="speech.wav", seed=3)
+    for age, (name, hertz, weight, loss) in enumerate(
+        [("low", 500, 10, 20.0), ("middle", 3000, 9, 3.0), ("high", 9000, 100, 100.0), ("<b>", 500, 9.5, 0.004)]
+    ):
+        losses = [{"style conv_2": 7.0, "total": 900.0}, {"style conv_2": loss / 2, "total": loss}]
+        save(tmp_path, name, sine(hertz), age=age, losses=losses, content_weight=weight, outname="x", **transfer)
+    return tmp_path
+
+
+def cells(text):
+    """Texts of the cells of the first table, row by row."""
+    rows = BeautifulSoup(text, "html.parser").find("table").find_all("tr")
+    return [[cell.get_text(" ", strip=True) for cell in row.find_all(["th", "td"])] for row in rows]
+
+
+def test_the_table_holds_everything_without_a_script(folder):
+    heads, *rows = cells(table.table_of_runs(folder).data)
+    assert heads == ["run", "sound", "spectrogram", "content_weight", "loss", "level [dBFS]", "saved"]
+    assert [row[0] for row in rows] == ["low", "middle", "high", "<b>"]
+    assert [row[3] for row in rows] == ["10", "9", "100", "9.5"]
+    assert rows[0][4] == "20 style conv_2 10" and rows[0][5] == "-9.03"  # of a sine with peak 0.5
+    assert table.table_of_runs(folder, last=1).data.count("<audio") == 1
+    assert cells(table.table_of_runs(folder, content_weight=9).data)[1][0] == "middle"
+    assert table.table_of_runs(folder, names=["x"], last=1).data.count("<audio") == 4
+    assert "<audio" not in table.table_of_runs(folder / "nothing").data
+
+
+def test_players_and_thumbnails_are_those_of_their_run(folder):
+    rows = BeautifulSoup(table.table_of_runs(folder).data, "html.parser").tbody.find_all("tr")
+    brightest = []
+    for row, hertz in zip(rows, (500, 3000, 9000, 500), strict=True):
+        name = row.th.get_text()
+        samples, rate = soundfile.read(decoded(row.audio["src"], "data:audio/wav;base64,"))
+        np.testing.assert_allclose(samples, sine(hertz), atol=1e-4)
+        assert rate == RATE and row.audio["aria-label"] == name and row.img["alt"] == f"spectrogram of {name}"
+        pixels = image.imread(decoded(row.img["src"], "data:image/png;base64,"))[..., :3].sum(axis=-1)
+        assert pixels.shape == (64, 160)
+        brightest.append(1 - np.median(pixels.argmax(axis=0)) / 64)  # as a share of the height, from below
+    np.testing.assert_allclose(brightest, np.array([500, 3000, 9000, 500]) / (RATE / 2), atol=0.03)
+
+
+def decoded(source, kind):
+    assert source.startswith(kind)
+    return io.BytesIO(base64.b64decode(source.removeprefix(kind)))
+
+
+def test_a_short_sound_and_a_broken_one(tmp_path):
+    save(tmp_path, "short", sine(500, 0.01))
+    save(tmp_path, "broken", sine(500))
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    text = table.table_of_runs(tmp_path).data
+    assert text.count("<img") == 1 and "no sound file" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"conv_1": 1.0, "conv_2": 1}, "conv_1, conv_2"),
+        ({"conv_1": 0.5}, "conv_1 0.5"),
+        ([1, 2, 4], "1, 2, 4"),
+        (1e7, "10000000"),
+        (0.123456789, "0.123456789"),
+        (None, "None"),
+        (True, "True"),
+        ("a.wav", "a.wav"),
+    ],
+)
+def test_values_in_words(value, words):
+    assert table.in_words(value) == words
+
+
+# The grid ----------------------------------------------------------------------------------------
+
+
+def sweep_of(folder, sweep, **failed):
+    """Reports of a sweep whose runs are saved, but for those that failed, by their number."""
+    reports = []
+    for number, values in enumerate(itertools.product(*sweep.values())):
+        point = dict(zip(sweep, values, strict=True))
+        report = {"outname": f"s-{number}", "settings": {"recipe": "bands"} | point, "progress": "done"}
+        if f"run_{number}" in failed:
+            report |= {"failed": failed[f"run_{number}"], "progress": "failed"}
+        else:
+            losses = [{"total": 10.0 + number}]
+            save(folder, f"s-{number}-001", sine(500), losses=losses, outname=f"s-{number}", **point)
+        reports.append(report)
+    return reports[::-1]  # runs end in any order
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [
+        ({"seed": [0, 1, 2]}, [["seed = 0", "seed = 1", "seed = 2"], ["10", "11", "12"]]),
+        (
+            {"filters": [8, 16, 24], "seed": [5, 6]},
+            [
+                ["filters = 8", "filters = 16", "filters = 24"],
+                ["seed = 5", "10", "12", "14"],
+                ["seed = 6", "11", "13", "15"],
+            ],
+        ),
+    ],
+)
+def test_a_grid_has_every_run_at_its_place(sweep, expected, tmp_path):
+    text = grid.grid_of_sweep(sweep_of(tmp_path, sweep), sweep, folder=tmp_path).data
+    assert [[cell.split("loss ")[-1] for cell in row if cell] for row in cells(text)] == expected
+    assert text.count("<audio") == text.count("<img") == sum("loss" in cell for row in cells(text) for cell in row)
+
+
+def test_a_grid_for_each_combination_of_further_settings(tmp_path):
+    sweep = {"seed": [0, 1], "widths": [[1, 8], [1]], "power": [0.5, "log1p"], "filters": [8]}
+    text = grid.grid_of_sweep(sweep_of(tmp_path, sweep), sweep, folder=tmp_path).data
+    grids = BeautifulSoup(text, "html.parser").find_all("table")
+    assert [each.caption.get_text() for each in grids] == ["power = 0.5, filters = 8", "power = log1p, filters = 8"]
+    second = [[cell.split("loss ")[-1] for cell in row if cell] for row in cells(str(grids[1]))]
+    assert second == [["seed = 0", "seed = 1"], ["widths = 1, 8", "11", "15"], ["widths = 1", "13", "17"]]
+
+
+def test_a_grid_says_what_failed_and_what_is_missing(tmp_path):
+    sweep = {"seed": [0, 1, 2]}
+    reports = sweep_of(tmp_path, sweep, run_1="ValueError: <too short> (outputs/s-1.log)")[1:]
+    row = cells(grid.grid_of_sweep(reports, sweep, folder=tmp_path).data)[1]
+    assert row[-2:] == ["failed: ValueError: <too short> (outputs/s-1.log)", "not made"]
+    assert grid.grid_of_sweep([], {}).data.count("<table") == 0
+
+
+def test_the_progress_of_a_sweep():
+    states = ["waiting", "refine 1/1:  40%|####      | 24/60 [00:03<00:05, 6.6it/s, total=0.01]", "on cpu", "done"]
+    reports = [{"settings": {"seed": n, "widths": (1, 2)}, "progress": state} for n, state in enumerate(states)]
+    reports.append({"settings": {"seed": 4, "widths": (1,)}, "progress": "done", "failed": "other settings"})
+    text = grid.progress_of_sweep(reports, {"seed": (), "widths": ()}).data
+    assert "2 of 5 runs have ended" in text and "<progress value='24' max='60'>" in text
+    assert [row[1] for row in cells(text)] == [
+        "waiting",
+        "refine 1/1: 24/60 [00:03<00:05, 6.6it/s, total=0.01]",
+        "on cpu",
+        "done",
+        "failed",
+    ]
+    assert cells(text)[1][0] == "seed = 1, widths = 1, 2"
+
+
+# In a browser ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(folder):
+    """The table twice in a notebook that is exported as HTML."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    data = {"text/html": table.table_of_runs(folder).data}
+    outputs = [nbformat.v4.new_output("display_data", data=data) for _ in range(2)]
+    cell = nbformat.v4.new_code_cell("display(table.table_of_runs())", outputs=outputs)
+    text, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    (folder / "exported.html").write_text(text)
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto((folder / "exported.html").as_uri(), wait_until="domcontentloaded")
+        yield page
+        browser.close()
+
+
+def test_headings_sort_the_exported_table_by_mouse_and_keys(page):
+    def order(number=0):
+        return page.locator(".runs").nth(number).locator("tbody th").all_inner_texts()
+
+    def state(heading):
+        return page.locator(".runs").first.locator("th", has_text=heading).get_attribute("aria-sort")
+
+    newest_first = ["low", "middle", "high", "<b>"]
+    assert order() == newest_first
+    page.get_by_role("button", name="content_weight").first.click()
+    assert order() == ["middle", "<b>", "low", "high"] and state("content_weight") == "ascending"
+    page.get_by_role("button", name="content_weight").first.click()
+    assert order() == ["high", "low", "<b>", "middle"] and state("content_weight") == "descending"
+    page.get_by_role("button", name="loss").first.focus()
+    page.keyboard.press("Enter")
+    assert order() == ["<b>", "middle", "low", "high"] and state("content_weight") is None
+    page.keyboard.press("Shift+Tab")  # to content_weight, the heading before
+    page.keyboard.press("Space")
+    assert order() == ["middle", "<b>", "low", "high"]
+    page.get_by_role("button", name="run").first.click()
+    assert order()[1:] == ["high", "low", "middle"]
+    page.get_by_role("button", name="saved").first.click()
+    page.get_by_role("button", name="saved").first.click()
+    assert order() == newest_first and order(1) == newest_first  # the other table is left alone
+    assert page.locator("audio").first.evaluate("audio => audio.src.length") > 1000
