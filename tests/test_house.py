@@ -5,6 +5,7 @@ import functools
 import graphlib
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -226,6 +227,20 @@ def test_the_top_folder_holds_what_it_should():
 def test_the_citation_file_has_what_its_format_requires():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= set(citation) and citation["cff-version"] == "1.2.0"
+    assert citation["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for work in citation["references"]:
         assert {"type", "title", "authors"} <= set(work)
         assert all({"family-names", "given-names"} <= set(author) for author in work["authors"])
+    works = [(work["authors"][0]["family-names"], work["year"]) for work in citation["references"]]
+    expected = [("Gatys", 2015), ("Ulyanov", 2016), ("Huzaifah", 2019), ("Antognini", 2019), ("Heitz", 2021)]
+    assert works == expected
+    sources = (ROOT / "README.md").read_text().split("## Sources\n")[1]
+    assert all(re.search(rf"{author}[^.]*? {year}", sources) for author, year in expected)
+
+
+def test_binder_installs_the_requirements_with_a_python_that_they_allow():
+    """repo2docker reads no other folder where there is this one, and takes an older Python without it."""
+    assert (ROOT / ".binder/requirements.txt").read_text() == "-r ../requirements.txt\n"
+    minor = int(re.fullmatch(r"python-3\.(\d+)\n", (ROOT / ".binder/runtime.txt").read_text())[1])
+    least = int(re.search(r"You need Python 3\.(\d+) or newer", (ROOT / "README.md").read_text())[1])
+    assert minor >= least
