@@ -183,13 +183,13 @@ def _check_losses(settings):
         _warn("boundopt pulls the values into [0, 1], but with use01scale=False they reach 7; set boundopt=False")
 
 
-def _warn_of_settings_without_effect(settings):
-    # Settings that were typed, and that nothing reads beside the others.
+def without_effect(settings):
+    """Return the settings that nothing reads beside the others, a dict from the reason to their names."""
     bands = ("filters", "widths", "pattern_share", "dilation", "redraw")
     typed = ("l1channels", "l2channels", "l3channels", "kernelsize", "n_classes", "orientation")
     typed += ("in_channels", "in_height", "in_width")
     cnn = settings.recipe == "gatys" and not settings.use_style_net
-    without_effect = {
+    return {
         "the recipe has no band networks": () if settings.recipe == "bands" and not settings.use_style_net else bands,
         "the network is no CNN with typed parameters": () if cnn and settings.param_pkl is None else typed,
         "there is no content": () if settings.is_transfer else ("content_weight", "content_layers_default"),
@@ -197,8 +197,11 @@ def _warn_of_settings_without_effect(settings):
         "boundopt is False": () if settings.boundopt else ("reg_weight",),
         "there is one style": () if len(settings.styles) > 1 else ("style_blend",),
     }
+
+
+def _warn_of_settings_without_effect(settings):
     defaults = {each.name: each.default for each in fields(settings)}
-    for reason, names in without_effect.items():
+    for reason, names in without_effect(settings).items():
         changed = [f"{name}={settings.given[name]!r}" for name in names if settings.given[name] != defaults[name]]
         if changed:
             _warn(f"{', '.join(changed)} has no effect, because {reason}")

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+from support.checks import without_effect
 from support.record import plain
 from support.saving import up_to_date
 from support.settings import LAYERS, NO_STEP, OLD_NAMES, STEPS, Settings, filled_in
@@ -79,28 +80,42 @@ def _comparable(name, value):
 def differing_settings(runs):
     """Name the settings in which runs differ, in the order of the steps.
 
-    Left out are settings that change no sound, and settings that have in all runs the value that the run's own recipe
-    fills in: where the recipes differ, a dozen settings follow.
+    A setting differs between runs where the setting has an effect. Left out are settings that have in all these runs
+    the value that the run's own recipe fills in: where the recipes differ, a dozen settings follow.
     """
-    settings = [report["settings"] for report in runs.values()]
-    known = [name for step in STEPS.values() for name in step]
-    names = dict.fromkeys([*known, *(name for each in settings for name in each)])
-    differing = [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
-    follow = [_of_recipe(each) for each in settings]
-    return [
-        name
-        for name in differing
-        if name not in NO_STEP
-        and not all(name in own and each.get(name) == own[name] for each, own in zip(settings, follow, strict=True))
-    ]
+    names = dict.fromkeys(name for step in STEPS.values() for name in step)
+    names |= dict.fromkeys(name for report in runs.values() for name in report["settings"])
+    effective = [effective_settings(report) for report in runs.values()]
+    follow = [_of_recipe(report["settings"]) for report in runs.values()]
+    differing = []
+    for name in names:
+        pairs = [(each[name], own.get(name)) for each, own in zip(effective, follow, strict=True) if name in each]
+        removed = bool(pairs) and any(name not in report["settings"] for report in runs.values())
+        differs = removed or any(value != pairs[0][0] for value, _ in pairs)
+        if differs and any(value != own for value, own in pairs):
+            differing.append(name)
+    return differing
+
+
+def effective_settings(report):
+    """Return the settings of a run that its sound depends on: without filters in "gatys", for example."""
+    settings = report["settings"]
+    names = {name for names in without_effect(_as_object(settings)).values() for name in names} | set(NO_STEP)
+    if settings["recipe"] != "gatys" or settings["use_style_net"]:
+        names |= {"model_path", "param_pkl"}  # without a warning, because the notebooks always have them
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _of_recipe(settings):
     # What the recipe of a run's settings fills in.
-    names = ("transform", "recipe", "use_style_net")
-    choices = SimpleNamespace(**{name: settings[name] for name in names})
-    choices.is_transfer = settings["CONTENT_FILENAME"] is not None
-    return {name: _comparable(name, value) for name, value in filled_in(choices).items()}
+    return {name: _comparable(name, value) for name, value in filled_in(_as_object(settings)).items()}
+
+
+def _as_object(settings):
+    # What checks and recipes read of a Settings object, which a json of an earlier version may not become.
+    styles = settings["STYLE_FILENAME"]
+    more = dict(styles=styles if isinstance(styles, list) else [styles])
+    return SimpleNamespace(**settings | more, is_transfer=settings["CONTENT_FILENAME"] is not None)
 
 
 def last_losses(report):
@@ -120,7 +135,7 @@ def frame_of_runs(folder="outputs", *, last=None, names=None, **settings):
     runs = find_runs(folder, last=last, names=names, **settings)
     differing = differing_settings(runs)
     rows = [
-        {name: report["settings"].get(name) for name in differing}
+        {name: effective_settings(report).get(name) for name in differing}
         | {f"loss {name}": value for name, value in last_losses(report).items()}
         | {"saved": saved_at(path), "sound": str(path.with_suffix(".wav"))}
         for path, report in runs.items()

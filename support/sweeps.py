@@ -175,7 +175,8 @@ class _Job:
             lines = self.log.read_text(errors="replace").strip().splitlines()
             killed = f"the process died with code {self.process.returncode}"
             error = killed if self.process.returncode < 0 or not lines else lines[-1]
-            self.report |= {"failed": f"{error} (all that the run printed: {self.log})", "progress": "failed"}
+            log = self.log.relative_to(Path.cwd()) if self.log.is_relative_to(Path.cwd()) else self.log
+            self.report |= {"failed": f"{error} (all that the run printed: {log})", "progress": "failed"}
         return True
 
     def read_progress(self):

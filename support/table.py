@@ -13,13 +13,14 @@ import IPython.display
 import numpy as np
 import soundfile
 
-from support.past import differing_settings, find_runs, last_losses, saved_at
+from support.past import differing_settings, effective_settings, find_runs, last_losses, saved_at
 
 STYLE = """<style>
 .runs { overflow-x: auto; }
 .runs table { border-collapse: collapse; }
-.runs th, .runs td { text-align: left; vertical-align: middle; padding: 0.2em 0.6em; max-width: 18em; }
-.runs td[data-number] { text-align: right; }
+.runs th, .runs td { text-align: left !important; vertical-align: middle; padding: 0.2em 0.6em; max-width: 18em; }
+.runs td[data-number] { text-align: right !important; }
+.runs th { white-space: nowrap !important; max-width: none; }
 .runs th button { all: unset; cursor: pointer; font-weight: bold; }
 .runs th button:focus-visible { outline: 2px solid; }
 .runs th[aria-sort=ascending] button::after { content: " \\25B2"; }
@@ -72,7 +73,8 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
     rows = []
     for path, report in runs.items():
         cells = [f"<th scope='row'>{html.escape(path.stem)}</th><td>{player(path)}</td><td>{thumbnail(path)}</td>"]
-        cells += [_cell(report["settings"].get(name)) for name in differing]
+        settings = effective_settings(report)
+        cells += [_cell(settings.get(name, "")) for name in differing]
         cells += [_cell_of_losses(last_losses(report)), _cell(report.get("level", {}).get("rms_dbfs"))]
         rows.append(f"<tr>{''.join(cells)}{_cell(f'{saved_at(path):%Y-%m-%d %H:%M:%S}')}</tr>")
     head, body = f"<thead><tr>{''.join(headings)}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"

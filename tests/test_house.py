@@ -235,7 +235,7 @@ def test_the_citation_file_has_what_its_format_requires():
     expected = [("Gatys", 2015), ("Ulyanov", 2016), ("Huzaifah", 2019), ("Antognini", 2019), ("Heitz", 2021)]
     assert works == expected
     sources = (ROOT / "README.md").read_text().split("## Sources\n")[1]
-    assert all(re.search(rf"{author}[^.]*? {year}", sources) for author, year in expected)
+    assert all(re.search(rf"{author}\D* {year}", sources) for author, year in expected)
 
 
 def test_binder_installs_the_requirements_with_a_python_that_they_allow():

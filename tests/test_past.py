@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ SAMPLES = np.sin(np.arange(3000) / 10)
 
 def save(folder, stem, *, age=0, losses=None, **settings):
     """Save a run as the notebooks do; age: seconds since then."""
-    settings = Settings(**settings)
+    with warnings.catch_warnings(action="ignore"):  # of settings without effect
+        settings = Settings(**settings)
     saved = saving.save_run(folder / stem, SAMPLES, settings=settings, losses=losses or [{"total": 0.5}], used={})
     for path in saved:
         os.utime(path, (time.time() - age,) * 2)
@@ -47,7 +49,7 @@ def test_runs_are_found_by_their_settings_newest_first(folder):
     assert found(folder, recipe="gatys") == "cd" == found(folder, recipe="field")
     assert found(folder, content_weight=10) == "def" and found(folder, content_weight=10, recipe="gatys") == "d"
     assert found(folder, content_weight=30) == "ab"  # as the recipe filled in
-    assert found(folder, CONTENT_FILENAME=None) == "abc" and found(folder, widths=[1, 2, 4, 8, 16]) == "abcdef"
+    assert found(folder, CONTENT_FILENAME=None) == "abc" and found(folder, widths=list(Settings().widths)) == "abcdef"
     assert found(folder, style_layers_default=["conv_2"]) == "aef"
     assert found(folder, style_layers_default={"conv_1": 0.5, "conv_2": 1}) == "b"
     assert found(folder, names=["other"]) == "c" == found(folder, outname="other")
@@ -66,12 +68,33 @@ def test_settings_that_differ(folder):
     """A recipe's own values and settings without a sound are no differences; a value of one's own is."""
     assert past.differing_settings({}) == []
     differing = past.differing_settings(past.find_runs(folder))
-    expected = ["CONTENT_FILENAME", "recipe", "seed", "style_layers_default", "content_weight"]
+    expected = ["CONTENT_FILENAME", "recipe", "seed", "style_layers_default"]
     assert differing == expected and not set(differing) & set(NO_STEP)
-    assert past.differing_settings(past.find_runs(folder, recipe="gatys")) == ["CONTENT_FILENAME", "content_weight"]
+    assert past.differing_settings(past.find_runs(folder, recipe="gatys")) == ["CONTENT_FILENAME"]
     save(folder, "g-001", recipe="gatys", N_FFT=2048)
     assert "N_FFT" in past.differing_settings(past.find_runs(folder))
     assert "K_HOP" not in past.differing_settings(past.find_runs(folder))
+
+
+def test_settings_without_effect_are_no_differences(tmp_path):
+    """Of a network that only one run has; two runs that have the network show how their networks differ."""
+    differing = []
+    for number, settings in enumerate(
+        [
+            dict(filters=8),
+            dict(recipe="gatys", l1channels=24),
+            dict(recipe="gatys", param_pkl="params/stft_freq", l1channels=3),
+            dict(recipe="gatys", l1channels=48),
+            dict(filters=16, CONTENT_FILENAME="a.wav", content_weight=3),
+        ]
+    ):
+        save(tmp_path, f"g-00{number}", age=-number, **settings)
+        differing.append(past.differing_settings(past.find_runs(tmp_path)))
+    one, two, three = ["recipe"], ["recipe", "param_pkl"], ["recipe", "param_pkl", "l1channels"]
+    assert differing == [[], one, two, three, ["CONTENT_FILENAME", "recipe", "filters", *three[1:]]]
+    effective = [set(past.effective_settings(report)) for report in past.find_runs(tmp_path).values()]
+    assert {"filters", "content_weight"} <= effective[0] and not {"param_pkl", "l1channels"} & effective[0]
+    assert "param_pkl" in effective[2] and not {"filters", "l1channels", "content_weight", "outname"} & effective[2]
 
 
 def test_runs_of_an_earlier_version(folder):
@@ -94,7 +117,7 @@ def test_a_frame_of_runs(folder):
     pandas = pytest.importorskip("pandas")
     frame = past.frame_of_runs(folder)
     assert isinstance(frame, pandas.DataFrame) and list(frame.index) == [f"{name}-001" for name in "abcdef"]
-    assert list(frame.loc["f-001", ["recipe", "content_weight"]]) == ["bands", 10]
+    assert list(frame.loc["e-001", ["recipe", "seed"]]) == ["bands", 1]
     assert frame.loc["a-001", "loss total"] == 2.0 and frame["saved"].is_monotonic_decreasing
     assert frame.loc["a-001", "sound"] == str(folder / "a-001.wav")
     assert frame.sort_values("loss total").index[-1] == "a-001" and "filters" not in frame
