@@ -61,7 +61,7 @@ def _bar(state):
         return html.escape(state[:120])
     done, total = bar["done"], bar["total"]
     words = html.escape(f"{bar['title']}: {done}/{total} {bar['rest']}")
-    return f"<progress value='{done}' max='{total}'></progress> {words}"
+    return f"<span class='line'><progress value='{done}' max='{total}'></progress> {words}</span>"
 
 
 def grid_of_sweep(reports, sweep, *, folder="outputs"):

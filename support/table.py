@@ -20,12 +20,13 @@ STYLE = """<style>
 .runs table { border-collapse: collapse; }
 .runs th, .runs td { text-align: left !important; vertical-align: middle; padding: 0.2em 0.6em; max-width: 18em; }
 .runs td[data-number] { text-align: right !important; }
-.runs th { white-space: nowrap !important; max-width: none; }
+.runs tbody th, .runs td:has(.line) { max-width: none; }
+.runs tbody th, .runs time, .runs details, .runs .line { white-space: nowrap; }
 .runs th button { all: unset; cursor: pointer; font-weight: bold; }
 .runs th button:focus-visible { outline: 2px solid; }
 .runs th[aria-sort=ascending] button::after { content: " \\25B2"; }
 .runs th[aria-sort=descending] button::after { content: " \\25BC"; }
-.runs audio { width: 15em; height: 2em; display: block; }
+.runs audio { width: 14em; height: 2em; display: block; }
 .runs img { width: 160px; height: 64px; max-width: none; display: block; }
 </style>"""
 
@@ -76,7 +77,7 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
         settings = effective_settings(report)
         cells += [_cell(settings.get(name, "")) for name in differing]
         cells += [_cell_of_losses(last_losses(report)), _cell(report.get("level", {}).get("rms_dbfs"))]
-        rows.append(f"<tr>{''.join(cells)}{_cell(f'{saved_at(path):%Y-%m-%d %H:%M:%S}')}</tr>")
+        rows.append(f"<tr>{''.join(cells)}<td><time>{saved_at(path):%Y-%m-%d %H:%M:%S}</time></td></tr>")
     head, body = f"<thead><tr>{''.join(headings)}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
     return framed(f"<table data-lm-suppress-shortcuts='true'>{head}{body}</table>{SCRIPT}")
 
@@ -87,7 +88,8 @@ def framed(text):
 
 
 def _heading(name):
-    return f"<th scope='col' data-sorts><button type='button'>{html.escape(name)}</button></th>"
+    name = html.escape(name).replace("_", "_<wbr>")  # where a line may end
+    return f"<th scope='col' data-sorts><button type='button'>{name}</button></th>"
 
 
 def _cell(value):
@@ -109,9 +111,11 @@ def _cell_of_losses(losses):
 def in_words(value):
     """Return the value of a setting as a short text: a list of layers without the weights that are 1."""
     if isinstance(value, Mapping):
-        return ", ".join(name if weight == 1 else f"{name} {in_words(weight)}" for name, weight in value.items())
+        return (
+            ", ".join(name if weight == 1 else f"{name} {in_words(weight)}" for name, weight in value.items()) or "none"
+        )
     if isinstance(value, list | tuple):
-        return ", ".join(in_words(each) for each in value)
+        return ", ".join(in_words(each) for each in value) or "none"
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 

@@ -97,6 +97,8 @@ def test_a_short_sound_and_a_broken_one(tmp_path):
         ([1, 2, 4], "1, 2, 4"),
         (1e7, "10000000"),
         (0.123456789, "0.123456789"),
+        ([], "none"),
+        ({}, "none"),
         (None, "None"),
         (True, "True"),
         ("a.wav", "a.wav"),
