@@ -8,9 +8,13 @@ import sys
 import time
 import urllib.request
 
+import numpy as np
 import pytest
 from kernel import CQT, ROOT, STFT, sample
 from playwright.sync_api import sync_playwright
+
+from support import saving
+from support.settings import Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -239,3 +243,26 @@ def test_comparing_the_result_of_a_transfer(page, lab, tmp_path):
     page.wait_for_function(goes_on, arg=[result, after])
     paused = "index => [...cells()[index].node.querySelectorAll('audio')].map(player => player.paused)"
     assert page.evaluate(paused, result) == [True, True, True, False]
+
+
+def test_a_heading_of_the_table_of_runs_sorts_by_mouse_and_keys(page, lab, tmp_path):
+    """Where Enter and Space are commands of JupyterLab too."""
+    for name, seed in (("first", 1), ("second", 2), ("third", 0)):
+        saving.save_run(tmp_path / name, np.ones(3000) / 2, settings=Settings(seed=seed), losses=[], used={})
+    open_notebook(page, lab, STFT)
+    table = page.evaluate("find('table.table_of_runs')")
+    source = f"display(table.table_of_runs({str(tmp_path)!r}))"
+    page.evaluate("([index, source]) => cells()[index].model.sharedModel.setSource(source)", [table, source])
+    run(page, page.evaluate("find('import audiocnn')"), table)
+    page.evaluate("index => cells()[index].node.scrollIntoView()", table)
+
+    def order():
+        return page.locator(".runs tbody th").all_inner_texts()
+
+    page.get_by_role("button", name="seed", exact=True).click()
+    assert order() == ["third", "first", "second"]
+    page.get_by_role("button", name="run", exact=True).focus()
+    page.keyboard.press("Enter")
+    assert order() == ["first", "second", "third"]
+    page.keyboard.press("Space")
+    assert order() == ["third", "second", "first"]
