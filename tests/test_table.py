@@ -52,6 +52,7 @@ def cells(text):
 
 def test_the_table_holds_everything_without_a_script(folder):
     heads, *rows = cells(table.table_of_runs(folder).data)
+    heads = [head.replace("_ ", "_") for head in heads]  # a line may end there
     assert heads == ["run", "sound", "spectrogram", "content_weight", "loss", "level [dBFS]", "saved"]
     assert [row[0] for row in rows] == ["low", "middle", "high", "<b>"]
     assert [row[3] for row in rows] == ["10", "9", "100", "9.5"]
