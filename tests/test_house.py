@@ -242,5 +242,5 @@ def test_binder_installs_the_requirements_with_a_python_that_they_allow():
     """repo2docker reads no other folder where there is this one, and takes an older Python without it."""
     assert (ROOT / ".binder/requirements.txt").read_text() == "-r ../requirements.txt\n"
     minor = int(re.fullmatch(r"python-3\.(\d+)\n", (ROOT / ".binder/runtime.txt").read_text())[1])
-    least = int(re.search(r"You need Python 3\.(\d+) or newer", (ROOT / "README.md").read_text())[1])
-    assert minor >= least
+    allowed = re.search(r"You need Python 3\.(\d+) to 3\.(\d+)", (ROOT / "README.md").read_text())
+    assert int(allowed[1]) <= minor <= int(allowed[2])
