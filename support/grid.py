@@ -13,10 +13,10 @@ import re
 
 import IPython.display
 
-from support.past import find_runs, last_losses
+from support.past import find_runs
 from support.record import plain
 from support.sweeps import run_sweep
-from support.table import framed, in_words, player, thumbnail
+from support.table import framed, in_words, losses_in_words, player, thumbnail
 
 BAR = re.compile(r"(?P<title>[^|]*): +\d+%\|[^|]*\| (?P<done>\d+)/(?P<total>\d+) (?P<rest>.*)")  # as tqdm prints it
 
@@ -112,7 +112,7 @@ def _words(point):
 def _cell(report, runs):
     parts = [f"failed: {html.escape(report['failed'])}"] if "failed" in report else []
     for path, run in runs.items():
-        total = last_losses(run).get("total")
-        loss = "" if total is None else f", loss {total:.3g}"
+        total = losses_in_words(run).get("total")
+        loss = f", loss {total}" if total else ""
         parts += [player(path), thumbnail(path), f"{html.escape(path.stem)}{loss}"]
     return f"<td>{''.join(f'<div>{part}</div>' for part in parts) or 'not made'}</td>"

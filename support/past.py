@@ -123,6 +123,12 @@ def last_losses(report):
     return (report.get("losses") or [{}])[-1]
 
 
+def last_shares(report):
+    """Return these losses as shares of their start, by name; an earlier version did not save the start of some."""
+    whole = report.get("used", {}).get("whole_losses", {})
+    return {name: loss / whole[name] for name, loss in last_losses(report).items() if whole.get(name)}
+
+
 def frame_of_runs(folder="outputs", *, last=None, names=None, **settings):
     """Return runs, newest first, as a pandas frame, see find_runs: the settings that differ, and the last losses.
 

@@ -13,7 +13,8 @@ import IPython.display
 import numpy as np
 import soundfile
 
-from support.past import differing_settings, effective_settings, find_runs, last_losses, saved_at
+from support.past import differing_settings, effective_settings, find_runs, last_losses, last_shares, saved_at
+from support.show import percent
 
 STYLE = """<style>
 .runs { overflow-x: auto; }
@@ -76,7 +77,7 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
         cells = [f"<th scope='row'>{html.escape(path.stem)}</th><td>{player(path)}</td><td>{thumbnail(path)}</td>"]
         settings = effective_settings(report)
         cells += [_cell(settings.get(name, "")) for name in differing]
-        cells += [_cell_of_losses(last_losses(report)), _cell(report.get("level", {}).get("rms_dbfs"))]
+        cells += [_cell_of_losses(report), _cell(report.get("level", {}).get("rms_dbfs"))]
         rows.append(f"<tr>{''.join(cells)}<td><time>{saved_at(path):%Y-%m-%d %H:%M:%S}</time></td></tr>")
     head, body = f"<thead><tr>{''.join(headings)}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
     return framed(f"<table data-lm-suppress-shortcuts='true'>{head}{body}</table>{SCRIPT}")
@@ -98,14 +99,23 @@ def _cell(value):
     return f"<td{number}>{html.escape(in_words(value))}</td>"
 
 
-def _cell_of_losses(losses):
-    # The sum, by which the rows are sorted; the terms of the sum open below the sum.
-    terms = "<br>".join(f"{html.escape(name)} {value:.3g}" for name, value in losses.items() if name != "total")
-    if "total" not in losses:
+def _cell_of_losses(report):
+    # The sum, by which the rows are sorted; the terms of the sum open below the sum. A sum of an earlier version, whose
+    # start is not known, is no share that others could be compared with.
+    words, shares = losses_in_words(report), last_shares(report)
+    terms = "<br>".join(f"{html.escape(name)} {word}" for name, word in words.items() if name != "total")
+    if "total" not in words:
         return f"<td>{terms}</td>"
-    return (
-        f"<td data-number='{losses['total']}'><details><summary>{losses['total']:.3g}</summary>{terms}</details></td>"
-    )
+    number = f" data-number='{shares['total']}'" if "total" in shares else ""
+    return f"<td{number}><details><summary>{words['total']}</summary>{terms}</details></td>"
+
+
+def losses_in_words(report):
+    """Return the losses of a run's last step, by name: in percent of their start, or as numbers without a start."""
+    shares = last_shares(report)
+    return {
+        name: percent(shares[name]) if name in shares else f"{loss:.3g}" for name, loss in last_losses(report).items()
+    }
 
 
 def in_words(value):

@@ -26,9 +26,10 @@ def sine(hertz, seconds=1.0):
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE)
 
 
-def save(folder, stem, samples, *, age=0, losses=None, **settings):
-    losses = losses or [{"total": 1.0}]
-    for path in saving.save_run(folder / stem, samples, settings=Settings(**settings), losses=losses, used={}):
+def save(folder, stem, samples, *, age=0, losses=None, whole=None, **settings):
+    """Save a run as the notebooks do; whole: the losses that count as 100 %, which earlier versions did not save."""
+    how = dict(losses=losses or [{"total": 1.0}], used=dict(whole_losses=whole) if whole else {})
+    for path in saving.save_run(folder / stem, samples, settings=Settings(**settings), **how):
         os.utime(path, (time.time() - age,) * 2)
 
 
@@ -40,7 +41,8 @@ def folder(tmp_path):
         [("low", 500, 10, 20.0), ("middle", 3000, 9, 3.0), ("high", 9000, 100, 100.0), ("<b>", 500, 9.5, 0.004)]
     ):
         losses = [{"style conv_2": 7.0, "total": 900.0}, {"style conv_2": loss / 2, "total": loss}]
-        save(tmp_path, name, sine(hertz), age=age, losses=losses, content_weight=weight, outname="x", **transfer)
+        how = dict(age=age, losses=losses, whole={"style conv_2": 40.0, "total": 50.0})
+        save(tmp_path, name, sine(hertz), content_weight=weight, outname="x", **how, **transfer)
     return tmp_path
 
 
@@ -56,11 +58,25 @@ def test_the_table_holds_everything_without_a_script(folder):
     assert heads == ["run", "sound", "spectrogram", "content_weight", "loss", "level [dBFS]", "saved"]
     assert [row[0] for row in rows] == ["low", "middle", "high", "<b>"]
     assert [row[3] for row in rows] == ["10", "9", "100", "9.5"]
-    assert rows[0][4] == "20 style conv_2 10" and rows[0][5] == "-9.03"  # of a sine with peak 0.5
+    assert [row[4] for row in rows[:2]] == ["40 % style conv_2 25 %", "6 % style conv_2 3.8 %"]
+    assert rows[0][5] == "-9.03"  # of a sine with peak 0.5
     assert table.table_of_runs(folder, last=1).data.count("<audio") == 1
     assert cells(table.table_of_runs(folder, content_weight=9).data)[1][0] == "middle"
     assert table.table_of_runs(folder, names=["x"], last=1).data.count("<audio") == 4
     assert "<audio" not in table.table_of_runs(folder / "nothing").data
+
+
+def test_losses_of_an_earlier_version_are_numbers_below_the_shares(tmp_path):
+    """A run that saved no losses of its start, and a loss that began at 0: of the total, as in the notebook."""
+    save(tmp_path, "earlier", sine(500), losses=[{"style conv_2": 0.2, "total": 0.25}])
+    whole = {"bound input": 2.0, "total": 2.0}
+    save(tmp_path, "later", sine(500), age=9, losses=[{"bound input": 0.01, "total": 1.0}], whole=whole)
+    save(tmp_path, "no step", sine(500), age=99, losses=[{}])
+    rows = BeautifulSoup(table.table_of_runs(tmp_path).data, "html.parser").tbody.find_all("tr")
+    found = [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in rows]
+    assert [row[2] for row in found] == ["0.25 style conv_2 0.2", "50 % bound input 0.5 %", ""]
+    numbers = [row.find_all("td")[2].get("data-number") for row in rows]
+    assert numbers == [None, "0.5", None]  # cells without a number are sorted below the others
 
 
 def test_players_and_thumbnails_are_those_of_their_run(folder):
@@ -121,8 +137,8 @@ def sweep_of(folder, sweep, **failed):
         if f"run_{number}" in failed:
             report |= {"failed": failed[f"run_{number}"], "progress": "failed"}
         else:
-            losses = [{"total": 10.0 + number}]
-            save(folder, f"s-{number}-001", sine(500), losses=losses, outname=f"s-{number}", **point)
+            how = dict(losses=[{"total": 10.0 + number}], whole={"total": 100.0})
+            save(folder, f"s-{number}-001", sine(500), outname=f"s-{number}", **how, **point)
         reports.append(report)
     return reports[::-1]  # runs end in any order
 
@@ -130,13 +146,13 @@ def sweep_of(folder, sweep, **failed):
 @pytest.mark.parametrize(
     ("sweep", "expected"),
     [
-        ({"seed": [0, 1, 2]}, [["seed = 0", "seed = 1", "seed = 2"], ["10", "11", "12"]]),
+        ({"seed": [0, 1, 2]}, [["seed = 0", "seed = 1", "seed = 2"], ["10 %", "11 %", "12 %"]]),
         (
             {"filters": [8, 16, 24], "seed": [5, 6]},
             [
                 ["filters = 8", "filters = 16", "filters = 24"],
-                ["seed = 5", "10", "12", "14"],
-                ["seed = 6", "11", "13", "15"],
+                ["seed = 5", "10 %", "12 %", "14 %"],
+                ["seed = 6", "11 %", "13 %", "15 %"],
             ],
         ),
     ],
@@ -153,7 +169,7 @@ def test_a_grid_for_each_combination_of_further_settings(tmp_path):
     grids = BeautifulSoup(text, "html.parser").find_all("table")
     assert [each.caption.get_text() for each in grids] == ["power = 0.5, filters = 8", "power = log1p, filters = 8"]
     second = [[cell.split("loss ")[-1] for cell in row if cell] for row in cells(str(grids[1]))]
-    assert second == [["seed = 0", "seed = 1"], ["widths = 1, 8", "11", "15"], ["widths = 1", "13", "17"]]
+    assert second == [["seed = 0", "seed = 1"], ["widths = 1, 8", "11 %", "15 %"], ["widths = 1", "13 %", "17 %"]]
 
 
 def test_a_grid_says_what_failed_and_what_is_missing(tmp_path):
