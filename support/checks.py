@@ -3,6 +3,7 @@
 An impossible setting raises ValueError. A setting that is legal but has no effect, or an unlikely one, warns.
 """
 
+import inspect
 import math
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from support.transforms import check_power
 from support.values import check_choice, check_number, check_positive_int
 
 FREQUENCY_AXES = ("linear", "log", "mel")
+OF_TRANSFORM = {"stft": ("N_FFT",), "cqt": ("bins_per_octave", "lowest_frequency", "n_octaves")}  # of this one alone
 POSITIVE_INTS = (
     *("sample_rate", "K_HOP", "bins_per_octave", "n_octaves", "runs", "filters", "dilation", "l1channels"),
     *("l2channels", "l3channels", "kernelsize", "n_classes", "phase_iterations"),
@@ -183,6 +185,11 @@ def _check_losses(settings):
         _warn("boundopt pulls the values into [0, 1], but with use01scale=False they reach 7; set boundopt=False")
 
 
+def of_other_transforms(transform):
+    """Return the names of the settings that this transform does not have."""
+    return tuple(name for other, names in OF_TRANSFORM.items() if other != transform for name in names)
+
+
 def without_effect(settings):
     """Return the settings that nothing reads beside the others, a dict from the reason to their names."""
     bands = ("filters", "widths", "pattern_share", "dilation", "redraw")
@@ -190,6 +197,7 @@ def without_effect(settings):
     typed += ("in_channels", "in_height", "in_width")
     cnn = settings.recipe == "gatys" and not settings.use_style_net
     return {
+        f"the transform is {settings.transform!r}": of_other_transforms(settings.transform),
         "the recipe has no band networks": () if settings.recipe == "bands" and not settings.use_style_net else bands,
         "the network is no CNN with typed parameters": () if cnn and settings.param_pkl is None else typed,
         "there is no content": () if settings.is_transfer else ("content_weight", "content_layers_default"),
@@ -208,4 +216,9 @@ def _warn_of_settings_without_effect(settings):
 
 
 def _warn(message):
-    warnings.warn(message, stacklevel=6)  # the line that makes the Settings
+    # At the line that makes the settings, in the notebook or script: the first one that is neither in this folder nor
+    # in the code that dataclass writes.
+    files = [frame.filename for frame in inspect.stack(0)]
+    own = ("<string>", str(Path(__file__).parent))
+    level = next((level for level, file in enumerate(files, start=1) if not file.startswith(own)), 1)
+    warnings.warn(message, stacklevel=level)

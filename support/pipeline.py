@@ -238,8 +238,8 @@ def losses_of_noise(settings, samples, images, network, terms):
 
 def precondition_of(settings, samples):
     """Return the map that makes the refinement of samples short, see support/preconditioning.py."""
-    frames = dict(n_fft=settings.N_FFT or 4 * settings.K_HOP, hop_length=settings.K_HOP)
-    return preconditioner(samples, **frames, **settings.compression)
+    n_fft = settings.N_FFT if settings.transform == "stft" else 4 * settings.K_HOP
+    return preconditioner(samples, n_fft=n_fft, hop_length=settings.K_HOP, **settings.compression)
 
 
 def widen(settings, recordings, samples, *, seed):

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from support.checks import check_settings
+from support.checks import OF_TRANSFORM, check_settings, of_other_transforms
 from support.transforms import CQT, STFT
 from support.values import check_choice, check_number
 
@@ -137,7 +137,7 @@ class Settings:
         self._set("given", _frozen({name: getattr(self, name) for name in names}))
         self._set("recipe", OLD_NAMES.get(str(self.recipe), self.recipe))
         check_choice("recipe", self.recipe, RECIPES)
-        check_choice("transform", self.transform, ("stft", "cqt"))
+        check_choice("transform", self.transform, OF_TRANSFORM)
         for name, value in filled_in(self).items():
             if getattr(self, name) is None:
                 self._set(name, value)
@@ -145,11 +145,34 @@ class Settings:
             self._set(name, _weights_by_layer(name, getattr(self, name)))
         for name in names:
             self._set(name, _frozen(getattr(self, name)))
-        check_settings(self, sweepable=set(names) - set(NO_STEP) - {"transform"})
+        others = of_other_transforms(self.transform)
+        check_settings(self, sweepable=set(names) - {"transform", *NO_STEP, *others})
         self.make_transform()  # raises ValueError for windows and grids that can't be inverted
         for point in self.points():
             with warnings.catch_warnings(action="ignore"):
                 Settings(**self.given | {"sweep": {}} | point)
+
+    @classmethod
+    def of(cls, names, *, transform):
+        """Return the settings among the names of a notebook; ValueError says which settings are missing.
+
+        Parameters
+        ----------
+        names : mapping
+            All names of the notebook, globals(); those that are no settings are left out.
+        transform : "stft" or "cqt"
+            The settings that only the other transform has may be missing.
+        """
+        check_choice("transform", transform, OF_TRANSFORM)
+        settings = [each.name for each in fields(cls) if each.name != "transform"]
+        missing = [name for name in settings if name not in names and name not in of_other_transforms(transform)]
+        if missing:
+            lines = ", ".join(f"{name} = {getattr(cls, name, {})!r}" for name in missing)
+            raise ValueError(
+                f"the settings cell has no line for {', '.join(missing)}; add {lines} to the settings cell, run the "
+                "settings cell, and then this cell again"
+            )
+        return cls(transform=transform, **{name: names[name] for name in settings if name in names})
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)

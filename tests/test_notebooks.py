@@ -14,7 +14,8 @@ import soundfile
 from kernel import CQT, ROOT, STFT, sample
 
 from support import networks
-from support.settings import NO_STEP, STEPS
+from support.record import Record, plain
+from support.settings import NO_STEP, STEPS, Settings
 
 GATYS = dict(
     recipe="gatys",
@@ -66,7 +67,8 @@ def test_form(name):
             assert before is not None and before.cell_type == "markdown", cell.source
             assert len(cell.source.splitlines()) <= 15 or "parameters" in cell.metadata.get("tags", []), cell.source
             assert not cell.outputs and cell.execution_count is None
-            assert "globals(" not in cell.source and "locals(" not in cell.source and "vars(" not in cell.source
+            assert "locals(" not in cell.source and "vars(" not in cell.source
+            assert "globals(" not in cell.source or "Settings.of(globals()," in cell.source
     text = "\n".join(cell.source for cell in everything)
     assert "### Here we create a custom network" in text
     assert "image to input in generative network" in text
@@ -97,12 +99,19 @@ def test_one_setting_a_line_each_with_its_help(name):
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
-def test_every_setting_is_explained_and_passed_on(name):
+def test_every_setting_is_explained_and_passed_on(name, monkeypatch):
     names = assigned(name)
     readme = (ROOT / "README.md").read_text().split("## Settings\n")[1].split("\n## ")[0]
     assert not [setting for setting in names if f"`{setting}`" not in readme]
+    (typed,) = cells(name, "code", "parameters")
     (checked,) = [cell.source for cell in cells(name, "code") if "record.accept(" in cell.source]
-    assert names == set(re.findall(r"(\w+)=\1\b", checked))
+    monkeypatch.chdir(ROOT)
+    notebook = dict(record=Record(), Settings=Settings)
+    exec(typed.source, notebook)
+    exec(checked, notebook)
+    settings = notebook["settings"]
+    assert settings.transform == ("cqt" if name == CQT else "stft")
+    assert {each: plain(settings.given[each]) for each in names} == {each: notebook[each] for each in names}
     known = {setting for step in (*STEPS.values(), NO_STEP) for setting in step}
     other = {"N_FFT"} if name == CQT else {"bins_per_octave", "lowest_frequency", "n_octaves"}
     assert names == known - other - {"transform"}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from test_record import OTHER
 
 from support import sweeps
 from support.settings import NO_STEP, STEPS, Settings, best_device
@@ -30,6 +31,48 @@ def silently(**given):
 
 def chosen(settings, names):
     return {name: getattr(settings, name) for name in names}
+
+
+def names_of(**typed):
+    """The names of a notebook: all settings, and names that are none."""
+    default = {each.name: getattr(Settings, each.name, {}) for each in dataclasses.fields(Settings)}
+    return default | typed | {"sounds": [1], "_": 3, "record": object()}
+
+
+# From a notebook's names -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transform", ["stft", "cqt"])
+def test_every_setting_is_taken_from_the_names(transform):
+    """Each has another value than its default in one of two cases, so that a setting that is left out shows."""
+    cases = [OTHER, dict(recipe="gatys", model_path="b.pth", param_pkl="b")]
+    others = [{name for name in case if case[name] != getattr(Settings, name, {})} for case in cases]
+    assert set.union(*others) == {each.name for each in dataclasses.fields(Settings)}
+    with warnings.catch_warnings(action="ignore"):
+        for case in cases:
+            names = names_of(**case) | {"transform": object()}  # the notebooks give this name to the transform itself
+            settings = Settings.of(names, transform=transform)
+            expected = Settings(**case | {"transform": transform})
+            assert settings == expected and settings.given == expected.given
+
+
+@pytest.mark.parametrize("transform", ["stft", "cqt"])
+def test_a_setting_that_the_notebook_lacks_is_named(transform):
+    others = {"stft": {"bins_per_octave", "lowest_frequency", "n_octaves"}, "cqt": {"N_FFT"}}[transform]
+    for each in dataclasses.fields(Settings):
+        names = names_of()
+        del names[each.name]
+        if each.name in others | {"transform"}:
+            assert Settings.of(names, transform=transform) == Settings(transform=transform)
+            continue
+        line = re.escape(f"{each.name} = {getattr(Settings, each.name, {})!r}")
+        with pytest.raises(ValueError, match=rf"has no line for {each.name}; add {line} to the settings cell, run the"):
+            Settings.of(names, transform=transform)
+    names = {name: value for name, value in names_of().items() if name not in ("seed", "filters")}
+    with pytest.raises(ValueError, match="no line for seed, filters; add seed = 0, filters = 320 to"):
+        Settings.of(names, transform=transform)
+    with pytest.raises(ValueError, match="transform='mel' is unknown; choose one of stft, cqt"):
+        Settings.of(names_of(), transform="mel")
 
 
 # Recipes -----------------------------------------------------------------------------------------
@@ -193,6 +236,11 @@ def test_the_transform_is_that_of_the_settings():
 NUMBER = "must be a finite number"
 REFUSED = [
     # settings, the value as the message names it, what is allowed or what to do
+    (
+        dict(sweep={"N_FFT": [512]}, transform="cqt", notebook=__file__),
+        "sweep: 'N_FFT'",
+        "is no setting that can be swept; choose among CONTENT_FILENAME, ",
+    ),
     (dict(content_weight=-1), "content_weight=-1", "must be a finite number of at least 0"),
     (dict(content_weight="10"), "content_weight='10'", "must be a finite number of at least 0"),
     (dict(content_weight=float("nan")), "content_weight=nan", "must be a finite number of at least 0"),
@@ -329,6 +377,8 @@ def test_runs_differ_by_network_or_by_start(tmp_path):
 
 
 EFFECTLESS = [
+    (dict(n_octaves=7), "n_octaves=7 has no effect, because the transform is 'stft'"),
+    (dict(transform="cqt", N_FFT=512), "N_FFT=512 has no effect, because the transform is 'cqt'"),
     (dict(PAIR, l1channels=8), "l1channels=8 has no effect, because the network is no CNN with typed parameters"),
     (
         dict(PAIR, filters=8, widths=[4]),
@@ -349,6 +399,10 @@ def test_settings_that_nothing_reads_warn(typed, message):
     with pytest.warns(UserWarning, match=re.escape(message)) as caught:
         Settings(**typed)
     assert {warning.filename for warning in caught} == {__file__}  # the line that makes the settings
+    names = names_of(**typed)
+    with pytest.warns(UserWarning, match=re.escape(message)) as caught:
+        Settings.of(names, transform=names["transform"])
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_settings_of_what_is_unused_are_not_in_the_way():

@@ -442,7 +442,7 @@ def test_a_setting_whose_line_is_gone_has_no_value(notebook):
     cell = notebook.cell(SETTINGS)
     cell.source = cell.source.replace("\nseed = 0", "\n# seed = 0")
     notebook.run(SETTINGS)
-    with pytest.raises(CellError, match="NameError: name 'seed' is not defined"):
+    with pytest.raises(CellError, match="ValueError: the settings cell has no line for seed; add seed = 0"):
         notebook.run(CHECKED)
 
 
