@@ -114,5 +114,5 @@ def _cell(report, runs):
     for path, run in runs.items():
         total = losses_in_words(run).get("total")
         loss = f", loss {total}" if total else ""
-        parts += [player(path), thumbnail(path), f"{html.escape(path.stem)}{loss}"]
+        parts += [player(path), thumbnail(path), html.escape(path.stem + loss)]
     return f"<td>{''.join(f'<div>{part}</div>' for part in parts) or 'not made'}</td>"

@@ -103,11 +103,11 @@ def _cell_of_losses(report):
     # The sum, by which the rows are sorted; the terms of the sum open below the sum. A sum of an earlier version, whose
     # start is not known, is no share that others could be compared with.
     words, shares = losses_in_words(report), last_shares(report)
-    terms = "<br>".join(f"{html.escape(name)} {word}" for name, word in words.items() if name != "total")
+    terms = "<br>".join(html.escape(f"{name} {word}") for name, word in words.items() if name != "total")
     if "total" not in words:
         return f"<td>{terms}</td>"
     number = f" data-number='{shares['total']}'" if "total" in shares else ""
-    return f"<td{number}><details><summary>{words['total']}</summary>{terms}</details></td>"
+    return f"<td{number}><details><summary>{html.escape(words['total'])}</summary>{terms}</details></td>"
 
 
 def losses_in_words(report):
