@@ -5,6 +5,7 @@ import itertools
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from support import pictures, show, transforms
@@ -62,6 +63,21 @@ def test_many_panels_stay_readable(number, spectrogram, rooster, stft):
     boxes = [ax.get_tightbbox() for ax in figure.axes if ax.axison]
     boxes = [box.shrunk(0.98, 0.98) for box in boxes]
     assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+@pytest.mark.parametrize("largest", [0.005, 0.012, 0.04, 0.3, 4.0, 7.5])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_numbers_of_the_difference_do_not_touch(largest, number, rooster, stft):
+    shape = stft.magnitude(rooster).shape
+    spectrograms = {f"panel {panel}": np.zeros(shape) for panel in range(number)} | {"last": np.full(shape, largest)}
+    sounds, difference = {"last": rooster}, ("panel 0", "last")
+    for how in (dict(sounds=sounds), {}):
+        figure = pictures.plot_spectrograms(spectrograms, stft, difference=difference, **how)
+        figure.draw_without_rendering()
+        bars = [ax._colorbar for ax in figure.findobj(Axes) if hasattr(ax, "_colorbar")]
+        (bar,) = [bar.ax for bar in bars if bar.orientation == "horizontal"]
+        boxes = [label.get_window_extent() for label in bar.get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 3 and all(a.x1 + 4 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def test_the_difference_and_the_waveform_are_those_of_the_data(spectrogram, rooster, stft):
