@@ -60,7 +60,7 @@ def plot_spectrograms(spectrograms, transform, *, frequency_axis="mel", sounds=N
         (above[-1] or axes[-1]).set_title(f"{found} minus {asked}")
         place = dict(cax=above[-1].inset_axes([0.1, 0.45, 0.8, 0.2])) if above[-1] else dict(ax=axes[-1])
         bar = figure.colorbar(mesh, **place, orientation="horizontal", extend="both")
-        bar.ax.locator_params(axis="x", nbins=4)  # more numbers, such as -0.015 and -0.010, would touch each other
+        bar.ax.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])  # -0.0050 beside -0.0025 would touch
     return figure
 
 
