@@ -113,6 +113,6 @@ def _cell(report, runs):
     parts = [f"failed: {html.escape(report['failed'])}"] if "failed" in report else []
     for path, run in runs.items():
         total = losses_in_words(run).get("total")
-        loss = f", loss {total}" if total else ""
-        parts += [player(path), thumbnail(path), html.escape(path.stem + loss)]
+        loss = [html.escape(f"loss {total}")] if total else []
+        parts += [player(path), thumbnail(path), html.escape(path.stem), *loss]
     return f"<td>{''.join(f'<div>{part}</div>' for part in parts) or 'not made'}</td>"

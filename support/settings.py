@@ -127,7 +127,7 @@ class Settings:
     refine_steps: int | None = None
     outname: str = "result"
     refresh: float = 10
-    frequency_axis: str = "mel"
+    frequency_axis: str | None = None
     sweep: dict = field(default_factory=dict)
     n_jobs: int = -1
     notebook: str = ""
@@ -248,6 +248,7 @@ def filled_in(settings):
     """Return the values of the settings that are None: reads transform, recipe, is_transfer and use_style_net alone."""
     transfer, stft = settings.is_transfer, settings.transform == "stft"
     values = dict(device=best_device(), phase_iterations=200 if stft else 80)
+    values |= dict(frequency_axis="mel" if stft else "log")
     if settings.recipe == "bands":
         values |= dict(N_FFT=512, K_HOP=128, power=0.3, statistic="distribution", style_layers_default=["conv_2"])
         values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=30.0)

@@ -74,9 +74,9 @@ def steps_done(histories, num_steps, *, setting, afresh):
 
 
 def percent(share):
-    """Say a share in percent: 0.0412 is "4.1 %", 0.6 is "60 %", and 1e-6 is "<0.01 %"."""
-    if 0 < share < 1e-4:
-        return "<0.01 %"
+    """Say a share in percent: 0.0412 is "4.1 %", 0.6 is "60 %", and 1e-6 is "<0.001 %"."""
+    if 0 < share < 1e-5:
+        return "<0.001 %"
     return f"{100 * share:.2g} %" if share < 0.095 else f"{100 * share:.0f} %"
 
 

@@ -94,6 +94,7 @@ def test_a_recipe_fills_in_every_setting_that_is_none(recipe, content, transform
     expected = expected | dict(zip(("N_FFT", "K_HOP", "phase_iterations"), hops, strict=True))
     assert chosen(settings, expected) == expected
     assert settings.device == best_device()
+    assert settings.frequency_axis == ("mel" if transform == "stft" else "log")
     # These say by None that the sound, or nothing, decides.
     free = {"CONTENT_FILENAME"} if content is None else set()
     free |= {"N_FFT"} if transform == "cqt" else set()
