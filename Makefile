@@ -1,6 +1,6 @@
 # make run   set up and execute the default notebook; results under outputs/
 # make lab   set up and open JupyterLab
-# make test  set up, then formatter, linter and tests
+# make test  set up, then formatter, linter and tests: two processes of one thread each
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -18,7 +18,7 @@ lab: .venv/installed
 test: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .venv/installed: requirements.txt
 	@echo "Installing the packages of requirements.txt into .venv; this takes some minutes, once."
