@@ -350,10 +350,11 @@ class LossChain(nn.Sequential):
     """Layers of one network as far as its last loss, with losses after some of them.
 
     `overlap` is the number of frames that a segment needs beyond its own for the same features; None where layers
-    pad or stride and would see the segment's ends, so that the chain takes whole images only.
+    pad or stride and would see the segment's ends, so that the chain takes whole images only. `n_frames` is the number
+    of an image's frames that the chain looks at, from the first one on.
     """
 
-    overlap = None
+    overlap, n_frames = None, float("inf")
 
     def losses(self, image, *, first_frame=0):
         """Return the weighted losses of an image by name [dict from str to torch.Tensor, with gradients]."""
@@ -536,6 +537,7 @@ def evaluate(image, model, *, segment=None, view=None):
 def _segments(chain, n_frames, segment):
     if segment is not None:
         check_positive_int(segment=segment)
+    n_frames = min(n_frames, chain.n_frames)
     if segment is None or chain.overlap is None:
         return [slice(0, n_frames)]
     n_segments = max(1, round((n_frames - chain.overlap) / segment))

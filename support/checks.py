@@ -87,7 +87,7 @@ def _check_choices(settings):
     if settings.orientation is not None:
         check_choice("orientation", settings.orientation, ORIENTATIONS)
     check_power(settings.power)
-    for name in ("stereo", "use01scale", "boundopt", "use_style_net"):
+    for name in ("stereo", "use01scale", "boundopt", "use_style_net", "loop"):
         if not isinstance(getattr(settings, name), bool):
             raise ValueError(f"{name}={getattr(settings, name)!r} must be True or False")
 
@@ -162,6 +162,10 @@ def _check_start(settings):
             f"runs={settings.runs} would make the same sound {settings.runs} times, because neither the network nor "
             f"start={start!r} is random; set runs=1, or start='noise'"
         )
+    if settings.loop and settings.is_transfer:
+        raise ValueError("loop=True makes textures alone; set CONTENT_FILENAME to None, or loop to False")
+    if settings.loop and settings.whichChannel == "time":
+        raise ValueError("loop=True can't close frames that are channels; set whichChannel to 'freq', or loop to False")
     if settings.is_transfer and settings.result_duration is not None:
         _warn(f"result_duration={settings.result_duration} has no effect: in a transfer the content gives the length")
 

@@ -13,7 +13,7 @@ import librosa
 import torch
 
 import audiocnn
-from support import losses, networks, stereo, transforms
+from support import loops, losses, networks, stereo, transforms
 from support.preconditioning import preconditioner
 
 DRAWS = 1000  # the refinement's draws of random filters are numbered from here, so that all draws differ
@@ -35,8 +35,7 @@ def synthesise(settings, recordings=None, *, network=None):
     settings = settings if network is None else settings.of_run(0, redraw=0)
     spectrogram, network, length = optimise_spectrogram(settings, recordings, network=network)
     magnitude = transforms.expand(spectrogram, **settings.compression)
-    reconstruction = dict(n_iter=settings.phase_iterations, length=length, seed=settings.seed)
-    samples = settings.make_transform().reconstruct(magnitude, **reconstruction)
+    samples = reconstruct(settings, magnitude, length=length, seed=settings.seed)
     if settings.stereo:
         samples = widen(settings, recordings, samples, seed=settings.seed)
     return refine(settings, recordings, samples, network=network) if settings.refine_steps else samples
@@ -100,16 +99,21 @@ def insert_losses(settings, images, network, terms):
     """Return the model: a network with the losses of the terms inserted, for images by name."""
     styles = [image for name, image in images.items() if name.startswith("style")]
     images = dict(style=styles, content=images.get("content"))
+    network = loops.closed_network(network) if settings.loop else network
     return audiocnn.insert_losses(network, terms, **images, blend=settings.style_blend)
 
 
 def result_length(settings, recordings):
-    """Return the length of the result in samples: that of the content, or result_duration, or that of the style."""
+    """Return the length of the result in samples: that of the content, or result_duration, or that of the style.
+
+    A loop has a whole number of hops.
+    """
     if settings.is_transfer:
         return recordings["content"].shape[-1]
+    length = recordings["style 1"].shape[-1]
     if settings.result_duration is not None:
-        return max(1, round(settings.result_duration * settings.sample_rate))
-    return recordings["style 1"].shape[-1]
+        length = max(1, round(settings.result_duration * settings.sample_rate))
+    return loops.circle_length(length, settings.K_HOP) if settings.loop else length
 
 
 def start_samples(settings, style, *, length, seed):
@@ -122,7 +126,9 @@ def start_samples(settings, style, *, length, seed):
 
 def start_image(settings, samples, images, *, seed):
     """Return the image that the optimisation starts from."""
-    spectrogram = transforms.compress(settings.make_transform().magnitude(samples), **settings.compression)
+    transform = settings.make_transform()
+    magnitude = loops.magnitude(samples, transform) if settings.loop else transform.magnitude(samples)
+    spectrogram = transforms.compress(magnitude, **settings.compression)
     noise = transforms.to_image(spectrogram, settings.whichChannel).to(settings.device)
     start = settings.start if settings.start in audiocnn.STARTS else "noise"
     limits = dict(lower=settings.lower, upper=settings.upper, mu=settings.mu, sigma=settings.sigma)
@@ -202,12 +208,19 @@ def descend(tensor, model_of, settings, *, num_steps, done=0, view=None, start=N
     while done < num_steps:
         draw, past = divmod(done, length)
         model = model_of(DRAWS + draw if settings.steps_of_draw and view else draw)
-        objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment, view=view)
+        seen = closed_view(settings, tensor, model, view) if settings.loop else view
+        objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment, view=seen)
         objective = _noting(objective, start) if start == {} else objective
         changes = dict(precondition=precondition_of(settings, tensor)) if view else {}
         left = min(length - past, num_steps - done)
         yield from audiocnn.optimise(tensor, objective, num_steps=left, history_size=history_size, **changes)
         done += left
+        del (
+            model,
+            objective,
+            seen,
+            changes,
+        )  # 5 minutes of sound: the styles' features of two draws would be 0.5 GB more
 
 
 def _noting(objective, start):
@@ -236,10 +249,36 @@ def losses_of_noise(settings, samples, images, network, terms):
     return {name: float(loss) for name, loss in losses.items()}
 
 
+def closed_view(settings, tensor, model, view):
+    """Return the function from an image, or from samples if there is a view, to their image as a loop."""
+    n_frames = (tensor.shape[-1] - 1) if view is None else tensor.shape[-1] // settings.K_HOP
+    more = max(chain.overlap or 0 for chain in model.values())
+    for chain in model.values():  # a short filter that saw all frames would count the first ones twice
+        chain.n_frames = n_frames + (chain.overlap or 0)
+    if view is None:
+        return loops.image_view(tensor, more)
+    reach, of_length = settings.make_transform().reach, functools.partial(view_of, settings)
+    return loops.samples_view(tensor, more, hop_length=settings.K_HOP, reach=reach, view_of=of_length)
+
+
+def reconstruct(settings, magnitude, *, length, seed):
+    """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)]; those of a loop have no seam."""
+    transform = settings.make_transform()
+
+    def part(magnitude, length):
+        return transform.reconstruct(magnitude, n_iter=settings.phase_iterations, length=length, seed=seed)
+
+    return loops.reconstruct(magnitude, part, hop_length=settings.K_HOP) if settings.loop else part(magnitude, length)
+
+
 def precondition_of(settings, samples):
     """Return the map that makes the refinement of samples short, see support/preconditioning.py."""
     n_fft = settings.N_FFT if settings.transform == "stft" else 4 * settings.K_HOP
-    return preconditioner(samples, n_fft=n_fft, hop_length=settings.K_HOP, **settings.compression)
+    how = dict(n_fft=n_fft, hop_length=settings.K_HOP, **settings.compression)
+    if not settings.loop:
+        return preconditioner(samples, **how)
+    around = -(-n_fft // settings.K_HOP) * settings.K_HOP
+    return loops.preconditioner(samples, functools.partial(preconditioner, **how), around=around)
 
 
 def widen(settings, recordings, samples, *, seed):

@@ -44,7 +44,7 @@ STEPS = {
         *("boundopt", "reg_weight"),
     ),
     "The start": (
-        *("start", "lower", "upper", "mu", "sigma", "result_duration"),
+        *("start", "lower", "upper", "mu", "sigma", "result_duration", "loop"),
         *("redraw", "segment_duration", "history_size"),  # read by the optimisation: one run keeps them to its end
     ),
     "Optimisation": ("num_steps",),
@@ -119,6 +119,7 @@ class Settings:
     mu: float = 0.1
     sigma: float = 0.05
     result_duration: float | None = None
+    loop: bool = False
     segment_duration: float | None = 5.0
     history_size: int | None = None
     redraw: int = 20

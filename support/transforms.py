@@ -132,6 +132,11 @@ class STFT:
         """Centre of each bin [shape=(n_bins,), Hz]."""
         return librosa.fft_frequencies(sr=self.sample_rate, n_fft=self.n_fft)
 
+    @property
+    def reach(self):
+        """How far a frame sees to each side [samples]."""
+        return self.n_fft // 2
+
     def magnitude(self, samples):
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
         _check_length(samples, self.n_fft, self.sample_rate, f"n_fft={self.n_fft}")
@@ -203,6 +208,11 @@ class CQT:
     def _filters(self):
         # Length of every filter in samples, and the frequency where the highest one ends.
         return librosa.filters.wavelet_lengths(freqs=self.frequencies, sr=self.sample_rate, window="hann")
+
+    @property
+    def reach(self):
+        """How far a frame of the lowest bin sees to each side [samples]."""
+        return int(np.ceil(self._filters[0][0] / 2))
 
     @property
     def _grid(self):

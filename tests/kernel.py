@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 STFT, CQT = "neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb"
 SMALL = dict(filters=16, widths=[1, 8], num_steps=4, refine_steps=2, duration=2.0, phase_iterations=8, refresh=0)
 # Cells by a part of their source.
-SETTINGS, CHECKED, LISTEN = "record.typed()", "record.accept(", 'step("Listen'
+SETTINGS, CHECKED, LISTEN = "record.typed()", "Settings.of(", 'step("Listen'
 SPECTROGRAMS, NETWORK, LOSSES, START = 'step("Spectrograms', 'step("The network', 'step("The losses', 'step("The start'
 OPTIMISE, BACK, REFINE, SAVE = 'step("Optimisation', 'step("Back', 'step("Refine', "stem = saving.save_result"
 RESULT, SWEEP = "outputs = {}", "follow_sweep"

@@ -148,7 +148,7 @@ def test_the_loop(name, page, lab, tmp_path):
     cell = {
         name: page.evaluate("text => find(text)", text)
         for name, text in {
-            "checked": "record.accept(",
+            "checked": "Settings.of(",
             "losses": 'step("The losses',
             "start": 'step("The start',
             "optimise": 'step("Optimisation',

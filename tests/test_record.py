@@ -31,6 +31,7 @@ OTHER |= dict(style_blend=[2.0], style_weight=3.0, content_weight=3.0, rhythm_we
 OTHER |= dict(boundopt=False, reg_weight=1.0, start="rand", lower=0.1, upper=0.9, mu=0.2, sigma=0.1)
 OTHER |= dict(result_duration=2.0, segment_duration=None, redraw=5, history_size=5, num_steps=7, phase_iterations=8)
 OTHER |= dict(
+    loop=True,
     refine_steps=3,
     outname="other",
     refresh=0,

@@ -45,7 +45,7 @@ def names_of(**typed):
 @pytest.mark.parametrize("transform", ["stft", "cqt"])
 def test_every_setting_is_taken_from_the_names(transform):
     """Each has another value than its default in one of two cases, so that a setting that is left out shows."""
-    cases = [OTHER, dict(recipe="gatys", model_path="b.pth", param_pkl="b")]
+    cases = [OTHER | dict(loop=False), dict(recipe="gatys", model_path="b.pth", param_pkl="b", loop=True)]
     others = [{name for name in case if case[name] != getattr(Settings, name, {})} for case in cases]
     assert set.union(*others) == {each.name for each in dataclasses.fields(Settings)}
     with warnings.catch_warnings(action="ignore"):
