@@ -87,7 +87,7 @@ def _check_choices(settings):
     if settings.orientation is not None:
         check_choice("orientation", settings.orientation, ORIENTATIONS)
     check_power(settings.power)
-    for name in ("stereo", "use01scale", "boundopt", "use_style_net", "loop"):
+    for name in ("stereo", "use01scale", "boundopt", "use_style_net", "loop", "draft_sound"):
         if not isinstance(getattr(settings, name), bool):
             raise ValueError(f"{name}={getattr(settings, name)!r} must be True or False")
 

@@ -51,7 +51,7 @@ STEPS = {
     "Back to sound": ("phase_iterations",),
     "Refine the samples": ("refine_steps",),
 }
-NO_STEP = ("outname", "refresh", "frequency_axis", "sweep", "n_jobs", "notebook")
+NO_STEP = ("outname", "refresh", "draft_sound", "frequency_axis", "sweep", "n_jobs", "notebook")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,7 @@ class Settings:
     refine_steps: int | None = None
     outname: str = "result"
     refresh: float = 10
+    draft_sound: bool = True
     frequency_axis: str | None = None
     sweep: dict = field(default_factory=dict)
     n_jobs: int = -1

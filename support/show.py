@@ -14,6 +14,7 @@ import time
 import IPython.display
 from tqdm import tqdm
 
+from support.players import Drafts
 from support.saving import level
 
 # 1. Progress -------------------------------------------------------------------------------------
@@ -24,8 +25,8 @@ def bar(steps, *, title, total, done=0):
     return tqdm(steps, desc=title, initial=done, total=total, mininterval=1, file=sys.stdout, disable=not total)
 
 
-def follow(steps, history, *, title, num_steps, refresh, shares, draw):
-    """Run the steps of an optimisation: collect their losses in history, beside a bar and a picture.
+def follow(steps, history, *, title, num_steps, shares, draw, hear, settings):
+    """Run the steps of an optimisation: collect their losses in history, beside a bar, a picture and a draft to hear.
 
     Parameters
     ----------
@@ -35,25 +36,34 @@ def follow(steps, history, *, title, num_steps, refresh, shares, draw):
         The losses of the steps that were done before; each new step is appended.
     num_steps : int
         Steps when all are done, those in history included.
-    refresh : float [s]
-        How often the picture is drawn anew; 0: never.
     shares : function
         From the losses of a step to the numbers that the bar shows, see Result.shares.
     draw : function
         Returns a figure of how far the optimisation is.
+    hear : function
+        Returns the sound so far, samples [shape=(n,) or (2, n)]; or None for no sound.
+    settings : Settings
+        Picture and draft are made anew every refresh seconds (0: never), or less often where they take long, so that
+        they take less than a tenth of the time.
     """
     gc.collect()  # figures of earlier runs refer to themselves, and Python collects them late
-    picture, drawn = IPython.display.display(IPython.display.Markdown(""), display_id=True), time.monotonic()
+    picture = IPython.display.display(IPython.display.Markdown(""), display_id=True)
+    drafts, due = Drafts(sample_rate=settings.sample_rate), time.monotonic() + settings.refresh
     try:
         with bar(steps, title=title, total=num_steps, done=len(history)) as seen:
             for losses in seen:
                 history.append(losses)
-                seen.set_postfix({name: percent(share) for name, share in shares(losses).items()}, refresh=False)
-                if refresh and time.monotonic() > drawn + refresh:
+                large = {name: percent(share) for name, share in shares(losses).items() if share > 1e-5}
+                seen.set_postfix(large, refresh=False)
+                if settings.refresh and time.monotonic() > due:
+                    began = time.monotonic()
                     picture.update(draw())
-                    drawn = time.monotonic()
+                    if (samples := hear()) is not None:
+                        drafts.play(samples, f"draft after {len(history)} of {num_steps} steps")
+                    due = time.monotonic() + max(settings.refresh, 10 * (time.monotonic() - began))
     finally:
         picture.update(IPython.display.Markdown(""))
+        drafts.close()
 
 
 def steps_done(histories, num_steps, *, setting, afresh):

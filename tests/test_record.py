@@ -35,6 +35,7 @@ OTHER |= dict(
     refine_steps=3,
     outname="other",
     refresh=0,
+    draft_sound=False,
     frequency_axis="log",
     sweep={"seed": [1, 2]},
     n_jobs=2,
