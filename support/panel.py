@@ -56,7 +56,7 @@ class _Panel:
         import ipywidgets  # here, because loading takes time and many people need no panel
 
         self._current, self._use, self._changed = current, use, {}
-        wide = dict(style={"description_width": "9em"}, layout={"width": "28em"})
+        wide = dict(style={"description_width": "11em"}, layout={"width": "30em"})
         self._controls = {
             "STYLE_FILENAME": ipywidgets.SelectMultiple(rows=6, **wide),
             "CONTENT_FILENAME": ipywidgets.Dropdown(**wide),
@@ -132,7 +132,8 @@ class _Panel:
         return "The settings cell is as before. To keep these values, write there:", *lines
 
     def _say(self, *lines):
-        self._message.value = "<br>".join(html.escape(line) for line in lines)
+        text = "<br>".join(html.escape(line) for line in lines)
+        self._message.value = f'<div style="line-height: 1.5">{text}</div>'
 
 
 def _typed(settings):

@@ -1,6 +1,7 @@
 """The panel of controls: the settings that it makes, and the settings that it must not make."""
 
 import importlib.util
+import re
 import types
 import warnings
 from pathlib import Path
@@ -38,7 +39,7 @@ class Desk:
         for name, value in values.items():
             self.controls[name].value = value
         self.button.click()
-        return self.message.value
+        return re.sub("^<div.*?>|</div>$", "", self.message.value)
 
 
 @pytest.fixture(autouse=True)
