@@ -23,7 +23,7 @@ from report import ROOT, write_section
 CELLS = {
     "imports": "import audiocnn",
     "first sound (loads, resamples)": 'record.step("Listen',
-    "first picture (STFT)": "plot_spectrograms(spectrograms, transform)",
+    "first picture (STFT)": "plot_spectrograms(spectrograms, transform",
 }
 
 
