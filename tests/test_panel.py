@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import types
 import warnings
 from pathlib import Path
 
@@ -118,10 +117,8 @@ def test_settings_that_are_refused_change_nothing(wrong, named):
     said = desk.choose(**wrong)
     assert said.startswith("Nothing was changed: ") and named in said
     assert desk.settings is before
-    name, right = next(iter(dict(filters="12", STYLE_FILENAME=("samples/fire.flac",), outname="ab").items()))
-    desk.controls["STYLE_FILENAME"].value = ("samples/fire.flac",)
-    assert "run again" in desk.choose(**{"content_weight": "", "outname": "ab", name: right}) or desk.settings.filters
-    assert desk.settings.filters == 12  # the next click, with what is allowed, counts
+    desk.choose(content_weight="", outname="ab", filters="12", STYLE_FILENAME=("samples/fire.flac",))
+    assert desk.settings.filters == 12  # the next click, with values that are allowed, counts
 
 
 def test_warnings_are_shown():
@@ -201,9 +198,3 @@ def test_the_panel_in_a_notebook(name, tmp_path, monkeypatch):
             notebook.run(LOSSES)
         assert "is current" in notebook.run(CHECKED)  # the settings cell's values count again
         notebook.run(PANEL, BACK)
-
-
-def test_ipywidgets_is_loaded_only_for_the_panel():
-    assert not any(
-        isinstance(value, types.ModuleType) and value.__name__ == "ipywidgets" for value in vars(panel).values()
-    )

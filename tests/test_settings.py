@@ -110,7 +110,7 @@ def test_a_recipe_fills_in_every_setting_that_is_none(recipe, content, transform
         (None, 28, 50),
         (None, 56, 25),
         (None, 120, 11),
-        (None, 300, 10),
+        (None, 300, 8),
         (None, 3000, 10),
         (3, 300, 3),
         (99, 300, 99),

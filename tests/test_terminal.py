@@ -9,6 +9,7 @@ import pytest
 from kernel import CQT, ROOT, STFT
 from nbclient.exceptions import CellExecutionError
 
+import start
 from support import terminal
 
 
@@ -46,10 +47,25 @@ def test_the_imports_cell_loads_nothing_heavy(name):
     """Each of these modules takes 0.3 s to 2 s; the cells that need one load it."""
     cells = nbformat.read(ROOT / name, as_version=4).cells
     imports = next(cell.source for cell in cells if "import audiocnn" in cell.source)
-    heavy = ("numba", "nbformat", "scipy.signal", "scipy.fft", "scipy.stats", "matplotlib.pyplot", "librosa.core")
+    heavy = (
+        "numba",
+        "nbformat",
+        "ipywidgets",
+        "scipy.signal",
+        "scipy.fft",
+        "scipy.stats",
+        "matplotlib.pyplot",
+        "librosa.core",
+    )
     code = f"{imports}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_benchmark_of_the_first_minutes_finds_its_cells():
+    cells = [cell.source for cell in nbformat.read(ROOT / STFT, as_version=4).cells if cell.cell_type == "code"]
+    for text in start.CELLS.values():
+        assert sum(text in source for source in cells) == 1, text
 
 
 def test_a_failing_cell_stops_the_run(tmp_path):
