@@ -85,7 +85,10 @@ class _Panel:
         self._controls["STYLE_FILENAME"].options, self._controls["STYLE_FILENAME"].value = files, tuple(styles)
         none = ("no content: a texture", None)
         self._controls["CONTENT_FILENAME"].options = [none, *((path, path) for path in files)]
-        for name in ("CONTENT_FILENAME", "recipe", "outname"):
+        self._controls["CONTENT_FILENAME"].index = (
+            1 + files.index(content) if content else 0
+        )  # a value of None is blank
+        for name in ("recipe", "outname"):
             self._controls[name].value = self._shown[name]
         for name in NUMBERS:
             self._controls[name].value = "" if self._shown[name] is None else repr(self._shown[name])

@@ -61,6 +61,7 @@ def test_the_panel_shows_the_settings_as_typed():
         seed="1234567",
         outname="result",
     )
+    assert desk.controls["CONTENT_FILENAME"].label == "no content: a texture"
     files = {str(path) for path in Path("samples").glob("*.flac")}
     assert set(desk.controls["STYLE_FILENAME"].options) == files and len(files) > 20
 

@@ -111,7 +111,7 @@ def test_a_recipe_fills_in_every_setting_that_is_none(recipe, content, transform
         (None, 56, 25),
         (None, 120, 11),
         (None, 300, 8),
-        (None, 3000, 10),
+        (None, 3000, 8),
         (3, 300, 3),
         (99, 300, 99),
     ],
