@@ -53,8 +53,7 @@ def follow(steps, history, *, title, num_steps, shares, draw, hear, settings):
         with bar(steps, title=title, total=num_steps, done=len(history)) as seen:
             for losses in seen:
                 history.append(losses)
-                large = {name: percent(share) for name, share in shares(losses).items() if share > 1e-5}
-                seen.set_postfix(large, refresh=False)
+                seen.set_postfix(_large(shares(losses)), refresh=False)
                 if settings.refresh and time.monotonic() > due:
                     began = time.monotonic()
                     picture.update(draw())
@@ -64,6 +63,12 @@ def follow(steps, history, *, title, num_steps, shares, draw, hear, settings):
     finally:
         picture.update(IPython.display.Markdown(""))
         drafts.close()
+
+
+def _large(shares):
+    # Shares in percent, without those below a thousandth of the largest, such as the bound's: the bar is short.
+    least = max(shares.values()) / 1000
+    return {name: percent(share) for name, share in shares.items() if share >= least}
 
 
 def steps_done(histories, num_steps, *, setting, afresh):

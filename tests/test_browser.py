@@ -143,7 +143,7 @@ def steps(page, index):
 
 DRAFT = """index => {
     const desk = [...cells()[index].node.querySelectorAll('[id^="draft-"]')].at(-1);
-    return desk && {desk, audio: desk.querySelector('audio'), title: desk.querySelector('figcaption').textContent};
+    return desk && {desk, audio: desk.querySelector('audio'), title: desk.querySelector('figcaption')?.textContent};
 }"""
 
 
