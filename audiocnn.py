@@ -302,14 +302,17 @@ class DistributionLoss(Loss):
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
         n_quantiles = min(rows_of(styles[0]).shape[1], N_QUANTILES)
-        self.target = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, n_quantiles), styles, blend)
-        self.variance = self.target.var(dim=1).mean()
+        target = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, n_quantiles), styles, blend)
+        self.targets = {n_quantiles: target}  # by the number of positions
+        self.variance = target.var(dim=1).mean()
 
     def distance(self, features):
         """Take features of any number of positions."""
         rows = rows_of(features).contiguous()  # row by row in memory, otherwise sorting is slow
-        target = _quantiles(self.target, rows.shape[1])
-        return fast.SortedDistance.apply(rows, target) / (rows.numel() * self.variance)
+        n_positions = rows.shape[1]
+        if n_positions not in self.targets:  # of two lengths of segments at most
+            self.targets[n_positions] = _quantiles(next(iter(self.targets.values())), n_positions)
+        return fast.SortedDistance.apply(rows, self.targets[n_positions]) / (rows.numel() * self.variance)
 
 
 def _quantiles(values, n_quantiles):  # of sorted values, as linear interpolation finds them

@@ -157,10 +157,30 @@ class StackedConv(nn.Module):
         return nn.functional.conv2d(stack, self.weight, self.bias, padding="same")
 
 
+class ScaledChannels(nn.Module):
+    """A convolution that multiplies each channel by a number; PyTorch calls itself once for each of these channels.
+
+    Plain equivalent: the nn.Conv2d that it is made from, with filters of one position and as many groups as channels.
+    Gain: an evaluation of the default takes 0.029 s instead of 0.034 s, together with targets that are kept by length.
+    Test: test_convolutions_stay_what_they_are.
+    """
+
+    def __init__(self, conv):
+        super().__init__()
+        self.register_buffer("weight", conv.weight.detach().reshape(-1, 1, 1))
+
+    def forward(self, image):
+        """Take an image (planes, channels, height, width), return one of the same shape."""
+        return image * self.weight
+
+
 def faster(layer, image):
     """Return a faster layer with the same output for images like this one, or the layer itself."""
     if type(layer) is not nn.Conv2d or image.device.type != "cpu":
         return layer
+    alone = layer.groups == layer.in_channels == layer.out_channels and layer.bias is None
+    if alone and (layer.kernel_size, layer.stride, layer.padding) == ((1, 1), (1, 1), (0, 0)):
+        return ScaledChannels(layer)
     if (layer.padding, layer.dilation, layer.groups, layer.padding_mode) != ("same", (1, 1), 1, "zeros"):
         return layer
     if layer.in_channels == 1 and layer.kernel_size[0] > 1:

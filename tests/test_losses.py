@@ -129,6 +129,7 @@ def test_planes_count_as_channels(kind):
     assert float(planes.loss) != pytest.approx(float(channels.loss), rel=1e-3)
 
 
+GROUPS = 16
 CONVOLUTIONS = [
     dict(kernel_size=(1, 4), padding="same"),
     dict(kernel_size=(1, 11), padding="same"),
@@ -139,6 +140,11 @@ CONVOLUTIONS = [
     dict(kernel_size=(1, 11), padding="same", padding_mode="circular"),
     dict(kernel_size=(1, 11), padding=(0, 5)),
     dict(kernel_size=(1, 11), stride=2),
+    dict(kernel_size=1, groups=GROUPS, bias=False),
+    dict(kernel_size=1, groups=GROUPS),
+    dict(kernel_size=1, groups=GROUPS, bias=False, stride=2),
+    dict(kernel_size=1, groups=GROUPS, bias=False, padding=(0, 1)),
+    dict(kernel_size=1, groups=GROUPS // 2, bias=False),
 ]
 
 
@@ -147,8 +153,8 @@ CONVOLUTIONS = [
 def test_convolutions_stay_what_they_are(settings, width):
     """However a convolution is computed, features and gradient equal PyTorch's in float64."""
     torch.manual_seed(width)
-    conv = nn.Conv2d(16, 12, **settings)
-    image, up = torch.rand(1, 16, 1, width, requires_grad=True), torch.rand(12, 1)
+    conv = nn.Conv2d(16, GROUPS if "groups" in settings else 12, **settings)
+    image, up = torch.rand(1, 16, 1, width, requires_grad=True), torch.rand(conv.out_channels, 1)
     found = chain_of(nn.Sequential(conv), styles_at("conv_1"), style=image.detach())(image)
     conv.requires_grad_(False)
     exact_image = image.detach().double().requires_grad_()
@@ -416,7 +422,7 @@ def test_a_blend_of_styles_is_the_mean_of_their_statistics(shape):
     loss(torch.cat([(share * sum(n) / m) ** 0.5 * f for share, m, f in zip((0.25, 0.75), n, styles, strict=True)], -1))
     assert float(loss.loss) < 1e-12  # these features have the blend's Gram matrix
     loss = audiocnn.DistributionLoss(*(0 * styles[0] + value for value in (0.0, 4.0)), blend=(0.25, 0.75))
-    assert torch.all(loss.target == 3)
+    assert all(torch.all(target == 3) for target in loss.targets.values())
 
 
 def test_networks_side_by_side_and_weights_of_layers(image):
