@@ -37,6 +37,7 @@ def synthesise(settings, recordings=None, *, network=None):
     spectrogram, network, length = optimise_spectrogram(settings, recordings, network=network)
     magnitude = transforms.expand(spectrogram, **settings.compression)
     samples = reconstruct(settings, magnitude, length=length, seed=settings.seed)
+    del spectrogram, magnitude  # of 5 minutes: 0.1 GB during the refinement
     if settings.stereo:
         samples = widen(settings, recordings, samples, seed=settings.seed)
     return refine(settings, recordings, samples, network=network) if settings.refine_steps else samples
