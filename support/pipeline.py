@@ -166,6 +166,11 @@ def optimise_spectrogram(settings, recordings, *, network=None):
     return spectrogram_of(settings, image, spectrograms), network, length
 
 
+def magnitude_of(settings, image, spectrograms):
+    """Return the magnitude [shape=(n_bins, n_frames)] of an optimised image, at most as loud as the inputs."""
+    return transforms.expand(spectrogram_of(settings, image, spectrograms), **settings.compression)
+
+
 def spectrogram_of(settings, image, spectrograms):
     """Return the spectrogram [shape=(n_bins, n_frames)] of an optimised image, at most as loud as the inputs.
 
@@ -275,7 +280,7 @@ def hear_image(result, settings, spectrograms, *, length):
     """Return a quick draft of the sound [shape=(length,)] of a result's image; None if settings.draft_sound is off."""
     if not settings.draft_sound:
         return None
-    magnitude = transforms.expand(spectrogram_of(settings, result.image, spectrograms), **settings.compression)
+    magnitude = magnitude_of(settings, result.image, spectrograms)
     quick = min(DRAFT_ITERATIONS, settings.phase_iterations)
     return reconstruct(settings, magnitude, length=length, seed=settings.seed + result.run, n_iter=quick)
 

@@ -25,7 +25,7 @@ from support.values import check_choice, check_number
 
 RECIPES = ("bands", "gatys")
 OLD_NAMES = {"field": "gatys"}  # recipes in the json files of earlier versions
-MEMORY = 4e8  # bytes that L-BFGS may take where history_size is None; 6 steps of 5 minutes take 6.4e8
+MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 6 steps of 5 minutes take 6.4e8
 LAYERS = ("style_layers_default", "content_layers_default", "rhythm_layers", "diversity_layers")
 
 # Which step of the notebooks reads which setting first. A run has to be repeated from the first step that reads a

@@ -14,6 +14,7 @@ Sources
   Huzaifah, Wyse 2019, arXiv:1901.10240, for log1p magnitudes scaled from [0, 7] to [0, 1]
 """
 
+import functools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ import soundfile
 import torch
 
 from audiocnn import ORIENTATIONS
-from support import phase, stereo
+from support import fast, phase, stereo
 from support.filterbank import FilterBank
 from support.values import check_choice, check_positive_int
 
@@ -142,10 +143,15 @@ class STFT:
         _check_length(samples, self.n_fft, self.sample_rate, f"n_fft={self.n_fft}")
         return np.abs(librosa.stft(samples, n_fft=self.n_fft, hop_length=self.hop_length))
 
-    def magnitude_function(self, length, *, device="cpu"):
-        """Return `magnitude` of samples [shape=(..., length)] as a torch function with gradients."""
-        settings = dict(window=torch.hann_window(self.n_fft, device=device), pad_mode="constant", return_complex=True)
-        return lambda samples: torch.stft(samples, self.n_fft, self.hop_length, **settings).abs()
+    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+        """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
+        frames, pad = dict(n_fft=self.n_fft, hop_length=self.hop_length), (self.n_fft // 2, self.n_fft // 2)
+        settings = dict(window=torch.hann_window(self.n_fft, device=device), center=False, return_complex=True)
+
+        def part(samples):
+            return then(torch.stft(samples, **frames, **settings).abs())
+
+        return lambda samples: fast.by_blocks(part, torch.nn.functional.pad(samples, pad), **frames)
 
     def reconstruct(self, magnitude, *, n_iter=200, length=None, seed=0):
         """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter Griffin-Lim steps."""
@@ -229,10 +235,10 @@ class CQT:
             transformed = librosa.cqt(samples, n_bins=len(self.frequencies), **self._grid)
         return CQT_GAIN * np.abs(transformed)
 
-    def magnitude_function(self, length, *, device="cpu"):
-        """Return `magnitude` of samples [shape=(..., length)] as a torch function with gradients, by FilterBank."""
+    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+        """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
         bank = self.filter_bank(length, 1 + length // self.hop_length).to(device)
-        return lambda samples: CQT_GAIN * bank.transform(samples).abs()
+        return lambda samples: then(CQT_GAIN * bank.transform(samples).abs())
 
     def filter_bank(self, length, n_frames):
         """Return the same transform as a linear map of samples [shape=(length,)], without CQT_GAIN."""
@@ -336,10 +342,8 @@ def image_function(transform, length, *, which_channel, use01scale, power, devic
     The function takes samples [shape=(length,)], or [shape=(2, length)] for an image of four planes, see
     stereo.planes.
     """
-    magnitude = transform.magnitude_function(length, device=device)
-
-    def image_of(samples):
-        planes = stereo.planes(samples) if samples.ndim == 2 else samples
-        return to_image(compress(magnitude(planes), use01scale=use01scale, power=power), which_channel)
-
-    return image_of
+    bend = functools.partial(compress, use01scale=use01scale, power=power)
+    spectrogram = transform.magnitude_function(length, device=device, then=bend)
+    return lambda samples: to_image(
+        spectrogram(stereo.planes(samples) if samples.ndim == 2 else samples), which_channel
+    )

@@ -92,6 +92,21 @@ def test_the_difference_and_the_waveform_are_those_of_the_data(spectrogram, roos
     assert [outline.min(), outline.max()] == pytest.approx([rooster.min(), rooster.max()])
 
 
+def test_a_long_spectrogram_is_drawn_by_the_means_of_neighbouring_frames(stft):
+    """Five minutes: the picture has few columns, an event stays at its time, and levels stay."""
+    n_frames, event = 1 + 300 * 22050 // 256, 200.0
+    values = np.full((513, n_frames), 0.2, dtype=np.float32)
+    at = int(event * 22050 / 256)
+    values[:, at - 100 : at + 100] = 0.8
+    figure = pictures.plot_spectrograms({"a": values}, stft)
+    (mesh,) = meshes(figure)
+    drawn, edges = np.asarray(mesh.get_array()).reshape(513, -1), mesh.get_coordinates()[0, :, 0]
+    assert 2000 <= drawn.shape[1] < 4000
+    assert drawn.mean() == pytest.approx(values.mean(), rel=0.01) and drawn.max() == pytest.approx(0.8, abs=1e-6)
+    assert edges[drawn[0].argmax()] == pytest.approx(event - 100 * 256 / 22050, abs=0.3)
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(300, abs=0.5)
+
+
 @pytest.mark.parametrize("axis", ["linear", "log", "mel"])
 def test_a_tone_is_at_its_frequency_on_every_axis(axis):
     """In both transforms. Mel and log give the speech below 4 kHz more height than linear does."""

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from report import SEEDED
-from support import stereo, transforms
+from support import fast, stereo, transforms
 
 SAMPLES = sorted(path.stem for path in Path(__file__).parents[1].glob("samples/*.flac"))
 
@@ -206,6 +206,24 @@ def test_the_magnitude_function_takes_several_channels(kind, load, request):
     assert together.shape[0] == 4
     for plane, magnitude in zip(planes, together, strict=True):
         torch.testing.assert_close(magnitude, magnitude_of(plane), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, 77, 3 * fast.BLOCK // 2 * 64])
+@pytest.mark.parametrize(("n_fft", "hop_length"), [(256, 64), (255, 64), (256, 128)])
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_long_samples_have_the_same_image_and_gradient(channels, n_fft, hop_length, extra):
+    """At lengths around those where another block begins, against PyTorch's transform of the whole."""
+    length = 2 * fast.BLOCK * hop_length + extra
+    samples = torch.rand((*channels, length), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    window, direction = torch.hann_window(n_fft), torch.Generator().manual_seed(1)
+    whole = torch.stft(samples, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True).abs()
+    transform = transforms.STFT(sample_rate=22050, n_fft=n_fft, hop_length=hop_length)
+    found = transform.magnitude_function(length, then=torch.sqrt)(samples)
+    assert found.shape == whole.shape
+    torch.testing.assert_close(found, whole.sqrt(), rtol=1e-4, atol=1e-4)
+    direction = torch.rand(whole.shape, generator=direction)
+    gradients = [torch.autograd.grad((direction * each).sum(), samples)[0] for each in (found.square(), whole)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["stft", "cqt"])
