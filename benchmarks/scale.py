@@ -26,7 +26,7 @@ def measure(seconds):
     samples = np.resize(samples, int(seconds * quality.RATE))
     began = time.perf_counter()
     quality.default(samples, num_steps=STEPS, refine_steps=STEPS)
-    print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+    print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
 
 def main():

@@ -166,9 +166,10 @@ def optimise_spectrogram(settings, recordings, *, network=None):
     return spectrogram_of(settings, image, spectrograms), network, length
 
 
-def magnitude_of(settings, image, spectrograms):
-    """Return the magnitude [shape=(n_bins, n_frames)] of an optimised image, at most as loud as the inputs."""
-    return transforms.expand(spectrogram_of(settings, image, spectrograms), **settings.compression)
+def reconstruct_image(settings, image, spectrograms, *, length, seed, n_iter=None):
+    """Find samples [shape=(length,)] with the magnitude of an optimised image, see spectrogram_of and reconstruct."""
+    magnitude = transforms.expand(spectrogram_of(settings, image, spectrograms), **settings.compression)
+    return reconstruct(settings, magnitude, length=length, seed=seed, n_iter=n_iter)
 
 
 def spectrogram_of(settings, image, spectrograms):
@@ -280,9 +281,8 @@ def hear_image(result, settings, spectrograms, *, length):
     """Return a quick draft of the sound [shape=(length,)] of a result's image; None if settings.draft_sound is off."""
     if not settings.draft_sound:
         return None
-    magnitude = magnitude_of(settings, result.image, spectrograms)
-    quick = min(DRAFT_ITERATIONS, settings.phase_iterations)
-    return reconstruct(settings, magnitude, length=length, seed=settings.seed + result.run, n_iter=quick)
+    quick = dict(seed=settings.seed + result.run, n_iter=min(DRAFT_ITERATIONS, settings.phase_iterations))
+    return reconstruct_image(settings, result.image, spectrograms, length=length, **quick)
 
 
 def hear_samples(result, settings):
