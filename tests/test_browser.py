@@ -100,6 +100,8 @@ def open_notebook(page, lab, name):
     page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 10")
     page.evaluate(HELPERS)
     page.wait_for_function("panel().sessionContext.session?.kernel?.status === 'idle'")
+    page.evaluate("() => panel().sessionContext.session.kernel.restart()")  # an earlier test may have run its cells
+    page.wait_for_function("panel().sessionContext.session?.kernel?.status === 'idle'")
     settings = page.evaluate("find('record.typed()')")
     for key, value in SMALL.items():
         change(page, settings, **{key: value})
