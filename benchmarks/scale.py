@@ -1,46 +1,51 @@
 """Time and peak memory over the length of the sound: python benchmarks/scale.py.
 
-The notebooks' default texture, as long as its style, with fewer steps: 22 on the spectrogram, the reconstruction, 22 on
-the samples; each length in a process of its own.
+The STFT notebook with its defaults and all its cells, on a style of each length, with fewer steps: 22 on the
+spectrogram, and 22 on the samples.
 """
 
-import argparse
-import resource
-import subprocess
-import sys
+import os
+import re
+import tempfile
 import time
+from pathlib import Path
+from unittest import mock
 
+import nbformat
 import numpy as np
+import soundfile
+from nbclient import NotebookClient
 
-import quality
 from report import ROOT, write_section
-from support import transforms
 
 LENGTHS = (5, 30, 60, 300)  # seconds
 STEPS = 22  # one draw of random filters, after which the memory of L-BFGS is full, and the beginning of the next
+PEAK = "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)"  # of the kernel, Linux
 
 
 def measure(seconds):
-    """Print the time [s] and the peak memory [GB] of a texture."""
-    samples = transforms.load_audio(ROOT / "samples/fire.flac", sample_rate=quality.RATE)
-    samples = np.resize(samples, int(seconds * quality.RATE))
-    began = time.perf_counter()
-    quality.default(samples, num_steps=STEPS, refine_steps=STEPS)
-    print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+    """Return the time [s] of the notebook and the peak memory of its kernel [GB]."""
+    notebook = nbformat.read(ROOT / "neural_style_audio_pretrained.ipynb", as_version=4)
+    settings = dict(STYLE_FILENAME="style.wav", offset=0.0, duration=None, num_steps=STEPS, refine_steps=STEPS)
+    (typed,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    for name, value in settings.items():
+        typed.source, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value!r}", typed.source)
+        assert count == 1, name
+    notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
+    samples, rate = soundfile.read(ROOT / "samples/fire.flac")
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):
+        soundfile.write(Path(folder) / "style.wav", np.resize(samples, seconds * rate), rate)
+        began = time.perf_counter()
+        NotebookClient(notebook, timeout=None, resources={"metadata": {"path": folder}}).execute()
+        took = time.perf_counter() - began
+    return took, float(notebook.cells[-1].outputs[0].text)
 
 
 def main():
-    """Measure every length in a process of its own, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", type=float, metavar="SECONDS", help="measure one length here")
-    one = parser.parse_args().one
-    if one:
-        measure(one)
-        return
+    """Measure every length, and write the table."""
     rows = ["| sound [s] | time [s] | time / sound | peak memory [GB] |", "|---|---|---|---|"]
     for seconds in LENGTHS:
-        run = subprocess.run([sys.executable, __file__, "--one", str(seconds)], check=True, stdout=subprocess.PIPE)
-        took, peak = map(float, run.stdout.split())
+        took, peak = measure(seconds)
         rows.append(f"| {seconds} | {took:.0f} | {took / seconds:.2f} | {peak:.2f} |")
         print(rows[-1], flush=True)
     write_section("scale", rows)

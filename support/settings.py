@@ -25,7 +25,7 @@ from support.values import check_choice, check_number
 
 RECIPES = ("bands", "gatys")
 OLD_NAMES = {"field": "gatys"}  # recipes in the json files of earlier versions
-MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 6 steps of 5 minutes take 6.4e8
+MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 5 steps of 5 minutes take 5.3e8
 LAYERS = ("style_layers_default", "content_layers_default", "rhythm_layers", "diversity_layers")
 
 # Which step of the notebooks reads which setting first. A run has to be repeated from the first step that reads a
@@ -210,9 +210,9 @@ class Settings:
         return self.redraw if self.recipe == "bands" and not self.use_style_net else 0
 
     def history_of(self, tensor):
-        """history_size, or where it is None: as many steps as L-BFGS remembers of a tensor in MEMORY, from 6 to 50."""
+        """history_size, or where it is None: as many steps as L-BFGS remembers of a tensor in MEMORY, from 5 to 50."""
         step = 2 * tensor.numel() * tensor.element_size()  # the step itself, and the change of the gradient
-        return self.history_size or min(max(int(MEMORY // step), 6), 50)
+        return self.history_size or min(max(int(MEMORY // step), 5), 50)
 
     def make_transform(self):
         """Return the transform, an STFT or a CQT."""
