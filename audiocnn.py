@@ -353,11 +353,10 @@ class LossChain(nn.Sequential):
     """Layers of one network as far as its last loss, with losses after some of them.
 
     `overlap` is the number of frames that a segment needs beyond its own for the same features; None where layers
-    pad or stride and would see the segment's ends, so that the chain takes whole images only. `n_frames` is the number
-    of an image's frames that the chain looks at, from the first one on.
+    pad or stride and would see the segment's ends, so that the chain takes whole images only.
     """
 
-    overlap, n_frames = None, float("inf")
+    overlap, n_frames = None, float("inf")  # the chain looks at the first n_frames of an image
 
     def losses(self, image, *, first_frame=0):
         """Return the weighted losses of an image by name [dict from str to torch.Tensor, with gradients]."""
@@ -585,6 +584,7 @@ def optimise(image, objective, *, num_steps, history_size=50, precondition=torch
         values = {name: float(loss) for name, loss in losses.items()}
         image.copy_(changed.detach())  # last: after an interrupt, image and losses are of the same step
         yield values
+    optimizer.state.clear()  # Python may find the optimizer late: of 5 minutes, the state of one more took 0.5 GB
 
 
 def lbfgs(tensor, *, max_iter, history_size):

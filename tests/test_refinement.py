@@ -83,6 +83,15 @@ def test_a_preconditioner_leaves_the_optimum_where_it_is():
     assert history[-1]["distance"] == pytest.approx(float((image - target).square().sum()), rel=1e-3, abs=1e-9)
 
 
+def test_what_lbfgs_remembers_is_freed_with_the_last_step(monkeypatch):
+    """Also where Python collects no cycles: the next draw's memory comes in place of this draw's."""
+    made, lbfgs = [], audiocnn.lbfgs
+    monkeypatch.setattr(audiocnn, "lbfgs", lambda *given, **how: made.append(lbfgs(*given, **how)) or made[-1])
+    list(audiocnn.optimise(torch.ones(20), lambda image: ({"a": image.square().sum()}, 2 * image), num_steps=5))
+    (optimizer,) = made
+    assert not optimizer.state
+
+
 # New random filters ------------------------------------------------------------------------------
 
 
