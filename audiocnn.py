@@ -584,7 +584,7 @@ def optimise(image, objective, *, num_steps, history_size=50, precondition=torch
         values = {name: float(loss) for name, loss in losses.items()}
         image.copy_(changed.detach())  # last: after an interrupt, image and losses are of the same step
         yield values
-    optimizer.state.clear()  # Python may find the optimizer late: of 5 minutes, the state of one more took 0.5 GB
+    optimizer.state.clear()  # Python may find the first optimizer late: for 5 minutes, 5 steps of 0.1 GB each
 
 
 def lbfgs(tensor, *, max_iter, history_size):

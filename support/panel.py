@@ -85,9 +85,8 @@ class _Panel:
         self._controls["STYLE_FILENAME"].options, self._controls["STYLE_FILENAME"].value = files, tuple(styles)
         none = ("no content: a texture", None)
         self._controls["CONTENT_FILENAME"].options = [none, *((path, path) for path in files)]
-        self._controls["CONTENT_FILENAME"].index = (
-            1 + files.index(content) if content else 0
-        )  # a value of None is blank
+        # By its index, because a value of None would show nothing.
+        self._controls["CONTENT_FILENAME"].index = 1 + files.index(content) if content else 0
         for name in ("recipe", "outname"):
             self._controls[name].value = self._shown[name]
         for name in NUMBERS:
@@ -118,7 +117,7 @@ class _Panel:
             return
         self._changed |= {name: value for name, value in chosen.items() if value != self._shown[name]}
         self._shown = _typed(self._current())
-        self._say(*(f"Warning: {warning.message}." for warning in caught), f"{sentence}", *self._lines())
+        self._say(*(f"Warning: {warning.message}." for warning in caught), sentence, *self._lines())
 
     def _chosen(self):
         chosen = {name: control.value for name, control in self._controls.items()}

@@ -81,7 +81,7 @@ def _panels(number, *, waveforms):
 
 def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
     # Means of neighbouring frames where there are more than a picture can show: matplotlib takes 32 bytes for each
-    # value, and 5 minutes took 5.8 GB.
+    # value, and 5 minutes took 5.9 GB.
     group = max(1, values.shape[1] // MOST_FRAMES)
     begins = np.arange(0, values.shape[1], group)
     values = np.add.reduceat(values, begins, axis=1) / np.diff(begins, append=values.shape[1])

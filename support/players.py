@@ -122,9 +122,8 @@ class Drafts:
             self._update(CLOSE)
 
     def _update(self, script, newest=""):
-        script = script.replace("ID", self._name).replace(
-            "NEWEST", newest
-        )  # in this order: sounds in base64 may hold ID
+        script = script.replace("ID", self._name)  # before the sound comes in, because base64 may hold ID
+        script = script.replace("NEWEST", newest)
         self._output.update(IPython.display.HTML(f"<script>{script}</script>"))
 
 
