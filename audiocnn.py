@@ -560,16 +560,16 @@ def optimise(image, objective, *, num_steps, history_size=50, precondition=torch
     num_steps, history_size : int
         Steps (each of one or more evaluations), and how many of them L-BFGS remembers.
     precondition : function
-        Linear map from the tensor that L-BFGS moves to the change of the image; see support/preconditioning.py.
+        Symmetric linear map from L-BFGS's tensor to the change of the image; see support/preconditioning.py.
     """
     begin, point, seen = image.detach().clone(), torch.zeros_like(image).requires_grad_(), None
 
     def closure():
         nonlocal seen, losses, changed
         if seen is None or not torch.equal(seen, point):  # a step begins with the point where the last one ended
-            changed = begin + precondition(point)
-            losses, gradient = objective(changed.detach())
-            (point.grad,) = torch.autograd.grad(changed, point, gradient)
+            changed = begin + precondition(point.detach())
+            losses, gradient = objective(changed)
+            point.grad = precondition(gradient).contiguous()  # a symmetric map is its own gradient
             losses["total"] = sum(losses.values())
             seen = point.detach().clone()
         return losses["total"]
@@ -582,7 +582,7 @@ def optimise(image, objective, *, num_steps, history_size=50, precondition=torch
         except FloatingPointError as error:
             raise FloatingPointError(f"step {step}: {error}; the image keeps step {step - 1}") from None
         values = {name: float(loss) for name, loss in losses.items()}
-        image.copy_(changed.detach())  # last: after an interrupt, image and losses are of the same step
+        image.copy_(changed)  # last: after an interrupt, image and losses are of the same step
         yield values
     optimizer.state.clear()  # Python may find the first optimizer late: for 5 minutes, 5 steps of 0.1 GB each
 

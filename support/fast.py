@@ -1,8 +1,8 @@
-"""The same numbers sooner: sorting, the distance of Gram matrices, convolutions.
+"""The same numbers sooner: sorting, the distance of Gram matrices, convolutions, Fourier transforms of frames.
 
 Everything here has a plain equivalent in PyTorch, which its docstring names with the gain and with the test
 that holds both to the same numbers. The seconds are of two CPU cores; `python benchmarks/speed.py` measures them,
-except for StackedConv, ScaledChannels and by_blocks, which were measured by hand.
+except for StackedConv, ScaledChannels, FrameSpectra and by_blocks, which were measured by hand.
 
 Conventions
   rows   torch tensor [shape=(channels, positions)], the features of one layer
@@ -175,6 +175,43 @@ class ScaledChannels(nn.Module):
     def forward(self, image):
         """Take an image (planes, channels, height, width), return one of the same shape."""
         return image * self.weight
+
+
+class FrameSpectra(torch.autograd.Function):
+    """The Fourier transforms of overlapping frames; their gradient is one inverse transform, and a sum of frames.
+
+    Plain equivalent: `torch.stft(samples, len(window), hop_length, window=window, center=False, return_complex=True)`.
+    Gain: spectra and gradient of 5 s of sound take 0.7 ms instead of 1.5 ms in one thread.
+    Test: test_spectra_of_frames_are_pytorchs.
+    """
+
+    @staticmethod
+    def forward(ctx, samples, window, hop_length):
+        """Take samples [shape=(..., n)] and a window, return their spectra [shape=(..., n_bins, n_frames)]."""
+        ctx.length, ctx.hop_length = samples.shape[-1], hop_length
+        ctx.save_for_backward(window)
+        return torch.fft.rfft(samples.unfold(-1, len(window), hop_length) * window).mT
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Return the gradient of the samples; irfft counts each bin between the first and the last one twice."""
+        (window,) = ctx.saved_tensors
+        share = torch.full((grad.shape[-2],), 0.5, device=grad.device)
+        share[0] = share[(len(window) + 1) // 2 :] = 1
+        frames = torch.fft.irfft(grad.mT * share, len(window), norm="forward") * window
+        samples = overlap_add(frames, ctx.hop_length)
+        return nn.functional.pad(samples, (0, ctx.length - samples.shape[-1])), None, None
+
+
+def overlap_add(frames, hop_length):
+    """Return the sum [shape=(..., n)] of frames [shape=(..., n_frames, n_fft)] that begin hop_length samples apart."""
+    n_frames, n_fft = frames.shape[-2:]
+    n_hops = -(-n_fft // hop_length)
+    parts = nn.functional.pad(frames, (0, n_hops * hop_length - n_fft)).unflatten(-1, (n_hops, hop_length))
+    samples = frames.new_zeros(*frames.shape[:-2], n_frames + n_hops - 1, hop_length)
+    for hop in range(n_hops):
+        samples[..., hop : hop + n_frames, :] += parts[..., hop, :]
+    return samples.flatten(-2)[..., : (n_frames - 1) * hop_length + n_fft]
 
 
 def by_blocks(function, samples, *, n_fft, hop_length):

@@ -14,11 +14,12 @@ Sources
 
 import torch
 
+from support import fast
 from support.transforms import compress
 
 
 def preconditioner(samples, *, n_fft, hop_length, use01scale, power):
-    """Return the linear map, from a tensor like samples to a change of samples, with gradients.
+    """Return the symmetric linear map, from a tensor like samples to a change of samples.
 
     Parameters
     ----------
@@ -27,15 +28,30 @@ def preconditioner(samples, *, n_fft, hop_length, use01scale, power):
     n_fft, hop_length : int > 0 [samples]
     use01scale, power : see transforms.compress
     """
-    window = torch.hann_window(n_fft, device=samples.device)
-    frames = dict(n_fft=n_fft, hop_length=hop_length, window=window)
+    window, length = torch.hann_window(n_fft, device=samples.device), samples.shape[-1]
 
-    def stft(signal):  # (..., n_bins, n_frames); the zeros let whole windows cover the end
-        signal = torch.nn.functional.pad(signal, (0, n_fft))
-        return torch.stft(signal, **frames, pad_mode="constant", return_complex=True)
+    def padded(signal):  # the zeros let whole windows cover the end
+        return torch.nn.functional.pad(signal, (n_fft // 2, n_fft))
 
-    magnitude = stft(samples).abs().requires_grad_()
+    def spectra(signal):
+        return fast.FrameSpectra.apply(signal, window, hop_length)  # (..., n_bins, n_frames)
+
+    magnitude = spectra(padded(samples)).abs().requires_grad_()
     spectrogram = compress(magnitude, use01scale=use01scale, power=power)
     weights = 1 / torch.autograd.grad(spectrogram.sum(), magnitude)[0]
     weights = weights / weights.mean()
-    return lambda signal: torch.istft(weights * stft(signal), **frames, length=samples.shape[-1])
+    n_frames = weights.shape[-1]
+    # With equal weights the map changes nothing. One root on each side keeps the map symmetric.
+    root = fast.overlap_add(window.square().expand(n_frames, n_fft), hop_length)[n_fft // 2 :][:length].rsqrt()
+
+    def change(signal):
+        signal = padded(root * signal)
+        changed = torch.zeros_like(signal)
+        for first in range(0, n_frames, fast.BLOCK):  # 5 minutes at once would take 5 times as long
+            last = min(first + fast.BLOCK, n_frames)
+            part = slice(first * hop_length, (last - 1) * hop_length + n_fft)
+            frames = torch.fft.irfft((weights[..., first:last] * spectra(signal[..., part])).mT, n_fft) * window
+            changed[..., part] += fast.overlap_add(frames, hop_length)
+        return root * changed[..., n_fft // 2 :][..., :length]
+
+    return torch.no_grad()(change)

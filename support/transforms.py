@@ -146,10 +146,10 @@ class STFT:
     def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
         """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
         frames, pad = dict(n_fft=self.n_fft, hop_length=self.hop_length), (self.n_fft // 2, self.n_fft // 2)
-        settings = dict(window=torch.hann_window(self.n_fft, device=device), center=False, return_complex=True)
+        window = torch.hann_window(self.n_fft, device=device)
 
         def part(samples):
-            return then(torch.stft(samples, **frames, **settings).abs())
+            return then(fast.FrameSpectra.apply(samples, window, self.hop_length).abs())
 
         return lambda samples: fast.by_blocks(part, torch.nn.functional.pad(samples, pad), **frames)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import audiocnn
-from support import pipeline, transforms
+from support import fast, pipeline, transforms
 from support.preconditioning import preconditioner
 from support.settings import Settings
 
@@ -50,6 +50,22 @@ def test_the_map_is_linear_and_stays_small_at_the_ends(hop_length, shape):
     assert changed.shape == shape
     assert changed[..., -600:].abs().max() < 2 * changed[..., 2000:-2000].abs().max()
     assert float(changed.std() / one.std()) == pytest.approx(1, rel=0.3)  # the mean weight is 1
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("hop_length", [64, 128, 100])
+@pytest.mark.parametrize("n_samples", [LENGTH, 3 * fast.BLOCK * 100])  # the second in blocks
+def test_the_map_is_symmetric(loop, hop_length, n_samples):
+    """The optimisation takes the map for its own transpose: <a, map b> = <map a, b>, also at the ends and in stereo."""
+    shape = (2, n_samples // hop_length * hop_length)
+    generator = torch.Generator().manual_seed(0)
+    samples, one, two = (torch.randn(shape, generator=generator) for _ in range(3))
+    change = pipeline.precondition_of(settings_of(loop=loop, K_HOP=hop_length), samples * torch.rand(shape[1]))
+    left, right = ((a.double() * b.double()).sum() for a, b in ((one, change(two)), (change(one), two)))
+    assert float(left) == pytest.approx(float(right), abs=1e-5 * float(one.norm() * two.norm()))
+    edges = torch.zeros(shape)  # alone, the samples beside the ends
+    edges[:, :3], edges[:, -3:] = 1, 1
+    assert float((edges * change(one)).sum()) == pytest.approx(float((change(edges) * one).sum()), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["speech", "frogs"])

@@ -208,6 +208,19 @@ def test_the_magnitude_function_takes_several_channels(kind, load, request):
         torch.testing.assert_close(magnitude, magnitude_of(plane), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_fft", [16, 15])
+@pytest.mark.parametrize("hop_length", [4, 5, 8])
+@pytest.mark.parametrize("shape", [(60,), (2, 67)])
+def test_spectra_of_frames_are_pytorchs(n_fft, hop_length, shape):
+    """The values against torch.stft, the gradient against differences."""
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
+    window = torch.rand(n_fft, generator=generator, dtype=torch.float64)
+    frames = dict(n_fft=n_fft, hop_length=hop_length, window=window, center=False, return_complex=True)
+    torch.testing.assert_close(fast.FrameSpectra.apply(samples, window, hop_length), torch.stft(samples, **frames))
+    assert torch.autograd.gradcheck(lambda x: fast.FrameSpectra.apply(x, window, hop_length), samples)
+
+
 @pytest.mark.parametrize("extra", [-1, 0, 1, 77, 3 * fast.BLOCK // 2 * 64])
 @pytest.mark.parametrize(("n_fft", "hop_length"), [(256, 64), (255, 64), (256, 128)])
 @pytest.mark.parametrize("channels", [(), (2,)])
