@@ -528,11 +528,10 @@ def evaluate(image, model, *, segment=None, view=None):
             found = chain.losses(piece, first_frame=part.start)
             gradient[..., part] += torch.autograd.grad(sum(found.values()), piece)[0] / len(segments)
             for name, loss in found.items():
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss {name!r} is {loss.item()}; lower its weight or change the start"
-                    )
                 losses[name] = losses.get(name, 0) + loss.detach() / len(segments)
+    for name, loss in losses.items():  # after all chains, because a GPU stops for each look at a number
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss {name!r} is {loss.item()}; lower its weight or change the start")
     return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
 
 

@@ -70,11 +70,11 @@ def default(style, content=None, *, length=None, transform="stft", sample_rate=R
     return pipeline.synthesise(*prepare(style, content, **changes))
 
 
-def baseline(style, content=None, *, length=None, style_weight=1e9, filters=4096, steps=200):
+def baseline(style, content=None, *, length=None, style_weight=1e9, filters=4096, steps=200, device=None):
     """Return the samples that the Gatys recipe makes with random filters and librosa's Griffin-Lim."""
     network = dict(l1channels=filters, l2channels=256, l3channels=128, kernelsize=11, n_classes=50)
     changes = dict(recipe="gatys", style_weight=style_weight, num_steps=steps, param_pkl=None, model_path=None)
-    settings, recordings = prepare(style, content, length=length, **changes, **network)
+    settings, recordings = prepare(style, content, length=length, device=device, **changes, **network)
     spectrogram, _, _ = pipeline.optimise_spectrogram(settings, recordings)
     magnitude = transforms.expand(spectrogram, **settings.compression)
     frames = dict(n_fft=settings.N_FFT, hop_length=settings.K_HOP, length=length)

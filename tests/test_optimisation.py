@@ -13,10 +13,11 @@ import torch
 from matplotlib.figure import Figure
 
 import audiocnn
-from support import losses, networks, saving, stereo, transforms
+from support import losses, networks, pipeline, saving, stereo, transforms
 from support.settings import Settings, best_device
 
 LIKE = torch.zeros(1, 100, 1, 300)
+HIGH_CQT = dict(transform="cqt", lowest_frequency=200.0, n_octaves=5)
 NOISE = dict(lower=0.05, upper=0.3, mu=0.1, sigma=0.1)
 DISTRIBUTIONS = {
     "samples": scipy.stats.truncnorm((0.05 - 0.1) / 0.1, (0.3 - 0.1) / 0.1, loc=0.1, scale=0.1),
@@ -387,3 +388,16 @@ def test_a_gpu_gives_the_same_losses(parameters, image):
         assert result.device.type == device
     for here, there in zip(*histories, strict=True):
         assert there["total"] == pytest.approx(here["total"], rel=1e-2)
+
+
+@pytest.mark.skipif(best_device() == "cpu", reason="no GPU here")
+@pytest.mark.parametrize("changes", [{}, HIGH_CQT, dict(loop=True), dict(stereo=True)])
+def test_a_gpu_makes_the_same_texture(changes, load):
+    """A few steps on the spectrogram and on the samples, with new filters between them."""
+    style = load("fire", duration=2.0)
+    style = np.stack([style, np.roll(style, 100)]) if "stereo" in changes else style
+    few = dict(filters=16, widths=[1, 4], num_steps=4, refine_steps=4, redraw=2, result_duration=1.5) | changes
+    here, there = (
+        pipeline.synthesise(Settings(**few, device=device), {"style 1": style}) for device in ("cpu", best_device())
+    )
+    assert np.linalg.norm(here - there) < 0.1 * np.linalg.norm(here)

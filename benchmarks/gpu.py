@@ -1,0 +1,115 @@
+"""A GPU against two cores: python benchmarks/gpu.py, on a machine with a GPU.
+
+The default and the Gatys recipe make a texture on the CPU, in two threads of two cores, and on the GPU beside the same
+two cores. Then how long a step takes on the GPU, and for how much of this time the GPU computes.
+"""
+
+import functools
+import os
+import time
+
+import numpy as np
+import torch
+
+import metrics
+import quality
+from report import write_section
+
+# isort: split
+import audiocnn
+from support import pipeline
+
+CORES, STEPS = 2, 20
+TEXTURE = "water_stream"
+GATYS = dict(recipe="gatys", style_weight=1e9, refine_steps=0, param_pkl=None, model_path=None)
+GATYS |= dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11, n_classes=50)
+CASES = (("default", 5), ("default", 60), ("Gatys recipe", 5))  # seconds of sound
+COLUMNS = ("distance ratio", "listener", "copy score")
+
+
+def make(recipe, device, style, seconds):
+    """Make a texture; return the samples, the time [s], and the peak memory of the GPU [GB]."""
+    function = quality.baseline if recipe == "Gatys recipe" else quality.default
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    made = function(style, length=seconds * quality.RATE, device=device)
+    took = time.perf_counter() - began
+    return made, took, 0.0 if device == "cpu" else torch.cuda.max_memory_allocated() / 1e9
+
+
+def compare(style, other):
+    """Return the rows of the table of textures."""
+    titles = ("CPU [s]", "GPU [s]", "ratio", "GPU memory [GB]", *(f"{each}, CPU and GPU" for each in COLUMNS))
+    rows = [f"| recipe | sound | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
+    for recipe, seconds in CASES:
+        sounds, times, memory = zip(*(make(recipe, device, style, seconds) for device in ("cpu", "cuda")), strict=True)
+        n_samples = int(quality.SECONDS * quality.RATE)
+        figures = [quality.score_texture(samples[:n_samples], style, other) for samples in sounds]
+        cells = [*(f"{each:.1f}" for each in times), f"{times[0] / times[1]:.1f}", f"{memory[1]:.2f}"]
+        cells += [", ".join(f"{each[name]:.2f}" for each in figures) for name in COLUMNS]
+        rows.append(f"| {recipe} | {seconds} s | {' | '.join(cells)} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def descents(settings, recordings):
+    """Return generators over the steps of a run, by the name of the tensor that they optimise."""
+    images = pipeline.make_images(settings, recordings)[1]
+    make_network = functools.partial(pipeline.make_network, settings, images)
+    model_of = pipeline.models_by_draw(
+        settings, images, pipeline.make_terms(settings), make_network(seed=0), make_network
+    )
+    samples = recordings["style 1"]
+    samples = audiocnn.matched_noise(samples, length=len(samples))
+    image = pipeline.start_image(settings, samples, images, seed=0)
+    found = {"spectrogram": pipeline.descend(image, model_of, settings, num_steps=3 * STEPS)}
+    if settings.refine_steps:
+        samples, view = torch.tensor(samples, device="cuda"), pipeline.view_of(settings, len(samples))
+        found["samples"] = pipeline.descend(samples, model_of, settings, num_steps=3 * STEPS, view=view)
+    return found
+
+
+def take_steps(steps):
+    """Take the next steps; return the time of one [s]."""
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        next(steps)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - began) / STEPS
+
+
+def watch(style):
+    """Return the rows of the table of steps; the second draw of filters is timed, and the third is watched."""
+    rows = ["| recipe | tensor | a step [ms] | the GPU computes [ms] | calls of the GPU |", "|---" * 5 + "|"]
+    for recipe, changes in {"default": {}, "Gatys recipe": GATYS}.items():
+        settings, recordings = quality.prepare(style, device="cuda", **changes)
+        for tensor, steps in descents(settings, recordings).items():
+            take_steps(steps)
+            step = take_steps(steps)
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+                take_steps(steps)
+            calls = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+            busy = sum(event.device_time_total for event in calls) / STEPS / 1e3
+            rows.append(f"| {recipe} | {tensor} | {1e3 * step:.1f} | {busy:.1f} | {len(calls) / STEPS:.0f} |")
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main():
+    """Measure, and write the tables."""
+    if not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA GPU here; run this script on a machine with one")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    torch.set_num_threads(CORES)
+    style, other = metrics.takes(TEXTURE, quality.RATE)
+    style = np.resize(style, int(quality.SECONDS * quality.RATE))
+    for device in ("cpu", "cuda"):  # the first use compiles and loads
+        quality.default(style, device=device, num_steps=2, refine_steps=2, filters=8)
+    steps = watch(style)
+    card = f"{torch.cuda.get_device_name()}; torch {torch.__version__}."
+    write_section("gpu", [card, "", *compare(style, other), "", *steps])
+
+
+if __name__ == "__main__":
+    main()
