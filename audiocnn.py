@@ -529,9 +529,6 @@ def evaluate(image, model, *, segment=None, view=None):
             gradient[..., part] += torch.autograd.grad(sum(found.values()), piece)[0] / len(segments)
             for name, loss in found.items():
                 losses[name] = losses.get(name, 0) + loss.detach() / len(segments)
-    for name, loss in losses.items():  # after all chains, because a GPU stops for each look at a number
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss {name!r} is {loss.item()}; lower its weight or change the start")
     return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
 
 
@@ -568,6 +565,9 @@ def optimise(image, objective, *, num_steps, history_size=50, precondition=torch
         if seen is None or not torch.equal(seen, point):  # a step begins with the point where the last one ended
             changed = begin + precondition(point.detach())
             losses, gradient = objective(changed)
+            for name, loss in losses.items():
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss {name!r} is {loss}; lower its weight or change the start")
             point.grad = precondition(gradient).contiguous()  # a symmetric map is its own gradient
             losses["total"] = sum(losses.values())
             seen = point.detach().clone()

@@ -1,12 +1,14 @@
 """A GPU against two cores: python benchmarks/gpu.py, on a machine with a GPU.
 
 The default and the Gatys recipe make a texture on the CPU, in two threads of two cores, and on the GPU beside the same
-two cores. Then how long a step takes on the GPU, and for how much of this time the GPU computes.
+two cores, with the calls of an evaluation recorded, see fast.recorded, and called one by one. Then how long a step
+takes on the GPU, and for how much of this time the GPU computes.
 """
 
 import functools
 import os
 import time
+from unittest import mock
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ TEXTURE = "water_stream"
 GATYS = dict(recipe="gatys", style_weight=1e9, refine_steps=0, param_pkl=None, model_path=None)
 GATYS |= dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11, n_classes=50)
 CASES = (("default", 5), ("default", 60), ("Gatys recipe", 5))  # seconds of sound
+ONE_BY_ONE = mock.patch("support.fast.recorded", lambda objective, *_: objective)
 COLUMNS = ("distance ratio", "listener", "copy score")
 
 
@@ -40,14 +43,17 @@ def make(recipe, device, style, seconds):
 
 def compare(style, other):
     """Return the rows of the table of textures."""
-    titles = ("CPU [s]", "GPU [s]", "ratio", "GPU memory [GB]", *(f"{each}, CPU and GPU" for each in COLUMNS))
+    titles = ("CPU [s]", "GPU, one by one [s]", "GPU [s]", "CPU / GPU", "GPU memory [GB]")
+    titles += tuple(f"{each}, CPU and GPU" for each in COLUMNS)
     rows = [f"| recipe | sound | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
     for recipe, seconds in CASES:
+        with ONE_BY_ONE:
+            one_by_one = make(recipe, "cuda", style, seconds)[1]
         sounds, times, memory = zip(*(make(recipe, device, style, seconds) for device in ("cpu", "cuda")), strict=True)
         n_samples = int(quality.SECONDS * quality.RATE)
         figures = [quality.score_texture(samples[:n_samples], style, other) for samples in sounds]
-        cells = [*(f"{each:.1f}" for each in times), f"{times[0] / times[1]:.1f}", f"{memory[1]:.2f}"]
-        cells += [", ".join(f"{each[name]:.2f}" for each in figures) for name in COLUMNS]
+        cells = [f"{each:.1f}" for each in (times[0], one_by_one, times[1], times[0] / times[1])]
+        cells += [f"{memory[1]:.2f}", *(", ".join(f"{each[name]:.2f}" for each in figures) for name in COLUMNS)]
         rows.append(f"| {recipe} | {seconds} s | {' | '.join(cells)} |")
         print(rows[-1], flush=True)
     return rows
@@ -70,28 +76,32 @@ def descents(settings, recordings):
     return found
 
 
-def take_steps(steps):
-    """Take the next steps; return the time of one [s]."""
-    began = time.perf_counter()
-    for _ in range(STEPS):
-        next(steps)
-    torch.cuda.synchronize()
+def take_steps(steps, n_draws):
+    """Take the steps of some draws; return the time of one in the last draw [s]."""
+    for _ in range(n_draws):
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            next(steps)
+        torch.cuda.synchronize()
     return (time.perf_counter() - began) / STEPS
 
 
 def watch(style):
     """Return the rows of the table of steps; the second draw of filters is timed, and the third is watched."""
-    rows = ["| recipe | tensor | a step [ms] | the GPU computes [ms] | calls of the GPU |", "|---" * 5 + "|"]
+    rows = ["| recipe | tensor | one by one [ms] | a step [ms] | the GPU computes [ms] | calls of the GPU |"]
+    rows.append("|---" * 6 + "|")
     for recipe, changes in {"default": {}, "Gatys recipe": GATYS}.items():
         settings, recordings = quality.prepare(style, device="cuda", **changes)
-        for tensor, steps in descents(settings, recordings).items():
-            take_steps(steps)
-            step = take_steps(steps)
+        with ONE_BY_ONE:
+            one_by_one = [take_steps(steps, 2) for steps in descents(settings, recordings).values()]
+        for (tensor, steps), before in zip(descents(settings, recordings).items(), one_by_one, strict=True):
+            step = take_steps(steps, 2)
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-                take_steps(steps)
+                take_steps(steps, 1)
             calls = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
             busy = sum(event.device_time_total for event in calls) / STEPS / 1e3
-            rows.append(f"| {recipe} | {tensor} | {1e3 * step:.1f} | {busy:.1f} | {len(calls) / STEPS:.0f} |")
+            cells = f"{1e3 * before:.1f} | {1e3 * step:.1f} | {busy:.1f} | {len(calls) / STEPS:.0f}"
+            rows.append(f"| {recipe} | {tensor} | {cells} |")
             print(rows[-1], flush=True)
     return rows
 

@@ -285,12 +285,12 @@ def compress(magnitude, *, use01scale, power="log1p"):
     """Magnitude to spectrogram: log1p, or magnitude**power; scaled so that the loudest becomes 1 if use01scale.
 
     log1p from [0, 7] to [0, 1] is Huzaifah & Wyse's. A power near 0.3, as in the ear, compresses from a much lower
-    magnitude on, so that quiet sounds count. Takes numpy arrays, and torch tensors with gradients.
+    magnitude on, so that quiet sounds count. Takes numpy arrays, and torch tensors with gradients, without a warning.
     """
     check_power(power)
     spectrogram = _bend(magnitude, power)
     top = float(_bend(LOUDEST, power))
-    if spectrogram.max() > top:
+    if isinstance(spectrogram, np.ndarray) and spectrogram.max() > top:
         warnings.warn(
             f"the compressed magnitude reaches {spectrogram.max():.2f}, above {top:.3g}: the scaled spectrogram leaves "
             "[0, 1]; use a quieter sound or a smaller n_fft",

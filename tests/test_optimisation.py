@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 import audiocnn
-from support import losses, networks, pipeline, saving, stereo, transforms
+from support import fast, losses, networks, pipeline, saving, stereo, transforms
 from support.settings import Settings, best_device
 
 LIKE = torch.zeros(1, 100, 1, 300)
@@ -388,6 +388,42 @@ def test_a_gpu_gives_the_same_losses(parameters, image):
         assert result.device.type == device
     for here, there in zip(*histories, strict=True):
         assert there["total"] == pytest.approx(here["total"], rel=1e-2)
+
+
+class Halting(audiocnn.StyleLoss):
+    """A loss that looks at its own number; this project's to the eyes of fast.recorded."""
+
+    __module__ = "audiocnn"
+
+    def distance(self, features):
+        distance = super().distance(features)
+        return distance if distance > 1 else 2 * distance
+
+
+class Own(audiocnn.StyleLoss):
+    """A loss that a notebook defines."""
+
+
+@pytest.mark.skipif(best_device() != "cuda", reason="no CUDA GPU here")
+@pytest.mark.parametrize("loss", [audiocnn.StyleLoss, audiocnn.DistributionLoss, Halting, Own])
+@pytest.mark.parametrize("of_samples", [False, True])
+def test_a_recorded_objective_stays_what_it_is(loss, of_samples, load):
+    """The same losses and gradients for three images, in segments; the next call does not change an earlier result."""
+    style, settings = load("fire", duration=2.0), Settings(filters=64, device="cuda")
+    images = pipeline.make_images(settings, {"style 1": style})[1]
+    network = pipeline.make_network(settings, images, seed=0)
+    model = pipeline.insert_losses(settings, images, network, [(loss, "conv_1", 1.0), (audiocnn.BoundLoss, "input", 1)])
+    view = pipeline.view_of(settings, len(style)) if of_samples else None
+    tensor = torch.tensor(style, device="cuda") if of_samples else images["style 1"]
+    plain = functools.partial(audiocnn.evaluate, model=model, segment=100, view=view)
+    found = fast.recorded(plain, model, tensor)
+    assert (found is plain) == (loss in (Halting, Own))
+    for _ in range(3):
+        tensor = tensor + 0.1 * torch.rand_like(tensor)
+        expected, again = plain(tensor), found(tensor)
+        found(2 * tensor)
+        torch.testing.assert_close(again[0], expected[0], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(again[1], expected[1], rtol=1e-2, atol=1e-3 * float(expected[1].abs().max()))
 
 
 @pytest.mark.skipif(best_device() == "cpu", reason="no GPU here")
