@@ -197,8 +197,8 @@ class FrameSpectra(torch.autograd.Function):
     def backward(ctx, grad):
         """Return the gradient of the samples; irfft counts each bin between the first and the last one twice."""
         (window,) = ctx.saved_tensors
-        share = torch.full((grad.shape[-2],), 0.5, device=grad.device)
-        share[0] = share[(len(window) + 1) // 2 :] = 1
+        halves = window.new_full(((len(window) - 1) // 2,), 0.5)
+        share = nn.functional.pad(halves, (1, 1 - len(window) % 2), value=1.0)
         frames = torch.fft.irfft(grad.mT * share, len(window), norm="forward") * window
         samples = overlap_add(frames, ctx.hop_length)
         return nn.functional.pad(samples, (0, ctx.length - samples.shape[-1])), None, None
