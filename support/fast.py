@@ -241,7 +241,7 @@ def recorded(objective, model, image):
     PyTorch's nor of this project is not recorded, nor is an objective that looks at a number on the GPU.
 
     Plain equivalent: the objective.
-    Gain: GAIN
+    Gain: a step of the default takes 6 to 7 ms instead of 12 ms, 30 s of sound 4.5 s instead of 10.1 s (NVIDIA H200).
     Test: test_a_recorded_objective_stays_what_it_is.
     """
     origins = {type(module).__module__.partition(".")[0] for module in model.modules()}

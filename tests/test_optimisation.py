@@ -429,10 +429,10 @@ def test_a_recorded_objective_stays_what_it_is(loss, of_samples, load):
 @pytest.mark.skipif(best_device() == "cpu", reason="no GPU here")
 @pytest.mark.parametrize("changes", [{}, HIGH_CQT, dict(loop=True), dict(stereo=True)])
 def test_a_gpu_takes_the_same_steps(changes, load):
-    """On the spectrogram, and on samples from the same start, with new filters in the middle."""
+    """Two, on the spectrogram and on samples; more drift apart: 4 steps turn an error of 1e-4 into 0.2."""
     style = load("fire", duration=2.0)
     style = np.stack([style, np.roll(style, 100)]) if "stereo" in changes else style
-    few = dict(filters=16, widths=[1, 4], num_steps=4, refine_steps=4, redraw=2, result_duration=1.5) | changes
+    few = dict(filters=16, widths=[1, 4], num_steps=2, refine_steps=2, result_duration=1.5) | changes
     found, recordings = [], {"style 1": style}
     for device in ("cpu", best_device()):
         settings = Settings(**few, device=device)
@@ -440,4 +440,4 @@ def test_a_gpu_takes_the_same_steps(changes, load):
         noise = np.random.default_rng(0).normal(0, 0.1, (*style.shape[:-1], length)).astype(np.float32)
         found.append((spectrogram, pipeline.refine(settings, recordings, noise, network=network)))
     for here, there in zip(*found, strict=True):
-        assert np.linalg.norm(here - there) < 0.05 * np.linalg.norm(here)
+        assert np.linalg.norm(here - there) < 0.02 * np.linalg.norm(here)
