@@ -1,8 +1,8 @@
 """The effect of settings on the sound: python benchmarks/variants.py recipes | networks | transfers | features.
 
-Recipes: the default with one setting changed. Networks: other random networks. Both on four textures of those that
-settings are chosen on. Transfers: other losses and starts, on three pairs. Features: rhythm, diversity, other lengths
-and stereo, each on recordings that need it.
+Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
+style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on three pairs.
+Features: rhythm, diversity, other lengths and stereo, each on recordings that need it.
 """
 
 import argparse
@@ -67,7 +67,37 @@ NETWORKS = {
     "patterns half as strong": dict(own=dict(gain=0.5)),
     "joint patterns of bins and frames": dict(own=dict(joint=True)),
     "gliding patterns": dict(own=dict(glide=4.0)),
+    "every channel divided by its own variance": dict(scale="each"),
+    "by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
 }
+
+
+class OfEachChannel(audiocnn.DistributionLoss):
+    """Every channel's distance divided by a scale of its own, in place of the mean variance.
+
+    The scale is the channel's variance to the power of share, times the mean variance to the power of 1 - share.
+    """
+
+    share = 1.0
+
+    def __init__(self, *styles, blend=(1.0,)):
+        super().__init__(*styles, blend=blend)
+        ((n_quantiles, target),) = self.targets.items()
+        own = target.var(dim=1).clamp_min(0.01 * self.variance) / self.variance
+        self.scale = own[:, None] ** (self.share / 2)
+        self.targets = {n_quantiles: target / self.scale}
+
+    def distance(self, features):
+        return super().distance(features / self.scale[:, None])
+
+
+class GeometricMean(OfEachChannel):
+    """The scale is the geometric mean of both variances."""
+
+    share = 0.5
+
+
+SCALES = {"each": OfEachChannel, "geometric mean": GeometricMean}
 
 
 def make_textures(texture, variants):
@@ -77,7 +107,8 @@ def make_textures(texture, variants):
     for changes in variants:
         changes = dict(length=int(quality.SECONDS * RATE)) | changes
         own, precondition = changes.pop("own", None), changes.pop("precondition", True)
-        with mock.patch.multiple("support.pipeline", **replaced(own, precondition)):
+        replaced_functions = mock.patch.multiple("support.pipeline", **replaced(own, precondition))
+        with replaced_functions, style_of(changes.pop("scale", None)):
             began = time.process_time()
             made = quality.default(style, **changes)
             took = time.process_time() - began
@@ -85,6 +116,11 @@ def make_textures(texture, variants):
         rows.append([*(figures[name] for name in ("distance ratio", "listener", "copy score")), took])
         print(texture, changes, own, rows[-1], flush=True)
     return rows
+
+
+def style_of(scale):
+    """Return the context in which the style's distribution is compared by one of SCALES, or as usual."""
+    return mock.patch.dict("audiocnn.STYLE_LOSSES", {} if scale is None else {"distribution": SCALES[scale]})
 
 
 def replaced(own, precondition):
@@ -155,7 +191,8 @@ TRANSFERS = {
     "content in the bands alone": dict(content="bands"),
     "content in the patterns alone": dict(content="patterns"),
     "content by correlation in each channel": dict(content="correlation"),
-    "style distance divided in each channel": dict(style="each"),
+    "every channel divided by its own variance": dict(scale="each"),
+    "by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
 }
 PAIRS, WEIGHTS, LEVELS = quality.PAIRS[1:4], (10.0, 30.0, 100.0), (0.8, 0.75, 0.7, 0.65)
 
@@ -180,18 +217,6 @@ class OfSomeFilters(audiocnn.ContentLoss):
         return (features - target)[:, self.first : self.last].square().mean()
 
 
-class EachChannel(audiocnn.DistributionLoss):
-    """Every channel's distance divided by the channel's own variance, instead of by the mean variance."""
-
-    def __init__(self, *styles, blend=(1.0,)):
-        super().__init__(*styles, blend=blend)
-        self.deviation = self.target.std(dim=1).clamp_min(0.1 * self.variance**0.5)[:, None]
-        self.target, self.variance = self.target / self.deviation, 1.0
-
-    def distance(self, features):
-        return super().distance(features / self.deviation[None, :, None])
-
-
 def make_transfers(content, style):
     """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
     sounds = [quality.excerpt(name) for name in (content, style)]
@@ -203,12 +228,9 @@ def make_transfers(content, style):
     for changes in TRANSFERS.values():
         changes, points = dict(changes), []
         replaced = {"ContentLoss": contents[changes.pop("content", None)]}
-        styles = {"distribution": EachChannel} if changes.pop("style", None) else {}
+        scale = changes.pop("scale", None)
         for weight in WEIGHTS:
-            with (
-                mock.patch.multiple("audiocnn", **replaced),
-                mock.patch.dict("audiocnn.STYLE_LOSSES", styles),
-            ):
+            with mock.patch.multiple("audiocnn", **replaced), style_of(scale):
                 made = quality.default(sounds[1], sounds[0], content_weight=weight, **changes)
             figures = quality.score_transfer(made, *sounds)
             kept = (figures["rhythm kept"] + figures["pitch kept"]) / 2
