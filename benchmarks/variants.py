@@ -190,6 +190,8 @@ TRANSFERS = {
     "content at conv_1": dict(content_layers_default=["conv_1"]),
     "content in the bands alone": dict(content="bands"),
     "content in the patterns alone": dict(content="patterns"),
+    "content in the longest filters alone": dict(content="longest"),
+    "content in means of 8 frames": dict(content="means"),
     "content by correlation in each channel": dict(content="correlation"),
     "every channel divided by its own variance": dict(scale="each"),
     "by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
@@ -217,11 +219,31 @@ class OfSomeFilters(audiocnn.ContentLoss):
         return (features - target)[:, self.first : self.last].square().mean()
 
 
+class OfLongestFilters(audiocnn.ContentLoss):
+    """The content loss on the longest filters alone, as strong as on those of all widths."""
+
+    frames_of_longest = None  # of features that filters of this width leave
+
+    def distance(self, features):
+        of_longest = self.target.shape[3] == self.frames_of_longest
+        return len(WIDTHS) * of_longest * super().distance(features)
+
+
+class OfMeans(audiocnn.ContentLoss):
+    """The content loss on means of 8 frames that overlap by half, twice as strong, because means differ less."""
+
+    def distance(self, features):
+        target = self.target[..., self.first_frame :][..., : features.shape[3]]
+        return 2 * torch.nn.functional.avg_pool2d(features - target, (1, 8), stride=(1, 4)).square().mean()
+
+
 def make_transfers(content, style):
     """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
     sounds = [quality.excerpt(name) for name in (content, style)]
     n_bands = Settings().filters - round(Settings().pattern_share * Settings().filters)
-    contents = {None: audiocnn.ContentLoss, "correlation": Correlation}
+    contents = {None: audiocnn.ContentLoss, "correlation": Correlation, "means": OfMeans}
+    frames_of_longest = 1 + len(sounds[0]) // Settings().K_HOP - (max(WIDTHS) - 1)
+    contents["longest"] = type("Longest", (OfLongestFilters,), dict(frames_of_longest=frames_of_longest))
     contents["bands"] = type("Bands", (OfSomeFilters,), dict(last=n_bands))
     contents["patterns"] = type("Patterns", (OfSomeFilters,), dict(first=n_bands))
     curves = []
