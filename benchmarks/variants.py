@@ -272,12 +272,11 @@ def compare_transfers(curves):
             here, base = (np.array([quality.at_level(curve[n], level) for curve in curves]) for n in (number, 0))
             both = np.isfinite(here[:, 0]) & np.isfinite(base[:, 0])
             if both.any():
-                farther = (here / base)[both, 0] - 1
-                change = (
-                    f"{farther.mean():+.0%} (at most {farther.max():+.0%})",
-                    f"{(here - base)[both, 1].mean():+.2f}",
-                )
-            cells += [*(change if both.any() else ("-", "-")), str(both.sum())]
+                farther, more_alike = (here / base)[both, 0] - 1, (here - base)[both, 1]
+                cells += [f"{farther.mean():+.0%} (at most {farther.max():+.0%})", f"{more_alike.mean():+.2f}"]
+            else:
+                cells += ["-", "-"]
+            cells.append(str(both.sum()))
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
 
