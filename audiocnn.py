@@ -16,8 +16,7 @@ Conventions
 Sources
   Gatys, Ecker, Bethge 2015, A Neural Algorithm of Artistic Style, arXiv:1508.06576
   Ulyanov, Lebedev 2016, Audio texture synthesis and style transfer (blog post)
-  Huzaifah, Wyse 2019, Applying visual domain style transfer and texture synthesis techniques to audio,
-    arXiv:1901.10240
+  Huzaifah, Wyse 2019, Applying visual domain style transfer and texture synthesis techniques to audio, arXiv:1901.10240
   Antognini, Hoffman, Weiss 2019, Audio texture synthesis with random neural networks, arXiv:1806.08002
   Heitz, Vanhoey, Chambon, Belcour 2021, A sliced Wasserstein loss for neural texture synthesis
 """
@@ -64,16 +63,12 @@ class CNN(nn.Module):
         flat, size = parameters["orientation"] != "2D", parameters["kernelsize"]
         kernel, pool = ((1, size), (1, 2)) if flat else ((size, size), (2, 2))
         channels = [parameters[name] for name in ("in_channels", "l1channels", "l2channels", "l3channels")]
-        blocks = [
-            nn.Sequential(
-                nn.Conv2d(before, after, kernel, padding="same"),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-                nn.MaxPool2d(pool),
-            )
-            for before, after in itertools.pairwise(channels)
-        ]
-        self.layer1, self.layer2, self.layer3 = blocks
+
+        def block(before, after):
+            conv = nn.Conv2d(before, after, kernel, padding="same")
+            return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(pool))
+
+        self.layer1, self.layer2, self.layer3 = itertools.starmap(block, itertools.pairwise(channels))
         height, width = parameters["in_height"] // pool[0] ** 3, parameters["in_width"] // 8
         self.fc = nn.Linear(channels[-1] * height * width, parameters["n_classes"])
 
@@ -291,20 +286,23 @@ class StyleLoss(Loss):
 class DistributionLoss(Loss):
     """How far the distribution of each channel's values is from the style's: a sliced Wasserstein distance.
 
-    Mean squared difference of sorted values, divided by the style's variance. A Gram matrix sees means and
-    covariances; this loss sees the whole distribution of every channel: how often the channel is silent, how loud
-    its rare events are (Heitz 2021). Several styles are blended by the mean of their quantiles, the Wasserstein
-    barycentre.
+    Mean squared difference of sorted values, divided by the channel's variance in the style to the power of balance,
+    and by the mean variance to the rest. A Gram matrix sees means and covariances; this loss sees the whole
+    distribution of every channel: how often the channel is silent, how loud its rare events are (Heitz 2021).
+    Several styles are blended by the mean of their quantiles, the Wasserstein barycentre.
     """
 
     kind, compares = "style", "style"
+    balance = 0.0  # all channels are divided alike
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
         n_quantiles = min(rows_of(styles[0]).shape[1], N_QUANTILES)
         target = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, n_quantiles), styles, blend)
         self.targets = {n_quantiles: target}  # by the number of positions
-        self.variance = target.var(dim=1).mean()
+        variance = target.var(dim=1, keepdim=True)  # (channels, 1)
+        mean = variance.mean()
+        self.scale = ((variance / mean).clamp_min(0.01) ** self.balance * mean).rsqrt()
 
     def distance(self, features):
         """Take features of any number of positions."""
@@ -312,14 +310,24 @@ class DistributionLoss(Loss):
         n_positions = rows.shape[1]
         if n_positions not in self.targets:  # of two lengths of segments at most
             self.targets[n_positions] = _quantiles(next(iter(self.targets.values())), n_positions)
-        return fast.SortedDistance.apply(rows, self.targets[n_positions]) / (rows.numel() * self.variance)
+        return fast.SortedDistance.apply(rows, self.targets[n_positions], self.scale) / rows.numel()
 
 
 def _quantiles(values, n_quantiles):  # of sorted values, as linear interpolation finds them
     return nn.functional.interpolate(values[None], size=n_quantiles, mode="linear")[0]
 
 
-STYLE_LOSSES = {"gram": StyleLoss, "distribution": DistributionLoss}  # by the name of the statistic
+class BalancedLoss(DistributionLoss):
+    """DistributionLoss where quiet channels count nearly as much as loud ones: textures copy less of their style."""
+
+    balance = 0.65  # in transfers, the content would have to be silent wherever the style is
+
+
+STYLE_LOSSES = {
+    "gram": StyleLoss,
+    "distribution": DistributionLoss,
+    "balanced": BalancedLoss,
+}  # by the name of the statistic
 
 
 class ContentLoss(Loss):
@@ -419,8 +427,7 @@ def _insert(network, terms, styles, content, blend):
     chain, n_frames = LossChain(), styles[0].shape[3]
     for name, layer in itertools.islice(layers.items(), last + 1):
         layer = fast.faster(copy.deepcopy(layer).requires_grad_(False).eval(), styles[0])
-        if getattr(layer, "inplace", False):
-            layer.inplace = False  # an in-place ReLU would overwrite the features that a loss has seen
+        layer.inplace = False  # an in-place ReLU would overwrite the features that a loss has seen
         chain.add_module(name, layer)
         styles = [_apply(name, layer, style) for style in styles]
         content = None if content is None else _apply(name, layer, content)
@@ -588,12 +595,6 @@ def optimise(image, objective, *, num_steps, history_size=50, precondition=torch
 
 def lbfgs(tensor, *, max_iter, history_size):
     """Return PyTorch's L-BFGS with a strong-Wolfe line search, and without tolerances that stop small losses early."""
-    return torch.optim.LBFGS(
-        [tensor],
-        max_iter=max_iter,
-        max_eval=25 + 2 * max_iter,  # bounds the line search too; the default, 1.25 max_iter, would allow none
-        history_size=history_size,
-        tolerance_grad=0,
-        tolerance_change=0,
-        line_search_fn="strong_wolfe",
-    )
+    # max_eval bounds the line search too; the default, 1.25 max_iter, would allow none.
+    steps = dict(max_iter=max_iter, max_eval=25 + 2 * max_iter, history_size=history_size)
+    return torch.optim.LBFGS([tensor], **steps, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe")

@@ -67,34 +67,22 @@ NETWORKS = {
     "patterns half as strong": dict(own=dict(gain=0.5)),
     "joint patterns of bins and frames": dict(own=dict(joint=True)),
     "gliding patterns": dict(own=dict(glide=4.0)),
-    "every channel divided by its own variance": dict(scale="each"),
+    "every channel divided by the mean variance": dict(statistic="distribution"),
     "by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
+    "by its own variance": dict(scale="each"),
 }
 
 
 class OfEachChannel(audiocnn.DistributionLoss):
-    """Every channel's distance divided by a scale of its own, in place of the mean variance.
+    """Every channel's distance divided by the channel's own variance."""
 
-    The scale is the channel's variance to the power of share, times the mean variance to the power of 1 - share.
-    """
-
-    share = 1.0
-
-    def __init__(self, *styles, blend=(1.0,)):
-        super().__init__(*styles, blend=blend)
-        ((n_quantiles, target),) = self.targets.items()
-        own = target.var(dim=1).clamp_min(0.01 * self.variance) / self.variance
-        self.scale = own[:, None] ** (self.share / 2)
-        self.targets = {n_quantiles: target / self.scale}
-
-    def distance(self, features):
-        return super().distance(features / self.scale[:, None])
+    balance = 1.0
 
 
-class GeometricMean(OfEachChannel):
-    """The scale is the geometric mean of both variances."""
+class GeometricMean(audiocnn.DistributionLoss):
+    """Every channel's distance divided by the geometric mean of its own and the mean variance."""
 
-    share = 0.5
+    balance = 0.5
 
 
 SCALES = {"each": OfEachChannel, "geometric mean": GeometricMean}
@@ -120,7 +108,8 @@ def make_textures(texture, variants):
 
 def style_of(scale):
     """Return the context in which the style's distribution is compared by one of SCALES, or as usual."""
-    return mock.patch.dict("audiocnn.STYLE_LOSSES", {} if scale is None else {"distribution": SCALES[scale]})
+    names = ("distribution", "balanced") if scale else ()
+    return mock.patch.dict("audiocnn.STYLE_LOSSES", {name: SCALES[scale] for name in names})
 
 
 def replaced(own, precondition):
@@ -193,8 +182,8 @@ TRANSFERS = {
     "content in the longest filters alone": dict(content="longest"),
     "content in means of 8 frames": dict(content="means"),
     "content by correlation in each channel": dict(content="correlation"),
-    "every channel divided by its own variance": dict(scale="each"),
-    "by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
+    "every channel divided by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
+    "by its own variance": dict(scale="each"),
 }
 WEIGHTS, LEVELS = (10.0, 30.0, 100.0), (0.8, 0.75, 0.7, 0.65)
 

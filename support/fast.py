@@ -62,29 +62,29 @@ class GramDistance(torch.autograd.Function):
 
 
 class SortedDistance(torch.autograd.Function):
-    """Sum of squared differences between every row's sorted values and a target.
+    """Sum of squared differences between every row's sorted values and a target, each row's multiplied by a scale.
 
     On the CPU, NumPy sorts float64 by vector instructions. Values that come from float32 leave the last 29 bits of a
     float64 empty: the indices travel there.
 
-    Plain equivalent: `(rows.sort(dim=1).values - target).square().sum()`.
+    Plain equivalent: `(scale * (rows.sort(dim=1).values - target)).square().sum()`.
     Gain: an evaluation of the default recipe is 1.8 times as fast for 5 s of sound.
     Test: test_distribution_loss_is_the_distance_of_quantiles.
     """
 
     @staticmethod
-    def forward(ctx, rows, target):
-        """Take rows and target [both shape=(channels, positions)]; the rows lie in memory row by row."""
+    def forward(ctx, rows, target, scale):
+        """Take rows, target [both shape=(channels, positions)] and scale [(channels, 1)]; rows lie row by row."""
         values, order = sorted_rows(rows)
-        difference = values - target
-        ctx.save_for_backward(order, difference)
+        difference = (values - target).mul_(scale)
+        ctx.save_for_backward(order, difference, scale)
         return difference.square().sum()
 
     @staticmethod
     def backward(ctx, grad):
         """Bring each value's gradient back to the value's place."""
-        order, difference = ctx.saved_tensors
-        return torch.empty_like(difference).scatter_(1, order, 2 * grad * difference), None
+        order, difference, scale = ctx.saved_tensors
+        return torch.empty_like(difference).scatter_(1, order, 2 * grad * scale * difference), None, None
 
 
 def sorted_rows(rows):

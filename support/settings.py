@@ -252,7 +252,8 @@ def filled_in(settings):
     values = dict(device=best_device(), phase_iterations=200 if stft else 80)
     values |= dict(frequency_axis="mel" if stft else "log")
     if settings.recipe == "bands":
-        values |= dict(N_FFT=512, K_HOP=128, power=0.3, statistic="distribution", style_layers_default=["conv_2"])
+        values |= dict(N_FFT=512, K_HOP=128, power=0.3, style_layers_default=["conv_2"])
+        values |= dict(statistic="distribution" if transfer else "balanced")  # see BalancedLoss
         values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=30.0)
         values |= dict(num_steps=60, refine_steps=60)
         values |= dict(start="content" if transfer else "noise")

@@ -8,7 +8,7 @@ from torch import nn
 import audiocnn
 from support import losses, networks
 
-KINDS = [audiocnn.StyleLoss, audiocnn.DistributionLoss, losses.RhythmLoss, losses.DiversityLoss]
+KINDS = [audiocnn.StyleLoss, audiocnn.DistributionLoss, audiocnn.BalancedLoss, losses.RhythmLoss, losses.DiversityLoss]
 
 
 def styles_at(*layers):
@@ -320,8 +320,12 @@ def side_by_side(n_bins=20):
 @pytest.mark.parametrize("n", [2, 7, 900, 5000])
 @pytest.mark.parametrize("n_style", [7, 900, 5000])
 @pytest.mark.parametrize("ties", [False, True])
-def test_distribution_loss_is_the_distance_of_quantiles(n, n_style, ties):
-    """Sorted values against the style's, at the same ranks; with any signs, zeros and ties. A long style is thinned."""
+@pytest.mark.parametrize(("kind", "balance"), [(audiocnn.DistributionLoss, 0), (audiocnn.BalancedLoss, 0.65)])
+def test_distribution_loss_is_the_distance_of_quantiles(kind, balance, n, n_style, ties):
+    """Sorted values against the style's, at the same ranks; with any signs, zeros and ties. A long style is thinned.
+
+    The variances of the channels differ by up to 10,000 times, and a channel below 1 % of the mean counts as 1 %.
+    """
     rng = np.random.default_rng(n)
     values = np.array([-1e5, -1, -1e-40, -0.0, 0.0, 1e-30, 1, 2], dtype=np.float32)
     x, style = (
@@ -331,8 +335,9 @@ def test_distribution_loss_is_the_distance_of_quantiles(n, n_style, ties):
         for count, power in ((n, 1), (n_style, 3))
     )
     style[:, 0] += 1
+    style = style if ties else np.float32([[0.1], [1], [10]]) * style
     image = torch.from_numpy(x)[None, :, None].requires_grad_()
-    loss = audiocnn.DistributionLoss(torch.from_numpy(style)[None, :, None])
+    loss = kind(torch.from_numpy(style)[None, :, None])
     assert loss(image) is image
 
     def at_ranks(ordered, count):  # the middle of rank i of count is at (i + 0.5) / count of the whole
@@ -341,8 +346,9 @@ def test_distribution_loss_is_the_distance_of_quantiles(n, n_style, ties):
 
     thinned = at_ranks(np.sort(style.astype(np.float64), axis=1), min(n_style, audiocnn.N_QUANTILES))
     difference = np.sort(x.astype(np.float64), axis=1) - at_ranks(thinned, n)
-    variance = np.mean(np.var(thinned, axis=1, ddof=1))
-    assert float(loss.loss.detach()) == pytest.approx(np.mean(difference**2) / variance, rel=1e-4)
+    own = np.var(thinned, axis=1, ddof=1, keepdims=True)
+    variance = np.maximum(own, 0.01 * own.mean()) ** balance * own.mean() ** (1 - balance)
+    assert float(loss.loss.detach()) == pytest.approx(np.mean(difference**2 / variance), rel=1e-4)
     (gradient,) = torch.autograd.grad(loss.loss, image)
     expected = 2 * difference / difference.size / variance
     if not ties:

@@ -196,7 +196,7 @@ def draw_settings(draw):
     given |= dict(CONTENT_FILENAME=draw(st.sampled_from(["any.wav", "any.wav", None])))
     given |= dict(result_duration=draw(st.sampled_from([None, None, 0.4, 1e-6])))
     given |= dict(
-        start=draw(st.sampled_from(audiocnn.STARTS)), statistic=draw(st.sampled_from(["gram", "distribution"]))
+        start=draw(st.sampled_from(audiocnn.STARTS)), statistic=draw(st.sampled_from(list(audiocnn.STYLE_LOSSES)))
     )
     given |= dict(style_layers_default=draw(layers), content_layers_default=draw(layers))
     given |= dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))

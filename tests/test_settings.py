@@ -16,7 +16,7 @@ from test_record import OTHER
 from support import sweeps
 from support.settings import NO_STEP, STEPS, Settings, best_device
 
-BANDS = dict(power=0.3, statistic="distribution", style_layers_default={"conv_2": 1.0}, num_steps=60, refine_steps=60)
+BANDS = dict(power=0.3, style_layers_default={"conv_2": 1.0}, num_steps=60, refine_steps=60)
 BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=30.0)
 GATYS = dict(power="log1p", statistic="gram", style_layers_default={"relu_1": 1.0}, num_steps=300, refine_steps=0)
 GATYS |= dict(content_layers_default={"relu_3": 1.0}, content_weight=1.0)
@@ -81,8 +81,8 @@ def test_a_setting_that_the_notebook_lacks_is_named(transform):
 @pytest.mark.parametrize(
     ("recipe", "content", "expected"),
     [
-        ("bands", None, BANDS | dict(start="noise")),
-        ("bands", "speech.wav", BANDS | dict(start="content")),
+        ("bands", None, BANDS | dict(start="noise", statistic="balanced")),
+        ("bands", "speech.wav", BANDS | dict(start="content", statistic="distribution")),
         ("gatys", None, GATYS | dict(start="rand", style_weight=1e9)),
         ("gatys", "speech.wav", GATYS | dict(start="content", style_weight=1e7)),
     ],
@@ -281,8 +281,8 @@ REFUSED = [
     (dict(recipe="bend"), "recipe='bend'", "choose one of bands, gatys"),
     (dict(recipe=["bands"]), "recipe=['bands']", "choose one of bands, gatys"),
     (dict(transform="fft"), "transform='fft'", "choose one of stft, cqt"),
-    (dict(statistic="mean"), "statistic='mean'", "choose one of gram, distribution"),
-    (dict(statistic=["gram"]), "statistic=('gram',)", "choose one of gram, distribution"),
+    (dict(statistic="mean"), "statistic='mean'", "choose one of gram, distribution, balanced"),
+    (dict(statistic=["gram"]), "statistic=('gram',)", "choose one of gram, distribution, balanced"),
     (dict(whichChannel="3D"), "whichChannel='3D'", "choose one of freq, time, 2D"),
     (dict(whichChannel="time"), "whichChannel='time'", "needs recipe='gatys'"),
     (dict(whichChannel="2D"), "whichChannel='2D'", "needs recipe='gatys'"),

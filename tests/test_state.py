@@ -186,7 +186,7 @@ def test_the_first_cell_can_be_run_again(notebook):
 def test_recipes_do_not_stick(notebook):
     show = "print([settings.N_FFT, settings.K_HOP, settings.power, settings.statistic, settings.start])"
     notebook.run("import audiocnn", SETTINGS, CHECKED)
-    assert notebook.execute(show).strip() == "[512, 128, 0.3, 'distribution', 'noise']"
+    assert notebook.execute(show).strip() == "[512, 128, 0.3, 'balanced', 'noise']"
     notebook.edit(recipe="gatys")
     notebook.run(SETTINGS, CHECKED)
     assert notebook.execute(show).strip() == "[1024, 256, 'log1p', 'gram', 'rand']"
