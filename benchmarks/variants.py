@@ -1,7 +1,7 @@
 """The effect of settings on the sound: python benchmarks/variants.py recipes | networks | transfers | features.
 
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
-style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on six pairs.
+style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on three pairs.
 Features: rhythm, diversity, other lengths and stereo, each on recordings that need it.
 """
 
@@ -185,7 +185,7 @@ TRANSFERS = {
     "every channel divided by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
     "by its own variance": dict(scale="each"),
 }
-WEIGHTS, LEVELS = (10.0, 30.0, 100.0), (0.8, 0.75, 0.7, 0.65)
+PAIRS, WEIGHTS, LEVELS = quality.PAIRS[1:4], (10.0, 30.0, 100.0), (0.8, 0.75, 0.7, 0.65)
 
 
 class Correlation(audiocnn.ContentLoss):
@@ -360,7 +360,7 @@ def main():
         compared = [compare() for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo)]
         write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
     elif table == "transfers":
-        curves = quality.in_parallel(make_transfers, *zip(*quality.PAIRS, strict=True))
+        curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
         write_section("variants", compare_transfers(curves))
     else:
         write_section(table, compare_textures(RECIPES if table == "recipes" else NETWORKS))

@@ -192,9 +192,7 @@ def test_default_texture(name, tmp_path, monkeypatch):
     assert len(samples) == 3 * 22050 and np.isfinite(samples).all() and 0.01 < np.abs(samples).max() < 1
     report = json.loads((outputs / "test-001.json").read_text())
     assert report["settings"]["start"] == "noise"
-    assert (
-        report["used"]["terms"][0] == ["BalancedLoss", "conv_2", 1] and "width_8 conv_2" in report["used"]["layers"]
-    )
+    assert report["used"]["terms"][0] == ["BalancedLoss", "conv_2", 1] and "width_8 conv_2" in report["used"]["layers"]
     losses = [losses["total"] for losses in report["losses"]]
     assert len(losses) == 8 and losses[5] < 0.5 * losses[0] and losses[7] < losses[6]
 
