@@ -45,7 +45,7 @@ def test_the_seam_of_a_loop_is_no_click(name, recipe, load):
 
 def test_a_sound_without_loop_clicks(load):
     """The measure sees the jump of a sound that was not made to be repeated: speech that begins in a word."""
-    assert click(texture("speech", load, loop=False, **BANDS)) > 5
+    assert click(texture("speech", load, loop=False, **BANDS)) > 2
     tone = np.sin(2 * np.pi * 440.5 * np.arange(22050) / 22050) + 0.001 * np.random.default_rng(0).normal(size=22050)
     assert click(tone) > 5  # half a period is missing
     assert click(np.roll(tone, 5000)[: 22050 - 5000]) > 1.2
