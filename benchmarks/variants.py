@@ -1,8 +1,9 @@
-"""The effect of settings on the sound: python benchmarks/variants.py recipes | networks | transfers | features.
+"""The effect of settings on the sound: python benchmarks/variants.py recipes, networks, transfers, scales or features.
 
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
 style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on three pairs.
-Features: rhythm, diversity, other lengths and stereo, each on recordings that need it.
+Scales: other scales of the distance of the style, on all six pairs. Features: rhythm, diversity, other lengths and
+stereo, each on recordings that need it.
 """
 
 import argparse
@@ -185,6 +186,7 @@ TRANSFERS = {
     "every channel divided by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
     "by its own variance": dict(scale="each"),
 }
+SCALED = {name: changes for name, changes in TRANSFERS.items() if not changes or "scale" in changes}
 PAIRS, WEIGHTS, LEVELS = quality.PAIRS[1:4], (10.0, 30.0, 100.0), (0.8, 0.75, 0.7, 0.65)
 
 
@@ -226,7 +228,7 @@ class OfMeans(audiocnn.ContentLoss):
         return 2 * torch.nn.functional.avg_pool2d(features - target, (1, 8), stride=(1, 4)).square().mean()
 
 
-def make_transfers(content, style):
+def make_transfers(content, style, variants):
     """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
     sounds = [quality.excerpt(name) for name in (content, style)]
     n_bands = Settings().filters - round(Settings().pattern_share * Settings().filters)
@@ -236,7 +238,7 @@ def make_transfers(content, style):
     contents["bands"] = type("Bands", (OfSomeFilters,), dict(last=n_bands))
     contents["patterns"] = type("Patterns", (OfSomeFilters,), dict(first=n_bands))
     curves = []
-    for changes in TRANSFERS.values():
+    for changes in variants.values():
         changes, points = dict(changes), []
         replaced = {"ContentLoss": contents[changes.pop("content", None)]}
         scale = changes.pop("scale", None)
@@ -251,11 +253,11 @@ def make_transfers(content, style):
     return curves
 
 
-def compare_transfers(curves):
+def compare_transfers(variants, curves):
     """Return rows: style distance and likeness against the default's, where both keep as much of the content."""
     titles = [f"{name} at {level}" for level in LEVELS for name in ("style distance", "likeness", "pairs")]
     rows = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    for number, name in enumerate(TRANSFERS):
+    for number, name in enumerate(variants):
         cells = []
         for level in LEVELS:
             here, base = (np.array([quality.at_level(curve[n], level) for curve in curves]) for n in (number, 0))
@@ -353,15 +355,16 @@ def compare_stereo():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("recipes", "networks", "transfers", "features"))
+    parser.add_argument("table", choices=("recipes", "networks", "transfers", "scales", "features"))
     table = parser.parse_args().table
     metrics.listener_network()  # a missing package stops the script here
     if table == "features":
         compared = [compare() for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo)]
         write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
-    elif table == "transfers":
-        curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
-        write_section("variants", compare_transfers(curves))
+    elif table in ("transfers", "scales"):
+        pairs, variants = (PAIRS, TRANSFERS) if table == "transfers" else (quality.PAIRS, SCALED)
+        curves = quality.in_parallel(make_transfers, *zip(*pairs, strict=True), [variants] * len(pairs))
+        write_section({"transfers": "variants"}.get(table, table), compare_transfers(variants, curves))
     else:
         write_section(table, compare_textures(RECIPES if table == "recipes" else NETWORKS))
 
