@@ -34,7 +34,8 @@ DRAFTS |= {"160 filters, 20 + 20 steps": dict(filters=160, num_steps=20, refine_
 DRAFTS |= {"320 filters, 30 + 30 steps": dict(num_steps=30, refine_steps=30, redraw=15)}
 DRAFTS |= {"the default (320 filters, 60 + 60 steps)": {}}
 # The default before new filters, the preconditioner and balanced channels; all are switched off.
-BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0, statistic="distribution")
+BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0)
+BEFORE |= dict(statistic="distribution", content_level="same")
 EARLIER = {"300 + 150 steps": BEFORE | dict(num_steps=300, refine_steps=150)}
 CHECKPOINTS = (10, 25, 50, 100, 200)
 COLUMNS = ("distance ratio", "listener", "copy score")

@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from audiocnn import ORIENTATIONS, STARTS, STYLE_LOSSES
+from support.losses import CONTENT_LOSSES
 from support.transforms import check_power
 from support.values import check_choice, check_number, check_positive_int
 
@@ -82,6 +83,7 @@ def _check_numbers(settings):
 
 def _check_choices(settings):
     check_choice("statistic", settings.statistic, STYLE_LOSSES)
+    check_choice("content_level", settings.content_level, CONTENT_LOSSES)
     check_choice("whichChannel", settings.whichChannel, ORIENTATIONS)
     check_choice("frequency_axis", settings.frequency_axis, FREQUENCY_AXES)
     if settings.orientation is not None:
@@ -200,11 +202,12 @@ def without_effect(settings):
     typed = ("l1channels", "l2channels", "l3channels", "kernelsize", "n_classes", "orientation")
     typed += ("in_channels", "in_height", "in_width")
     cnn = settings.recipe == "gatys" and not settings.use_style_net
+    of_content = ("content_weight", "content_layers_default", "content_level")
     return {
         f"the transform is {settings.transform!r}": of_other_transforms(settings.transform),
         "the recipe has no band networks": () if settings.recipe == "bands" and not settings.use_style_net else bands,
         "the network is no CNN with typed parameters": () if cnn and settings.param_pkl is None else typed,
-        "there is no content": () if settings.is_transfer else ("content_weight", "content_layers_default"),
+        "there is no content": () if settings.is_transfer else of_content,
         'start is not "samples"': () if settings.start == "samples" else ("mu", "sigma", "lower", "upper"),
         "boundopt is False": () if settings.boundopt else ("reg_weight",),
         "there is one style": () if len(settings.styles) > 1 else ("style_blend",),

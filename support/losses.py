@@ -1,11 +1,40 @@
-"""Losses beyond Gatys: rhythm and diversity, after Antognini, Hoffman and Weiss 2019 (arXiv:1806.08002).
+"""Losses beyond Gatys: a content of free level; rhythm and diversity, after Antognini et al. 2019 (arXiv:1806.08002).
 
 Also an example of how to write a loss of one's own: subclass audiocnn.Loss, and use the class in the list of terms.
 """
 
 import torch
 
-from audiocnn import Loss, blended, rows_of
+from audiocnn import ContentLoss, Loss, blended, rows_of
+
+
+class FreeContentLoss(ContentLoss):
+    """ContentLoss where frames of the result may be quieter than the content's.
+
+    Such a frame is compared at the content's level, for which its features are multiplied by up to LARGEST_GAIN. The
+    content falls silent with the style, and keeps its pitches; otherwise, a dense content fills every silence of the
+    style. A frame that is louder than the content's is compared as it is: a pause of the content stays a pause.
+    """
+
+    LARGEST_GAIN = 3.0  # of magnitudes to the power 0.3: 32 dB
+
+    def __init__(self, content):
+        super().__init__(content)
+        self.levels = _levels(self.target)
+        self.floor = 1e-4 * self.levels.mean() + 1e-12  # keeps the gain finite in silence
+
+    def distance(self, features):
+        """Take the features of the whole image, or of a segment of its frames."""
+        levels = self.levels[self.first_frame :][: features.shape[3]]
+        gain = ((levels + self.floor) / (_levels(features) + self.floor)).sqrt().clamp(1, self.LARGEST_GAIN)
+        return super().distance(gain * features)
+
+
+def _levels(features):  # (frames,)
+    return features.square().sum(dim=(0, 1, 2))
+
+
+CONTENT_LOSSES = {"same": ContentLoss, "free": FreeContentLoss}  # by the content's level in the result
 
 
 class RhythmLoss(Loss):

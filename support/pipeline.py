@@ -55,7 +55,7 @@ def make_terms(settings):
     """Return the sum that is minimised, a list of (loss, layer, weight), as audiocnn.insert_losses takes it."""
     parts = [
         (audiocnn.STYLE_LOSSES[settings.statistic], settings.style_weight, settings.style_layers_default),
-        (audiocnn.ContentLoss, settings.content_weight, settings.content_layers),
+        (losses.CONTENT_LOSSES[settings.content_level], settings.content_weight, settings.content_layers),
         (losses.RhythmLoss, settings.rhythm_weight, settings.rhythm_layers),
         (losses.DiversityLoss, settings.diversity_weight, settings.diversity_layers),
         (audiocnn.BoundLoss, settings.reg_weight * settings.boundopt, {"input": 1.0}),

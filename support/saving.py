@@ -30,7 +30,8 @@ from support.record import plain
 from support.settings import OLD_NAMES, Settings
 from support.transforms import check_samples, fit_full_scale
 
-BEFORE = dict(pattern_share=0.0, redraw=0)  # of runs that were saved before there were these settings
+# Of runs that were saved before there were these settings.
+BEFORE = dict(pattern_share=0.0, redraw=0, content_level="same")
 
 
 @dataclass

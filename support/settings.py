@@ -40,8 +40,8 @@ STEPS = {
         *("n_classes", "orientation", "in_channels", "in_height", "in_width"),
     ),
     "The losses": (
-        *("statistic", *LAYERS, "style_blend", "style_weight", "content_weight", "rhythm_weight", "diversity_weight"),
-        *("boundopt", "reg_weight"),
+        *("statistic", *LAYERS, "content_level", "style_blend", "style_weight", "content_weight", "rhythm_weight"),
+        *("diversity_weight", "boundopt", "reg_weight"),
     ),
     "The start": (
         *("start", "lower", "upper", "mu", "sigma", "result_duration", "loop"),
@@ -102,6 +102,7 @@ class Settings:
     in_height: int | None = None
     in_width: int | None = None
     statistic: str | None = None
+    content_level: str | None = None
     style_layers_default: tuple | dict | None = None
     content_layers_default: tuple | dict | None = None
     rhythm_layers: tuple | dict = ()
@@ -254,12 +255,12 @@ def filled_in(settings):
     if settings.recipe == "bands":
         values |= dict(N_FFT=512, K_HOP=128, power=0.3, style_layers_default=["conv_2"])
         values |= dict(statistic="distribution" if transfer else "balanced")  # see BalancedLoss
-        values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=30.0)
+        values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=30.0, content_level="free")
         values |= dict(num_steps=60, refine_steps=60)
         values |= dict(start="content" if transfer else "noise")
     else:
         values |= dict(N_FFT=1024, K_HOP=256, power="log1p", statistic="gram", style_layers_default=["relu_1"])
-        values |= dict(content_layers_default=["relu_3"], content_weight=1.0)
+        values |= dict(content_layers_default=["relu_3"], content_weight=1.0, content_level="same")
         values |= dict(num_steps=300, refine_steps=0)
         values |= dict(start="content" if transfer else "rand", style_weight=1e7 if transfer else 1e9)
     if settings.use_style_net:

@@ -102,6 +102,7 @@ def test_gradients(channels, positions, style_positions):
 
     assert torch.autograd.gradcheck(run(audiocnn.StyleLoss(style)), x)
     assert torch.autograd.gradcheck(run(audiocnn.ContentLoss(content)), x)
+    assert torch.autograd.gradcheck(run(losses.FreeContentLoss(content)), x)
 
 
 @pytest.mark.parametrize(("channels", "positions"), [(60, 20), (20, 60)])
@@ -203,6 +204,41 @@ def test_content_loss():
     loss = audiocnn.ContentLoss(content)
     assert loss(x) is x
     assert float(loss.loss) == pytest.approx(np.mean((x.numpy() - content.numpy()) ** 2), rel=1e-12)
+
+
+def test_a_content_of_free_level_may_be_quieter():
+    """Frame by frame: up to 3 times for nothing, more than that as if multiplied by 3, and louder for its full price."""
+    content = features(4, 9, seed=1)
+    gains = torch.tensor([1.0, 1 / 2, 1 / 3, 1 / 2.9, 0.9, 1.0, 1 / 2, 1 / 3, 0.7], dtype=torch.float64)
+    free, same = losses.FreeContentLoss(content), audiocnn.ContentLoss(content)
+    assert float(free.distance(gains * content)) < 1e-6 < float(same.distance(gains * content))
+    for gain, expected in ((1.5, 1.5), (2.0, 2.0), (0.1, 0.3), (0.2, 0.6)):
+        assert float(free.distance(gain * content)) == pytest.approx(float(same.distance(expected * content)), rel=1e-2)
+    x, target = features(4, 9).numpy(), content.numpy()
+    x[..., :4] *= 0.4
+    wanted = np.sqrt(np.sum(target**2, axis=(0, 1, 2)) / np.sum(x**2, axis=(0, 1, 2)))  # of each frame
+    assert np.ptp(np.clip(wanted, 1, 3)) > 0.5
+    expected = np.mean((x * np.clip(wanted, 1, 3) - target) ** 2)
+    assert float(free.distance(torch.from_numpy(x))) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_content_of_free_level_keeps_the_balance_of_planes_and_its_place():
+    """The planes of stereo share one gain; a segment is compared with the content's frames of the same time."""
+    content = torch.cat([features(4, 9, seed=seed) for seed in (1, 2)])
+    loss = losses.FreeContentLoss(content)
+    assert float(loss.distance(content / 2)) < 1e-6
+    left_alone = content * torch.tensor([1.0, 0.5], dtype=torch.float64)[:, None, None, None]
+    assert float(loss.distance(left_alone)) > 1e-2
+    loss.first_frame = 3
+    assert float(loss.distance(content[..., 3:7] / 2)) < 1e-6 < float(loss.distance(content[..., 2:6] / 2))
+
+
+def test_a_silent_content_of_free_level_gives_finite_losses():
+    silence = torch.zeros(1, 4, 1, 9)
+    for content, result in ((silence, silence), (silence, silence + 1), (silence + 1, silence)):
+        changed = result.clone().requires_grad_()
+        distance = losses.FreeContentLoss(content).distance(changed)
+        assert torch.isfinite(torch.autograd.grad(distance, changed)[0]).all() and torch.isfinite(distance)
 
 
 def test_every_layer_of_the_network_can_be_tapped(parameters, image):

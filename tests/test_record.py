@@ -27,6 +27,7 @@ OTHER |= dict(
 OTHER |= dict(l1channels=8, l2channels=8, l3channels=8, kernelsize=3, n_classes=2, orientation="2D", in_channels=9)
 OTHER |= dict(in_height=9, in_width=9, statistic="distribution", style_layers_default={"relu_1": 2})
 OTHER |= dict(content_layers_default=["relu_2"], rhythm_layers=["relu_1"], diversity_layers=["relu_1"])
+OTHER |= dict(content_level="free")
 OTHER |= dict(style_blend=[2.0], style_weight=3.0, content_weight=3.0, rhythm_weight=1.0, diversity_weight=1.0)
 OTHER |= dict(boundopt=False, reg_weight=1.0, start="rand", lower=0.1, upper=0.9, mu=0.2, sigma=0.1)
 OTHER |= dict(result_duration=2.0, segment_duration=None, redraw=5, history_size=5, num_steps=7, phase_iterations=8)

@@ -17,9 +17,9 @@ from support import sweeps
 from support.settings import NO_STEP, STEPS, Settings, best_device
 
 BANDS = dict(power=0.3, style_layers_default={"conv_2": 1.0}, num_steps=60, refine_steps=60)
-BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=30.0)
+BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=30.0, content_level="free")
 GATYS = dict(power="log1p", statistic="gram", style_layers_default={"relu_1": 1.0}, num_steps=300, refine_steps=0)
-GATYS |= dict(content_layers_default={"relu_3": 1.0}, content_weight=1.0)
+GATYS |= dict(content_layers_default={"relu_3": 1.0}, content_weight=1.0, content_level="same")
 TRANSFER = dict(CONTENT_FILENAME="speech.wav")
 PAIR = dict(recipe="gatys", model_path="models/a.pth", param_pkl="params/a")
 
@@ -282,6 +282,7 @@ REFUSED = [
     (dict(recipe=["bands"]), "recipe=['bands']", "choose one of bands, gatys"),
     (dict(transform="fft"), "transform='fft'", "choose one of stft, cqt"),
     (dict(statistic="mean"), "statistic='mean'", "choose one of gram, distribution, balanced"),
+    (dict(content_level="quiet"), "content_level='quiet'", "choose one of same, free"),
     (dict(statistic=["gram"]), "statistic=('gram',)", "choose one of gram, distribution, balanced"),
     (dict(whichChannel="3D"), "whichChannel='3D'", "choose one of freq, time, 2D"),
     (dict(whichChannel="time"), "whichChannel='time'", "needs recipe='gatys'"),
