@@ -1,9 +1,8 @@
-"""The effect of settings on the sound: python benchmarks/variants.py recipes, networks, transfers, scales or features.
+"""The effect of settings on the sound: python benchmarks/variants.py recipes, networks, transfers or features.
 
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
-style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on three pairs.
-Scales: other scales of the distance of the style, on all six pairs. Features: rhythm, diversity, other lengths and
-stereo, each on recordings that need it.
+style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on six pairs that
+quality.py does not report on. Features: rhythm, diversity, other lengths and stereo, each on recordings that need it.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from report import ROOT, write_section
 
 # isort: split
 import audiocnn
-from support import pipeline, stereo, transforms
+from support import losses, pipeline, stereo, transforms
 from support.settings import Settings
 
 RATE = quality.RATE
@@ -70,6 +69,7 @@ NETWORKS = {
     "gliding patterns": dict(own=dict(glide=4.0)),
     "every channel divided by the mean variance": dict(statistic="distribution"),
     "by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
+    "by its own variance, to the power 0.8, and the mean variance": dict(scale="0.8"),
     "by its own variance": dict(scale="each"),
 }
 
@@ -86,7 +86,13 @@ class GeometricMean(audiocnn.DistributionLoss):
     balance = 0.5
 
 
-SCALES = {"each": OfEachChannel, "geometric mean": GeometricMean}
+class BetweenBoth(audiocnn.DistributionLoss):
+    """Between these two."""
+
+    balance = 0.8
+
+
+SCALES = {"each": OfEachChannel, "geometric mean": GeometricMean, "0.8": BetweenBoth}
 
 
 def make_textures(texture, variants):
@@ -177,6 +183,10 @@ TRANSFERS = {
     "the default": {},
     "640 filters": dict(filters=640),
     "start from noise": dict(start="noise"),
+    "content of the same level": dict(content_level="same"),
+    "frames quieter by up to 2 times": dict(content="quieter by 2"),
+    "frames quieter by up to 10 times": dict(content="quieter by 10"),
+    "frames quieter or louder by up to 3 times": dict(content="louder"),
     "content at conv_1": dict(content_layers_default=["conv_1"]),
     "content in the bands alone": dict(content="bands"),
     "content in the patterns alone": dict(content="patterns"),
@@ -186,8 +196,24 @@ TRANSFERS = {
     "every channel divided by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
     "by its own variance": dict(scale="each"),
 }
-SCALED = {name: changes for name, changes in TRANSFERS.items() if not changes or "scale" in changes}
-PAIRS, WEIGHTS, LEVELS = quality.PAIRS[1:4], (10.0, 30.0, 100.0), (0.8, 0.75, 0.7, 0.65)
+PAIRS = (
+    ("piano", "frogs"),
+    ("choir", "drum_loop"),
+    ("birdsong", "fire"),
+    ("guitar", "steam_engine"),
+    ("laughter", "vinyl_crackle"),
+    ("guitar", "tabla"),
+)
+WEIGHTS, LEVELS = (15.0, 40.0, 100.0, 250.0), (0.8, 0.75, 0.7, 0.65)
+
+
+class Louder(losses.FreeContentLoss):
+    """Frames that are louder than the content's are compared at the content's level too."""
+
+    def distance(self, features):
+        levels = [each.square().sum(dim=1, keepdim=True) + self.floor for each in (self.target, features)]
+        gain = (levels[0] / levels[1]).sqrt().clamp(1 / self.LARGEST_GAIN, self.LARGEST_GAIN)
+        return (gain * features - self.target).square().mean()
 
 
 class Correlation(audiocnn.ContentLoss):
@@ -228,22 +254,35 @@ class OfMeans(audiocnn.ContentLoss):
         return 2 * torch.nn.functional.avg_pool2d(features - target, (1, 8), stride=(1, 4)).square().mean()
 
 
+def content_loss_of(also=audiocnn.ContentLoss, **attributes):
+    """Return a FreeContentLoss that compares as another content loss does, with other attributes."""
+    bases = (also,) if issubclass(also, losses.FreeContentLoss) else (losses.FreeContentLoss, also)
+    return type("FreeContentLoss", bases, attributes)
+
+
 def make_transfers(content, style, variants):
     """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
     sounds = [quality.excerpt(name) for name in (content, style)]
     n_bands = Settings().filters - round(Settings().pattern_share * Settings().filters)
-    contents = {None: audiocnn.ContentLoss, "correlation": Correlation, "means": OfMeans}
     frames_of_longest = 1 + len(sounds[0]) // Settings().K_HOP - (max(WIDTHS) - 1)
-    contents["longest"] = type("Longest", (OfLongestFilters,), dict(frames_of_longest=frames_of_longest))
-    contents["bands"] = type("Bands", (OfSomeFilters,), dict(last=n_bands))
-    contents["patterns"] = type("Patterns", (OfSomeFilters,), dict(first=n_bands))
+    contents = {
+        None: {},
+        "correlation": dict(also=Correlation),
+        "means": dict(also=OfMeans),
+        "longest": dict(also=OfLongestFilters, frames_of_longest=frames_of_longest),
+        "bands": dict(also=OfSomeFilters, last=n_bands),
+        "patterns": dict(also=OfSomeFilters, first=n_bands),
+        "quieter by 2": dict(LARGEST_GAIN=2.0),
+        "quieter by 10": dict(LARGEST_GAIN=10.0),
+        "louder": dict(also=Louder),
+    }
     curves = []
     for changes in variants.values():
         changes, points = dict(changes), []
-        replaced = {"ContentLoss": contents[changes.pop("content", None)]}
+        content_loss = content_loss_of(**contents[changes.pop("content", None)])
         scale = changes.pop("scale", None)
         for weight in WEIGHTS:
-            with mock.patch.multiple("audiocnn", **replaced), style_of(scale):
+            with mock.patch.dict("support.losses.CONTENT_LOSSES", free=content_loss), style_of(scale):
                 made = quality.default(sounds[1], sounds[0], content_weight=weight, **changes)
             figures = quality.score_transfer(made, *sounds)
             kept = (figures["rhythm kept"] + figures["pitch kept"]) / 2
@@ -355,16 +394,15 @@ def compare_stereo():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("recipes", "networks", "transfers", "scales", "features"))
+    parser.add_argument("table", choices=("recipes", "networks", "transfers", "features"))
     table = parser.parse_args().table
     metrics.listener_network()  # a missing package stops the script here
     if table == "features":
         compared = [compare() for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo)]
         write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
-    elif table in ("transfers", "scales"):
-        pairs, variants = (PAIRS, TRANSFERS) if table == "transfers" else (quality.PAIRS, SCALED)
-        curves = quality.in_parallel(make_transfers, *zip(*pairs, strict=True), [variants] * len(pairs))
-        write_section({"transfers": "variants"}.get(table, table), compare_transfers(variants, curves))
+    elif table == "transfers":
+        curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True), [TRANSFERS] * len(PAIRS))
+        write_section("variants", compare_transfers(TRANSFERS, curves))
     else:
         write_section(table, compare_textures(RECIPES if table == "recipes" else NETWORKS))
 

@@ -207,7 +207,7 @@ def test_content_loss():
 
 
 def test_a_content_of_free_level_may_be_quieter():
-    """Frame by frame: up to 3 times for nothing, more than that as if multiplied by 3, and louder for its full price."""
+    """Frame by frame: up to 3 times for nothing, beyond that as if multiplied by 3, and louder for the full price."""
     content = features(4, 9, seed=1)
     gains = torch.tensor([1.0, 1 / 2, 1 / 3, 1 / 2.9, 0.9, 1.0, 1 / 2, 1 / 3, 0.7], dtype=torch.float64)
     free, same = losses.FreeContentLoss(content), audiocnn.ContentLoss(content)
