@@ -35,7 +35,7 @@ DRAFTS |= {"320 filters, 30 + 30 steps": dict(num_steps=30, refine_steps=30, red
 DRAFTS |= {"the default (320 filters, 60 + 60 steps)": {}}
 # The default before new filters, the preconditioner and balanced channels; all are switched off.
 BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0)
-BEFORE |= dict(statistic="distribution", content_level="same")
+BEFORE |= dict(statistic="distribution", content_level="same", diversity_weight=0)
 EARLIER = {"300 + 150 steps": BEFORE | dict(num_steps=300, refine_steps=150)}
 CHECKPOINTS = (10, 25, 50, 100, 200)
 COLUMNS = ("distance ratio", "listener", "copy score")

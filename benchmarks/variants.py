@@ -41,6 +41,9 @@ RECIPES = {
     "the same 640 filters to the end": dict(redraw=0, filters=640),
     "no preconditioner": dict(precondition=False),
     "no refinement": dict(refine_steps=0),
+    "no diversity loss": dict(diversity_weight=0),
+    "diversity_weight 10": dict(diversity_weight=10),
+    "diversity_weight 1000": dict(diversity_weight=1000),
     "no steps on the spectrogram": dict(num_steps=0, refine_steps=120),
     "start from uniform noise": dict(start="rand"),
     "Gram matrices": dict(statistic="gram", style_weight=1e3),
@@ -56,10 +59,10 @@ NETWORKS = {
     "patterns, half of the filters": dict(pattern_share=0.5),
     "patterns alone": dict(pattern_share=1.0),
     "widths up to 8": dict(widths=WIDTHS[:4]),
-    "widths up to 16": dict(widths=(*WIDTHS[:4], 16)),
-    "widths up to 32": dict(widths=(*WIDTHS[:4], 16, 32)),
-    "widths up to 64": dict(widths=(*WIDTHS[:4], 16, 32, 64)),
-    "widths 1, 3, 6, 12": dict(widths=(1, 3, 6, 12)),
+    "widths up to 12": dict(widths=(*WIDTHS[:4], 12)),
+    "widths up to 16": dict(widths=WIDTHS[:5]),
+    "widths up to 64": dict(widths=(*WIDTHS, 64)),
+    "widths 1, 3, 10, 32": dict(widths=(1, 3, 10, 32)),
     "dilation 2": dict(dilation=2),
     "patterns of 0.5 to 4 ERB": dict(own=dict(lowest=0.5, highest=4)),
     "patterns of 2 to 16 ERB": dict(own=dict(lowest=2, highest=16)),
@@ -188,11 +191,6 @@ TRANSFERS = {
     "frames quieter by up to 10 times": dict(content="quieter by 10"),
     "frames quieter or louder by up to 3 times": dict(content="louder"),
     "content at conv_1": dict(content_layers_default=["conv_1"]),
-    "content in the bands alone": dict(content="bands"),
-    "content in the patterns alone": dict(content="patterns"),
-    "content in the longest filters alone": dict(content="longest"),
-    "content in means of 8 frames": dict(content="means"),
-    "content by correlation in each channel": dict(content="correlation"),
     "every channel divided by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
     "by its own variance": dict(scale="each"),
 }
@@ -204,7 +202,19 @@ PAIRS = (
     ("laughter", "vinyl_crackle"),
     ("guitar", "tabla"),
 )
-WEIGHTS, LEVELS = (15.0, 40.0, 100.0, 250.0), (0.8, 0.75, 0.7, 0.65)
+WEIGHTS, LEVELS = (40.0, 100.0, 250.0), (0.8, 0.75, 0.7, 0.65)
+
+
+class By2(losses.FreeContentLoss):
+    """Frames may be quieter by up to 2 times."""
+
+    LARGEST_GAIN = 2.0
+
+
+class By10(losses.FreeContentLoss):
+    """Frames may be quieter by up to 10 times."""
+
+    LARGEST_GAIN = 10.0
 
 
 class Louder(losses.FreeContentLoss):
@@ -216,70 +226,16 @@ class Louder(losses.FreeContentLoss):
         return (gain * features - self.target).square().mean()
 
 
-class Correlation(audiocnn.ContentLoss):
-    """One minus the correlation of each channel with the content's, instead of the squared difference."""
-
-    def distance(self, features):
-        target = self.target[..., self.first_frame :][..., : features.shape[3]]
-        each = [values - values.mean(dim=3, keepdim=True) for values in (features, target)]
-        norms = [values.square().sum(dim=3).clamp_min(1e-12).sqrt() for values in each]
-        return (1 - (each[0] * each[1]).sum(dim=3) / (norms[0] * norms[1])).mean()
-
-
-class OfSomeFilters(audiocnn.ContentLoss):
-    """The content loss on the channels from first to last of the default's filters."""
-
-    first, last = None, None
-
-    def distance(self, features):
-        target = self.target[..., self.first_frame :][..., : features.shape[3]]
-        return (features - target)[:, self.first : self.last].square().mean()
-
-
-class OfLongestFilters(audiocnn.ContentLoss):
-    """The content loss on the longest filters alone, as strong as on those of all widths."""
-
-    frames_of_longest = None  # of features that filters of this width leave
-
-    def distance(self, features):
-        of_longest = self.target.shape[3] == self.frames_of_longest
-        return len(WIDTHS) * of_longest * super().distance(features)
-
-
-class OfMeans(audiocnn.ContentLoss):
-    """The content loss on means of 8 frames that overlap by half, twice as strong, because means differ less."""
-
-    def distance(self, features):
-        target = self.target[..., self.first_frame :][..., : features.shape[3]]
-        return 2 * torch.nn.functional.avg_pool2d(features - target, (1, 8), stride=(1, 4)).square().mean()
-
-
-def content_loss_of(also=audiocnn.ContentLoss, **attributes):
-    """Return a FreeContentLoss that compares as another content loss does, with other attributes."""
-    bases = (also,) if issubclass(also, losses.FreeContentLoss) else (losses.FreeContentLoss, also)
-    return type("FreeContentLoss", bases, attributes)
+CONTENTS = {None: losses.FreeContentLoss, "quieter by 2": By2, "quieter by 10": By10, "louder": Louder}
 
 
 def make_transfers(content, style, variants):
     """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
     sounds = [quality.excerpt(name) for name in (content, style)]
-    n_bands = Settings().filters - round(Settings().pattern_share * Settings().filters)
-    frames_of_longest = 1 + len(sounds[0]) // Settings().K_HOP - (max(WIDTHS) - 1)
-    contents = {
-        None: {},
-        "correlation": dict(also=Correlation),
-        "means": dict(also=OfMeans),
-        "longest": dict(also=OfLongestFilters, frames_of_longest=frames_of_longest),
-        "bands": dict(also=OfSomeFilters, last=n_bands),
-        "patterns": dict(also=OfSomeFilters, first=n_bands),
-        "quieter by 2": dict(LARGEST_GAIN=2.0),
-        "quieter by 10": dict(LARGEST_GAIN=10.0),
-        "louder": dict(also=Louder),
-    }
     curves = []
     for changes in variants.values():
         changes, points = dict(changes), []
-        content_loss = content_loss_of(**contents[changes.pop("content", None)])
+        content_loss = CONTENTS[changes.pop("content", None)]
         scale = changes.pop("scale", None)
         for weight in WEIGHTS:
             with mock.patch.dict("support.losses.CONTENT_LOSSES", free=content_loss), style_of(scale):
@@ -339,12 +295,11 @@ def compare_diversity():
     """Return rows: copying and distance, over diversity_weight, for two recordings with repetitions."""
     rows = ["| diversity_weight | frogs: distance ratio | copy score | birds: distance ratio | copy score |"]
     rows.append("|---|---|---|---|---|")
-    for weight in (0.0, 0.1, 1.0, 10.0):
+    for weight in (0.0, 10.0, 100.0, 1000.0):
         values = []
         for texture in ("frogs", "birds"):
             style, other = metrics.takes(texture, RATE)
-            changes = dict(diversity_weight=weight, diversity_layers=["conv_1"] if weight else [])
-            made = quality.default(style, length=int(quality.SECONDS * RATE), **changes)
+            made = quality.default(style, length=int(quality.SECONDS * RATE), diversity_weight=weight)
             values += [metrics.statistics_distance(made, style, other, RATE), metrics.copy_score(made, style, RATE)]
         rows.append("| {:g} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(weight, *values))
         print(rows[-1], flush=True)

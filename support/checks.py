@@ -182,11 +182,12 @@ def _check_losses(settings):
     layers |= dict(diversity=settings.diversity_layers, content=settings.content_layers)
     weights = {kind: getattr(settings, f"{kind}_weight") for kind in layers}
     given = ", ".join(f"{kind}_weight={weights[kind]}" for kind in layers if layers[kind])
-    if not any(weights[kind] * weight for kind in layers for weight in layers[kind].values()):
+    aims = ("style", "rhythm", "content")  # the diversity only limits how they are reached
+    if not any(weights[kind] * weight for kind in aims for weight in layers[kind].values()):
         raise ValueError(f"nothing to optimise: no loss has both a layer and a weight above 0 ({given})")
-    for kind in ("rhythm", "diversity"):
-        if bool(layers[kind]) != bool(weights[kind]):
-            _warn(f"{kind}_layers={list(layers[kind])} with {kind}_weight={weights[kind]} has no effect; set both")
+    if bool(layers["rhythm"]) != bool(weights["rhythm"]):
+        both = f"rhythm_layers={list(layers['rhythm'])} with rhythm_weight={weights['rhythm']}"
+        _warn(f"{both} has no effect; set both")
     if settings.boundopt and settings.reg_weight and not settings.use01scale:
         _warn("boundopt pulls the values into [0, 1], but with use01scale=False they reach 7; set boundopt=False")
 
@@ -208,6 +209,8 @@ def without_effect(settings):
         "the recipe has no band networks": () if settings.recipe == "bands" and not settings.use_style_net else bands,
         "the network is no CNN with typed parameters": () if cnn and settings.param_pkl is None else typed,
         "there is no content": () if settings.is_transfer else of_content,
+        "diversity_weight is 0": () if settings.diversity_weight else ("diversity_layers",),
+        "diversity_layers is empty": () if settings.diversity_layers else ("diversity_weight",),
         'start is not "samples"': () if settings.start == "samples" else ("mu", "sigma", "lower", "upper"),
         "boundopt is False": () if settings.boundopt else ("reg_weight",),
         "there is one style": () if len(settings.styles) > 1 else ("style_blend",),

@@ -4,8 +4,9 @@ Also an example of how to write a loss of one's own: subclass audiocnn.Loss, and
 """
 
 import torch
+from torch import nn
 
-from audiocnn import ContentLoss, Loss, blended, rows_of
+from audiocnn import N_QUANTILES, ContentLoss, Loss, blended, rows_of
 
 
 class FreeContentLoss(ContentLoss):
@@ -64,29 +65,43 @@ class RhythmLoss(Loss):
 
 
 class DiversityLoss(Loss):
-    """How much of the features is a copy of the style's own, shifted by any time.
+    """How much more alike passages of the result and the style are than passages of the style are to each other.
 
-    The correlation with the style is taken at every shift: an optimiser that must not copy at one shift copies at
-    the next (Antognini 2019). The loss is close to the highest of these correlations.
+    Each passage counts by its highest correlation with the style, at any shift: an optimiser that must not copy at one
+    shift copies at the next (Antognini 2019). The limit lets a result repeat as much as its style repeats itself:
+    calls of birds are alike in every take. Below the limit, the loss is 0.
     """
 
     kind, compares = "diversity", "style"
+    LENGTH, HOP = 84, 4  # positions of a passage (at the default's hop 0.49 s), and of the mean that is compared
 
     def __init__(self, *styles, blend=(1.0,)):
         super().__init__()
-        self.rows = [_centred(style.detach()) for style in styles]
+        rows = [self._means(style.detach())[:, : N_QUANTILES // self.HOP] for style in styles]
+        self.length = max(1, min(self.LENGTH // self.HOP, *(each.shape[1] // 4 for each in rows)))
+        passages = [self._passages(each, 1) for each in rows]
+        self.places = torch.cat(passages)
+        self.limit = sum(share * self._own(each) for share, each in zip(blend, passages, strict=True))
 
     def distance(self, features):
         """Take features of any number of positions."""
-        rows = _centred(features)
-        return sum(self._similarity(rows, style) for style in self.rows)
+        rows = self._means(features)
+        if rows.shape[1] < self.length:
+            return 0 * rows.sum()  # too short to copy a passage
+        passages = self._passages(rows, max(1, self.length // 4))
+        return ((passages @ self.places.T).amax(dim=1).mean() - self.limit).relu().square()
 
-    @staticmethod
-    def _similarity(rows, style):
-        period = rows.shape[1] + style.shape[1]
-        product = torch.fft.rfft(rows, period) * torch.fft.rfft(style, period).conj()
-        correlation = torch.fft.irfft(product.sum(dim=0), period) / (rows.norm() * style.norm()).clamp_min(1e-12)
-        return correlation.norm(p=8)
+    def _means(self, features):  # (planes * channels * height, means)
+        return nn.functional.avg_pool1d(features.flatten(0, 2)[None], self.HOP, ceil_mode=True)[0]
+
+    def _passages(self, rows, step):  # (passages, rows * length), each centred in every row, of norm 1
+        passages = rows.unfold(1, self.length, step).transpose(0, 1)
+        return nn.functional.normalize((passages - passages.mean(dim=2, keepdim=True)).flatten(1))
+
+    def _own(self, passages):  # the mean over passages of the highest correlation with one that does not overlap
+        start = torch.arange(len(passages), device=passages.device)
+        near = (start[:, None] - start).abs() < self.length
+        return (passages @ passages.T).masked_fill(near, 0).amax(dim=1).mean()
 
 
 def _centred(features):  # rows, each without its mean

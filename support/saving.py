@@ -31,7 +31,7 @@ from support.settings import OLD_NAMES, Settings
 from support.transforms import check_samples, fit_full_scale
 
 # Of runs that were saved before there were these settings.
-BEFORE = dict(pattern_share=0.0, redraw=0, content_level="same")
+BEFORE = dict(pattern_share=0.0, redraw=0, content_level="same", diversity_weight=0.0)
 
 
 @dataclass

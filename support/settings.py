@@ -85,7 +85,7 @@ class Settings:
     runs: int = 1
     device: str | None = None
     whichChannel: str = "freq"
-    widths: tuple = (1, 2, 4, 8, 12)
+    widths: tuple = (1, 2, 4, 8, 16, 32)
     filters: int = 320
     pattern_share: float = 0.8
     dilation: int = 1
@@ -106,12 +106,12 @@ class Settings:
     style_layers_default: tuple | dict | None = None
     content_layers_default: tuple | dict | None = None
     rhythm_layers: tuple | dict = ()
-    diversity_layers: tuple | dict = ()
+    diversity_layers: tuple | dict = ("input",)
     style_blend: tuple | None = None
     style_weight: float | None = None
     content_weight: float | None = None
     rhythm_weight: float = 0.0
-    diversity_weight: float = 0.0
+    diversity_weight: float | None = None
     boundopt: bool = True
     reg_weight: float = 1e-3
     start: str | None = None
@@ -255,12 +255,14 @@ def filled_in(settings):
     if settings.recipe == "bands":
         values |= dict(N_FFT=512, K_HOP=128, power=0.3, style_layers_default=["conv_2"])
         values |= dict(statistic="distribution" if transfer else "balanced")  # see BalancedLoss
+        values |= dict(diversity_weight=0.0 if transfer else 100.0)
         values |= dict(content_layers_default=["conv_2"], style_weight=1.0, content_weight=30.0, content_level="free")
         values |= dict(num_steps=60, refine_steps=60)
         values |= dict(start="content" if transfer else "noise")
     else:
         values |= dict(N_FFT=1024, K_HOP=256, power="log1p", statistic="gram", style_layers_default=["relu_1"])
         values |= dict(content_layers_default=["relu_3"], content_weight=1.0, content_level="same")
+        values |= dict(diversity_weight=0.0)
         values |= dict(num_steps=300, refine_steps=0)
         values |= dict(start="content" if transfer else "rand", style_weight=1e7 if transfer else 1e9)
     if settings.use_style_net:

@@ -121,7 +121,8 @@ def test_positions_may_be_mixed(channels, positions):
 def test_planes_count_as_channels(kind):
     """Left, right, middle and side of a stereo sound are compared one by one, as so many more channels."""
     torch.manual_seed(0)
-    x, style = torch.rand(4, 6, 1, 40), torch.rand(4, 6, 1, 50)
+    style = torch.rand(4, 6, 1, 50)
+    x = style[..., :40] + 0.1 * torch.rand(4, 6, 1, 40)
     planes, channels = kind(style), kind(style.reshape(1, 24, 1, 50))
     planes(x)
     channels(x.reshape(1, 24, 1, 40))
@@ -429,15 +430,68 @@ def test_rhythm_loss_sees_periods_but_not_phases():
 
 
 def test_diversity_loss_finds_a_copy_at_any_shift():
-    style, other = features(5, 200, dtype=torch.float32), features(5, 300, seed=1, dtype=torch.float32)
-    copy = torch.cat([other[..., :100], style], dim=3)
+    """A copy costs, whole or in a part, wherever the copy stands; another sound costs nothing, nor does the reverse."""
+    style, other = features(5, 600, dtype=torch.float32), features(5, 900, seed=1, dtype=torch.float32)
     loss = losses.DiversityLoss(style)
-    values = []
-    for x in (style, style.roll(60, dims=3), copy, other):
-        loss(x)
-        values.append(float(loss.loss))
-    assert values[0] == pytest.approx(1, abs=1e-4)
-    assert values[1] > 0.6 and values[2] > 0.6 and values[3] < 0.2
+    copies = [style, style.roll(160, dims=3), torch.cat([other[..., :300], style], dim=3), 7 * style + 3]
+    assert all(float(loss.distance(copy)) > 0.1 for copy in copies)
+    assert float(loss.distance(copies[0])) == pytest.approx((1 - float(loss.limit)) ** 2, rel=1e-3)
+    for sound in (other, style.flip(3)):
+        assert float(loss.distance(sound)) < 1e-3
+
+
+def test_a_sound_may_repeat_as_much_as_its_style():
+    """Calls at other times than the style's cost nothing; where the style has one call, more calls cost."""
+    call = 20 * features(5, 60, seed=9, dtype=torch.float32)
+
+    def with_calls(starts, seed):
+        sound = features(5, 800, seed=seed, dtype=torch.float32)
+        for start in starts:
+            sound[..., start : start + 60] += call
+        return sound
+
+    often, once = with_calls(range(20, 700, 120), 1), with_calls([20], 1)
+    result = with_calls(range(60, 700, 120), 2)
+    assert 50 * float(losses.DiversityLoss(often).distance(result)) < float(losses.DiversityLoss(once).distance(result))
+
+
+def test_the_gradient_of_the_diversity():
+    style = features(3, 120)
+    x = (style + 0.3 * features(3, 120, seed=1)).requires_grad_()
+    loss = losses.DiversityLoss(style)
+    assert float(loss.distance(x)) > 0.1 and torch.autograd.gradcheck(loss.distance, x)
+
+
+def test_the_limit_is_the_likeness_of_passages_that_do_not_overlap():
+    """Against the correlations of all pairs of passages, written out."""
+    style = features(3, 200)
+    loss = losses.DiversityLoss(style)
+    means = style.numpy()[0, :, 0].reshape(3, 50, 4).mean(axis=2)
+    length = 50 // 4
+    best = []
+    for first in range(50 - length + 1):
+        a = means[:, first : first + length]
+        likeness = [0.0]
+        for second in range(50 - length + 1):
+            if abs(first - second) >= length:
+                b = means[:, second : second + length]
+                a_, b_ = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+                likeness.append((a_ * b_).sum() / np.sqrt((a_**2).sum() * (b_**2).sum()))
+        best.append(max(likeness))
+    assert float(loss.limit) == pytest.approx(np.mean(best), rel=1e-6)
+    both = losses.DiversityLoss(style, features(3, 200, seed=4), blend=(0.25, 0.75))
+    assert float(both.limit) == pytest.approx(
+        0.25 * float(loss.limit) + 0.75 * float(losses.DiversityLoss(features(3, 200, seed=4)).limit)
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 1, 3), (1, 5, 1, 30), (4, 5, 1, 100), (1, 1, 7, 100), (1, 5, 1, 9000)])
+def test_diversity_of_any_shape_and_of_silence_is_finite(shape):
+    style = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    for target, start in ((style, style), (style, 0 * style), (0 * style, style), (style, style[..., :2])):
+        loss, changed = losses.DiversityLoss(target), start.clone().requires_grad_()
+        distance = loss.distance(changed)
+        assert torch.isfinite(distance) and torch.isfinite(torch.autograd.grad(distance, changed)[0]).all()
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])

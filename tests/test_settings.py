@@ -19,7 +19,7 @@ from support.settings import NO_STEP, STEPS, Settings, best_device
 BANDS = dict(power=0.3, style_layers_default={"conv_2": 1.0}, num_steps=60, refine_steps=60)
 BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=30.0, content_level="free")
 GATYS = dict(power="log1p", statistic="gram", style_layers_default={"relu_1": 1.0}, num_steps=300, refine_steps=0)
-GATYS |= dict(content_layers_default={"relu_3": 1.0}, content_weight=1.0, content_level="same")
+GATYS |= dict(content_layers_default={"relu_3": 1.0}, content_weight=1.0, content_level="same", diversity_weight=0.0)
 TRANSFER = dict(CONTENT_FILENAME="speech.wav")
 PAIR = dict(recipe="gatys", model_path="models/a.pth", param_pkl="params/a")
 
@@ -81,8 +81,8 @@ def test_a_setting_that_the_notebook_lacks_is_named(transform):
 @pytest.mark.parametrize(
     ("recipe", "content", "expected"),
     [
-        ("bands", None, BANDS | dict(start="noise", statistic="balanced")),
-        ("bands", "speech.wav", BANDS | dict(start="content", statistic="distribution")),
+        ("bands", None, BANDS | dict(start="noise", statistic="balanced", diversity_weight=100.0)),
+        ("bands", "speech.wav", BANDS | dict(start="content", statistic="distribution", diversity_weight=0.0)),
         ("gatys", None, GATYS | dict(start="rand", style_weight=1e9)),
         ("gatys", "speech.wav", GATYS | dict(start="content", style_weight=1e7)),
     ],
@@ -430,8 +430,14 @@ def test_settings_of_what_is_unused_are_not_in_the_way():
 WITHOUT_EFFECT = [
     (dict(rhythm_layers=["conv_1"]), "rhythm_layers=['conv_1'] with rhythm_weight=0.0 has no effect; set both"),
     (dict(rhythm_weight=0.1), "rhythm_layers=[] with rhythm_weight=0.1 has no effect; set both"),
-    (dict(diversity_layers={"conv_1": 2}), "diversity_layers=['conv_1'] with diversity_weight=0.0 has no effect"),
-    (dict(diversity_weight=1), "diversity_layers=[] with diversity_weight=1 has no effect; set both"),
+    (
+        TRANSFER | dict(diversity_layers=["conv_1"]),
+        "diversity_layers=('conv_1',) has no effect, because diversity_weight",
+    ),
+    (
+        dict(diversity_layers=[], diversity_weight=1),
+        "diversity_weight=1 has no effect, because diversity_layers is empty",
+    ),
     (TRANSFER | dict(result_duration=3.0), "result_duration=3.0 has no effect: in a transfer the content gives"),
     (dict(use01scale=False), "boundopt pulls the values into [0, 1], but with use01scale=False they reach 7"),
 ]
