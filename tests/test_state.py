@@ -113,7 +113,7 @@ def test_a_weight_changed_before_the_optimisation_is_used_or_refused(tmp_path):
         notebook.run_all(START)
     first, second = reports(tmp_path).values()
     assert first["settings"]["content_weight"] == 30 and second["settings"]["content_weight"] == 100
-    assert ["ContentLoss", "conv_2", 100] in second["used"]["terms"]
+    assert ["FreeContentLoss", "conv_2", 100] in second["used"]["terms"]
     assert second["losses"][0]["content conv_2"] != first["losses"][0]["content conv_2"]
 
 
