@@ -101,7 +101,15 @@ def open_notebook(page, lab, name):
     page.evaluate(HELPERS)
     page.wait_for_function("panel().sessionContext.session?.kernel?.status === 'idle'")
     page.evaluate("() => panel().sessionContext.session.kernel.restart()")  # an earlier test may have run its cells
-    page.wait_for_function("panel().sessionContext.session?.kernel?.status === 'idle'")
+    # The page may miss the message that the new kernel is idle; each request for information brings another one.
+    page.wait_for_function(
+        """() => {
+            const kernel = panel().sessionContext.session?.kernel;
+            if (kernel?.status !== 'idle') kernel?.requestKernelInfo();
+            return kernel?.status === 'idle';
+        }""",
+        polling=1000,
+    )
     settings = page.evaluate("find('record.typed()')")
     for key, value in SMALL.items():
         change(page, settings, **{key: value})

@@ -459,7 +459,7 @@ def test_the_gradient_of_the_diversity():
     style = features(3, 120)
     x = (style + 0.3 * features(3, 120, seed=1)).requires_grad_()
     loss = losses.DiversityLoss(style)
-    assert float(loss.distance(x)) > 0.1 and torch.autograd.gradcheck(loss.distance, x)
+    assert loss.distance(x).item() > 0.1 and torch.autograd.gradcheck(loss.distance, x)
 
 
 def test_the_limit_is_the_likeness_of_passages_that_do_not_overlap():
