@@ -184,13 +184,10 @@ def compare_textures(variants):
 
 TRANSFERS = {
     "the default": {},
-    "640 filters": dict(filters=640),
-    "start from noise": dict(start="noise"),
     "content of the same level": dict(content_level="same"),
     "frames quieter by up to 2 times": dict(content="quieter by 2"),
     "frames quieter by up to 10 times": dict(content="quieter by 10"),
     "frames quieter or louder by up to 3 times": dict(content="louder"),
-    "content at conv_1": dict(content_layers_default=["conv_1"]),
     "every channel divided by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
     "by its own variance": dict(scale="each"),
 }
@@ -223,7 +220,7 @@ class Louder(losses.FreeContentLoss):
     def distance(self, features):
         levels = [each.square().sum(dim=1, keepdim=True) + self.floor for each in (self.target, features)]
         gain = (levels[0] / levels[1]).sqrt().clamp(1 / self.LARGEST_GAIN, self.LARGEST_GAIN)
-        return (gain * features - self.target).square().mean()
+        return (self.counts * (gain * features - self.target).square()).mean()
 
 
 CONTENTS = {None: losses.FreeContentLoss, "quieter by 2": By2, "quieter by 10": By10, "louder": Louder}

@@ -102,7 +102,12 @@ def insert_losses(settings, images, network, terms):
     styles = [image for name, image in images.items() if name.startswith("style")]
     images = dict(style=styles, content=images.get("content"))
     network = loops.closed_network(network) if settings.loop else network
-    return audiocnn.insert_losses(network, terms, **images, blend=settings.style_blend)
+    model = audiocnn.insert_losses(network, terms, **images, blend=settings.style_blend)
+    for chain in model.values():
+        for loss in chain.children():
+            if isinstance(loss, losses.FreeContentLoss) and chain.overlap is not None:
+                loss.count_edges(images["content"].shape[3])
+    return model
 
 
 def result_length(settings, recordings):

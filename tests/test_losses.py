@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import audiocnn
-from support import losses, networks
+from support import losses, networks, pipeline
+from support.settings import Settings
 
 KINDS = [audiocnn.StyleLoss, audiocnn.DistributionLoss, audiocnn.BalancedLoss, losses.RhythmLoss, losses.DiversityLoss]
 
@@ -232,6 +233,26 @@ def test_a_content_of_free_level_keeps_the_balance_of_planes_and_its_place():
     assert float(loss.distance(left_alone)) > 1e-2
     loss.first_frame = 3
     assert float(loss.distance(content[..., 3:7] / 2)) < 1e-6 < float(loss.distance(content[..., 2:6] / 2))
+
+
+def test_the_ends_of_a_content_of_free_level_count_as_much_as_its_middle():
+    """A frame that is too loud costs the same at both ends and in the middle, for filters of equal taps."""
+    network = nn.Sequential(nn.Conv2d(4, 3, (1, 8), bias=False)).double()
+    network[0].weight.data[:] = torch.arange(1.0, 4.0)[:, None, None, None]
+    content = features(4, 60, seed=1)
+    settings = Settings(CONTENT_FILENAME="a.wav")
+    terms = [(losses.FreeContentLoss, "conv_1", 1.0)]
+    model = pipeline.insert_losses(settings, {"style 1": content, "content": content}, network, terms)
+    costs = []
+    for frame in (0, 30, 59):
+        louder = content.clone()
+        louder[..., frame] += 2.0
+        costs.append(float(audiocnn.evaluate(louder, model)[0]["content conv_1"]))
+    assert costs == pytest.approx([costs[1]] * 3, rel=1e-6) and costs[1] > 1
+    padded = nn.Sequential(nn.Conv2d(4, 3, (1, 8), padding="same", bias=False))
+    model = pipeline.insert_losses(settings, {"style 1": content.float(), "content": content.float()}, padded, terms)
+    (loss,) = [each for each in model["network"].children() if isinstance(each, losses.FreeContentLoss)]
+    assert (loss.counts == 1).all()
 
 
 def test_a_silent_content_of_free_level_gives_finite_losses():
