@@ -1,8 +1,9 @@
-"""The effect of settings on the sound: python benchmarks/variants.py recipes, networks, transfers or features.
+"""The effect of settings on the sound: python benchmarks/variants.py TABLE, see below.
 
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
 style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on six pairs that
-quality.py does not report on. Features: rhythm, diversity, other lengths and stereo, each on recordings that need it.
+quality.py does not report on. Diversity: weights of this loss, on all ten textures for tuning. Features: rhythm,
+diversity, other lengths and stereo, each on recordings that need it.
 """
 
 import argparse
@@ -41,9 +42,6 @@ RECIPES = {
     "the same 640 filters to the end": dict(redraw=0, filters=640),
     "no preconditioner": dict(precondition=False),
     "no refinement": dict(refine_steps=0),
-    "no diversity loss": dict(diversity_weight=0),
-    "diversity_weight 10": dict(diversity_weight=10),
-    "diversity_weight 1000": dict(diversity_weight=1000),
     "no steps on the spectrogram": dict(num_steps=0, refine_steps=120),
     "start from uniform noise": dict(start="rand"),
     "Gram matrices": dict(statistic="gram", style_weight=1e3),
@@ -52,6 +50,13 @@ RECIPES = {
     "n_fft 256": dict(N_FFT=256, K_HOP=64),
     "n_fft 1024": dict(N_FFT=1024, K_HOP=256),
     "constant-Q": dict(transform="cqt"),
+}
+DIVERSITY = {
+    "the default": {},
+    "no diversity loss": dict(diversity_weight=0),
+    "diversity_weight 10": dict(diversity_weight=10),
+    "diversity_weight 1000": dict(diversity_weight=1000),
+    "no diversity loss, widths up to 12": dict(diversity_weight=0, widths=(1, 2, 4, 8, 12)),
 }
 NETWORKS = {
     "the default": {},
@@ -173,10 +178,10 @@ def patterns(frequencies, count, width, generator, lowest, highest, joint, glide
     return noise * taps * torch.exp(-0.5 * (moved / spread) ** 2)
 
 
-def compare_textures(variants):
-    """Return the rows of a table, for a dict from name to changed settings."""
+def compare_textures(variants, textures=TUNED):
+    """Return the rows of a table, for a dict from name to changed settings: means over the textures."""
     rows = ["| | distance ratio | listener | copy score | core time [s] |", "|---|---|---|---|---|"]
-    values = quality.in_parallel(make_textures, TUNED, [list(variants.values())] * len(TUNED))
+    values = quality.in_parallel(make_textures, textures, [list(variants.values())] * len(textures))
     for name, figures in zip(variants, np.mean(values, axis=0), strict=True):
         rows.append("| {} | {:.2f} | {:.2f} | {:.2f} | {:.0f} |".format(name, *figures))
     return rows
@@ -345,7 +350,7 @@ def compare_stereo():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("recipes", "networks", "transfers", "features"))
+    parser.add_argument("table", choices=("recipes", "networks", "diversity", "transfers", "features"))
     table = parser.parse_args().table
     metrics.listener_network()  # a missing package stops the script here
     if table == "features":
@@ -354,6 +359,8 @@ def main():
     elif table == "transfers":
         curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True), [TRANSFERS] * len(PAIRS))
         write_section("variants", compare_transfers(TRANSFERS, curves))
+    elif table == "diversity":
+        write_section(table, compare_textures(DIVERSITY, metrics.TUNING))
     else:
         write_section(table, compare_textures(RECIPES if table == "recipes" else NETWORKS))
 
