@@ -3,7 +3,7 @@
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
 style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on six pairs that
 quality.py does not report on. Diversity: weights of this loss, on all ten textures for tuning. Features: rhythm,
-diversity, other lengths and stereo, each on recordings that need it.
+other lengths and stereo, each on recordings that need it.
 """
 
 import argparse
@@ -230,11 +230,11 @@ class Louder(losses.FreeContentLoss):
 CONTENTS = {None: losses.FreeContentLoss, "quieter by 2": By2, "quieter by 10": By10, "louder": Louder}
 
 
-def make_transfers(content, style, variants):
+def make_transfers(content, style):
     """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
     sounds = [quality.excerpt(name) for name in (content, style)]
     curves = []
-    for changes in variants.values():
+    for changes in TRANSFERS.values():
         changes, points = dict(changes), []
         content_loss = CONTENTS[changes.pop("content", None)]
         scale = changes.pop("scale", None)
@@ -249,11 +249,11 @@ def make_transfers(content, style, variants):
     return curves
 
 
-def compare_transfers(variants, curves):
+def compare_transfers(curves):
     """Return rows: style distance and likeness against the default's, where both keep as much of the content."""
     titles = [f"{name} at {level}" for level in LEVELS for name in ("style distance", "likeness", "pairs")]
     rows = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    for number, name in enumerate(variants):
+    for number, name in enumerate(TRANSFERS):
         cells = []
         for level in LEVELS:
             here, base = (np.array([quality.at_level(curve[n], level) for curve in curves]) for n in (number, 0))
@@ -288,21 +288,6 @@ def compare_rhythm():
             made = quality.default(style, length=len(style), **changes)
             correlations.append(np.corrcoef(rhythm(made), rhythm(style))[0, 1])
         rows.append("| {:g} | {:.2f} | {:.2f} |".format(weight, *correlations))
-        print(rows[-1], flush=True)
-    return rows
-
-
-def compare_diversity():
-    """Return rows: copying and distance, over diversity_weight, for two recordings with repetitions."""
-    rows = ["| diversity_weight | frogs: distance ratio | copy score | birds: distance ratio | copy score |"]
-    rows.append("|---|---|---|---|---|")
-    for weight in (0.0, 10.0, 100.0, 1000.0):
-        values = []
-        for texture in ("frogs", "birds"):
-            style, other = metrics.takes(texture, RATE)
-            made = quality.default(style, length=int(quality.SECONDS * RATE), diversity_weight=weight)
-            values += [metrics.statistics_distance(made, style, other, RATE), metrics.copy_score(made, style, RATE)]
-        rows.append("| {:g} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(weight, *values))
         print(rows[-1], flush=True)
     return rows
 
@@ -354,11 +339,11 @@ def main():
     table = parser.parse_args().table
     metrics.listener_network()  # a missing package stops the script here
     if table == "features":
-        compared = [compare() for compare in (compare_rhythm, compare_diversity, compare_lengths, compare_stereo)]
+        compared = [compare() for compare in (compare_rhythm, compare_lengths, compare_stereo)]
         write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
     elif table == "transfers":
-        curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True), [TRANSFERS] * len(PAIRS))
-        write_section("variants", compare_transfers(TRANSFERS, curves))
+        curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
+        write_section("variants", compare_transfers(curves))
     elif table == "diversity":
         write_section(table, compare_textures(DIVERSITY, metrics.TUNING))
     else:
