@@ -1,17 +1,18 @@
-"""Gatys' algorithm on spectrograms: networks, layers and losses, the start, the optimisation.
+"""Gatys' algorithm on spectrograms: networks, losses, the objective, the start, the optimisation.
 
-A network turns the spectrogram of a sound into features. Losses after named layers compare the features with those
-of a style and of a content. L-BFGS changes an image until the weighted sum of the losses is small. This file reads
+A network turns the spectrogram of a sound into features. Losses at named layers compare the features with those of a
+style and of a content. An optimiser changes an image until the weighted sum of the losses is small. This file reads
 in that order; what surrounds it, from sound files to pictures, is in support/.
 
 Conventions
-  spectrogram  compressed magnitudes of a sound [shape=(n_bins, n_frames)], see support/transforms.py
-  image        torch tensor [shape=(1, channels, height, width)], a spectrogram as a network takes it:
+  spectrogram  compressed magnitudes of a sound [shape=(n_bins, n_frames)], see support/sound/analysis.py
+  image        torch tensor [shape=(planes, channels, height, width)], a spectrogram as a network takes it:
                "freq" (1, n_bins, 1, n_frames), "time" (1, n_frames, 1, n_bins), "2D" (1, 1, n_bins, n_frames);
-               in stereo with 4 planes instead of 1, see support/stereo.py
-  features     the output of a layer for an image [shape=(planes, channels, height, width)]
+               in stereo with 4 planes instead of 1, see support/sound/stereo.py
+  features     the output of a layer for an image [shape=(planes, channels, height, width)], see support/layers.py
   rows         features as a matrix [shape=(planes * channels, positions)]
-  model        nn.ModuleDict of LossChains, a network with losses inserted, as insert_losses returns it
+  term         a loss, the name of a layer, and a weight; the objective is the sum of the terms
+  draw         number of a set of random networks; draw 0 is the first
 
 Sources
   Gatys, Ecker, Bethge 2015, A Neural Algorithm of Artistic Style, arXiv:1508.06576
@@ -22,21 +23,28 @@ Sources
 """
 
 import copy
+import functools
 import itertools
-import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy  # loads scipy.signal where it is used: that takes a second
 import torch
-import torch.fx
 from torch import nn
 
 from support import fast
-from support.values import check_choice, check_number, check_positive_int
+from support.checks import check_choice, check_number, check_positive_int
+from support.layers import Tap, closed_network, full_name, named_layers, side_by_side
+from support.sound.analysis import LAYOUTS
 
-ORIENTATIONS = ("freq", "time", "2D")
 STARTS = ("samples", "rand", "randn", "content", "noise")
+PARAMETERS = ("l1channels", "l2channels", "l3channels", "kernelsize", "in_channels", "in_height", "in_width")
+PARAMETERS += ("n_classes", "orientation")  # of a CNN
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
+SAMPLES_DRAW = 1000  # draws of random networks are numbered from here while samples are optimised, so that all differ
+MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 5 steps of 5 minutes take 5.3e8
 
 
 # 1. Networks -------------------------------------------------------------------------------------
@@ -80,13 +88,11 @@ class CNN(nn.Module):
 
 def check_parameters(parameters):
     """Raise ValueError unless a dict holds the parameters of a CNN, see there."""
-    numbers = ("l1channels", "l2channels", "l3channels", "in_channels", "in_height", "in_width")
-    numbers = (*numbers, "kernelsize", "n_classes")
-    missing = [name for name in (*numbers, "orientation") if name not in parameters]
+    missing = [name for name in PARAMETERS if name not in parameters]
     if missing:
         raise ValueError(f"the network's parameters lack {', '.join(missing)}; they hold {', '.join(parameters)}")
-    check_positive_int(**{name: parameters[name] for name in numbers})
-    check_choice("orientation", parameters["orientation"], ORIENTATIONS)
+    check_positive_int(**{name: parameters[name] for name in PARAMETERS if name != "orientation"})
+    check_choice("orientation", parameters["orientation"], LAYOUTS)
     pooled = ("in_width",) if parameters["orientation"] != "2D" else ("in_height", "in_width")
     for name in pooled:
         if parameters[name] < 8:
@@ -148,85 +154,15 @@ def _neighbourhoods(erb, spread):  # Gaussians around centres that lie evenly on
     return torch.where(weights < 1e-3, 0, weights)
 
 
-# 2. Layers by name -------------------------------------------------------------------------------
+# 2. Losses ---------------------------------------------------------------------------------------
 
 
-def named_layers(network):
-    """List the layers of a network in the order of its forward pass.
-
-    A layer is called by its kind and its number within that kind: conv_1, batchnorm_1, relu_1, pool_1, conv_2 ...
-    A layer that the network uses twice counts twice. The list ends at the first step that is no layer (a flatten, a
-    sum of branches), because the steps after it can't be rebuilt as a chain.
-
-    Returns
-    -------
-    layers : dict from str to nn.Module
-    """
-    try:
-        nodes = torch.fx.symbolic_trace(network).graph.nodes
-    except Exception as error:  # fx raises nearly anything on control flow that depends on data
-        raise ValueError(f"{type(network).__name__} is not a chain of layers: {error}; use an nn.Sequential") from error
-    layers, counts = {}, {}
-    for previous, node in itertools.pairwise(nodes):
-        if node.op != "call_module" or node.args != (previous,):
-            break
-        layer = network.get_submodule(node.target)
-        name = re.sub(r"[123]d$", "", type(layer).__name__.lower())
-        kind = next((kind for kind in ("conv", "batchnorm", "pool") if kind in name), name)
-        counts[kind] = counts.get(kind, 0) + 1
-        layers[f"{kind}_{counts[kind]}"] = layer
-    return layers
-
-
-def side_by_side(network):
-    """Return the networks of an nn.ModuleDict by name, or one network alone under the name ""."""
-    return dict(network.items()) if isinstance(network, nn.ModuleDict) else {"": network}
-
-
-@torch.no_grad()
-def layer_shapes(network, image):
-    """Feature shape after each layer: dict from layer name to (1, channels, height, width); nothing is computed."""
-    shapes = {}
-    for prefix, chain in side_by_side(network).items():
-        features = image.to("meta")
-        for name, layer in named_layers(chain).items():
-            features = _apply(name, copy.deepcopy(layer).to("meta"), features)
-            shapes[f"{prefix} {name}".strip()] = tuple(features.shape)
-    return shapes
-
-
-def _apply(name, layer, features):
-    try:
-        return layer(features)
-    except RuntimeError as error:
-        raise ValueError(
-            f"layer {name}, {layer}, can't take features of shape {tuple(features.shape)}: {error}; "
-            "change the network, or use a longer sound"
-        ) from error
-
-
-def receptive_fields(network):
-    """Positions of the image's width that one position after each layer covers: dict from layer name to int."""
-    fields = {}
-    for prefix, chain in side_by_side(network).items():
-        field, step = 1, 1
-        for name, layer in named_layers(chain).items():
-            sides = ("kernel_size", "stride", "dilation")  # numbers, or one for height and one for width
-            kernel, stride, dilation = (int(np.ravel(getattr(layer, side, 1))[-1]) for side in sides)
-            field, step = field + (kernel - 1) * dilation * step, step * stride
-            fields[f"{prefix} {name}".strip()] = field
-    return fields
-
-
-# 3. Losses ---------------------------------------------------------------------------------------
-
-
-def rows_of(features):
+def rows_of(features: torch.Tensor) -> torch.Tensor:
     """Features [shape=(planes, channels, height, width)] as rows [shape=(planes * channels, positions)]."""
     return features.flatten(2).flatten(0, 1)
 
 
-def gram_matrix(features):
+def gram_matrix(features: torch.Tensor) -> torch.Tensor:
     """Gram matrix of the channels [shape=(channels, channels)], divided by the number of positions.
 
     Gatys divides by the channels too, inside the loss; here StyleLoss takes the mean over the entries.
@@ -235,29 +171,65 @@ def gram_matrix(features):
     return (rows @ rows.T) / rows.shape[1]
 
 
-class Loss(nn.Module):
-    """A transparent layer: it returns the features as they are, and keeps its weighted distance in `loss`.
+class Loss:
+    """The distance of features from a target. A loss of your own is a subclass, or any function of (features, target).
 
-    A loss owns its name, its weight and its target. A subclass says what it compares with ("style", "content" or
-    nothing), takes this target in its constructor, and computes the `distance` of features [a number].
+    A subclass says what it compares with: "style", "content" or None. An instance holds the loss's own parameters.
+
+    Long images are compared segment by segment, and the values are averaged. A loss takes part if `segments` is True:
+    a statistic compares each segment with the whole target, and a loss that compares frame by frame has a `cut`. A
+    loss where `segments` is False sees the whole image at once, which takes more memory.
     """
 
     kind = "loss"  # the first word of the loss's name; the second is its layer
     compares = None
-    name, weight, loss = "loss", 1.0, None
-    first_frame = 0  # of the whole image, where these features begin
+    segments = False
+    overlap = 0  # frames that each feature sees beyond one; 0 where layers pad; set before `target` is called
 
-    def forward(self, features):
-        """Compute the loss, return the features."""
-        self.loss = self.weight * self.distance(features)
-        return features
+    def target(self, *sounds: torch.Tensor, blend: list[float]) -> object:
+        """Return what `distance` gets as its target, from the features of the sounds that are compared."""
+        return sounds[0] if sounds else None
+
+    def cut(self, target: object, part: slice) -> object:
+        """Return the target for a segment, the features from part.start to part.stop of the whole image."""
+        return target
+
+    def distance(self, features: torch.Tensor, target: object) -> torch.Tensor:
+        """Return a number, with its gradient; the weight is multiplied later."""
+        raise NotImplementedError(f"{type(self).__name__} has no distance(features, target); write one")
 
 
-def blended(describe, styles, blend):
+@dataclass
+class FunctionLoss(Loss):
+    """A function of (features, target) as a loss; the target is the features of the (first) style or of the content."""
+
+    function: Callable
+    compares: str | None = "style"
+
+    @property
+    def kind(self):
+        """The function's name."""
+        return getattr(self.function, "__name__", type(self.function).__name__).strip("<>").lower()
+
+    def distance(self, features, target):
+        """Call the function."""
+        return self.function(features, target)
+
+
+def blended(describe: Callable, styles: list[torch.Tensor], blend: list[float]):
     """Return the mean of what describe returns for each style, weighted by blend."""
-    return sum(share * describe(style.detach()) for share, style in zip(blend, styles, strict=True))
+    return sum(share * describe(style) for share, style in zip(blend, styles, strict=True))
 
 
+class Gram(NamedTuple):
+    """What StyleLoss keeps of a style: its Gram matrix, rows with rows rows' = gram, and |rows' rows|^2."""
+
+    gram: torch.Tensor
+    rows: torch.Tensor
+    style_term: float
+
+
+@dataclass
 class StyleLoss(Loss):
     """Mean squared difference between the Gram matrices of the features and of the style.
 
@@ -266,23 +238,30 @@ class StyleLoss(Loss):
     weighted by blend. Computed by fast.GramDistance.
     """
 
-    kind, compares = "style", "style"
+    kind, compares, segments = "style", "style", True
 
-    def __init__(self, *styles, blend=(1.0,)):
-        super().__init__()
-        self.gram = blended(gram_matrix, styles, blend)
-        rows = [rows_of(style.detach()) for style in styles]
-        rows = [(share / each.shape[1]) ** 0.5 * each for share, each in zip(blend, rows, strict=True)]
-        self.rows = torch.cat(rows, dim=1)  # rows rows' is gram
-        rows = self.rows.cpu().double()  # on the CPU, because MPS has no float64
-        self.style_term = (rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T).square().sum().item()
+    def target(self, *styles, blend):
+        """Describe the styles."""
+        rows = [rows_of(style) for style in styles]
+        rows = torch.cat([(b / each.shape[1]) ** 0.5 * each for b, each in zip(blend, rows, strict=True)], dim=1)
+        exact = rows.cpu().double()  # on the CPU, because MPS has no float64
+        exact = (exact.T @ exact if exact.shape[1] < len(exact) else exact @ exact.T).square().sum().item()
+        return Gram(blended(gram_matrix, styles, blend), rows, exact)
 
-    def distance(self, features):
+    def distance(self, features, target):
         """Take features of any number of positions."""
         rows = rows_of(features)
-        return fast.GramDistance.apply(rows, self.rows, self.gram, self.style_term) / len(rows) ** 2
+        return fast.GramDistance.apply(rows, target.rows, target.gram, target.style_term) / len(rows) ** 2
 
 
+class Quantiles(NamedTuple):
+    """What DistributionLoss keeps of a style: sorted values of each channel by their number, and channels' scales."""
+
+    by_number: dict
+    scale: torch.Tensor
+
+
+@dataclass
 class DistributionLoss(Loss):
     """How far the distribution of each channel's values is from the style's: a sliced Wasserstein distance.
 
@@ -290,168 +269,341 @@ class DistributionLoss(Loss):
     and by the mean variance to the rest. A Gram matrix sees means and covariances; this loss sees the whole
     distribution of every channel: how often the channel is silent, how loud its rare events are (Heitz 2021).
     Several styles are blended by the mean of their quantiles, the Wasserstein barycentre.
+
+    Parameters
+    ----------
+    balance : float from 0 to 1
+        0: all channels are divided alike. With 0.65, quiet channels count nearly as much as loud ones, and textures
+        copy less of their style; in a transfer, the content would have to be silent wherever the style is.
     """
 
-    kind, compares = "style", "style"
-    balance = 0.0  # all channels are divided alike
+    balance: float = 0.0
+    kind, compares, segments = "style", "style", True
 
-    def __init__(self, *styles, blend=(1.0,)):
-        super().__init__()
-        n_quantiles = min(rows_of(styles[0]).shape[1], N_QUANTILES)
-        target = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, n_quantiles), styles, blend)
-        self.targets = {n_quantiles: target}  # by the number of positions
-        variance = target.var(dim=1, keepdim=True)  # (channels, 1)
+    def target(self, *styles, blend):
+        """Describe the styles."""
+        number = min(rows_of(styles[0]).shape[1], N_QUANTILES)
+        values = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, number), styles, blend)
+        variance = values.var(dim=1, keepdim=True)  # (channels, 1)
         mean = variance.mean()
-        self.scale = ((variance / mean).clamp_min(0.01) ** self.balance * mean).rsqrt()
+        scale = ((variance / mean).clamp_min(0.01) ** self.balance * mean).rsqrt()
+        return Quantiles({number: values}, scale)
 
-    def distance(self, features):
+    def distance(self, features, target):
         """Take features of any number of positions."""
         rows = rows_of(features).contiguous()  # row by row in memory, otherwise sorting is slow
-        n_positions = rows.shape[1]
-        if n_positions not in self.targets:  # of two lengths of segments at most
-            self.targets[n_positions] = _quantiles(next(iter(self.targets.values())), n_positions)
-        return fast.SortedDistance.apply(rows, self.targets[n_positions], self.scale) / rows.numel()
+        number = rows.shape[1]
+        if number not in target.by_number:  # of two lengths of segments at most
+            target.by_number[number] = _quantiles(next(iter(target.by_number.values())), number)
+        return fast.SortedDistance.apply(rows, target.by_number[number], target.scale) / rows.numel()
 
 
-def _quantiles(values, n_quantiles):  # of sorted values, as linear interpolation finds them
-    return nn.functional.interpolate(values[None], size=n_quantiles, mode="linear")[0]
-
-
-class BalancedLoss(DistributionLoss):
-    """DistributionLoss where quiet channels count nearly as much as loud ones: textures copy less of their style."""
-
-    balance = 0.65  # in transfers, the content would have to be silent wherever the style is
+def _quantiles(values, number):  # of sorted values, as linear interpolation finds them
+    return nn.functional.interpolate(values[None], size=number, mode="linear")[0]
 
 
 STYLE_LOSSES = {
-    "gram": StyleLoss,
-    "distribution": DistributionLoss,
-    "balanced": BalancedLoss,
+    "gram": StyleLoss(),
+    "distribution": DistributionLoss(),
+    "balanced": DistributionLoss(balance=0.65),
 }  # by the name of the statistic
 
 
+@dataclass
 class ContentLoss(Loss):
     """Mean squared difference between the features and the content's."""
 
-    kind, compares = "content", "content"
+    kind, compares, segments = "content", "content", True
 
-    def __init__(self, content):
-        super().__init__()
-        self.target = content.detach()
+    def cut(self, target, part):
+        """Return the content's features in the same frames."""
+        return target[..., part]
 
-    def distance(self, features):
-        """Take the features of the whole image, or of a segment of its frames."""
-        return (features - self.target[..., self.first_frame :][..., : features.shape[3]]).square().mean()
+    def distance(self, features, target):
+        """Take features and target of one shape."""
+        return (features - target).square().mean()
 
 
+@dataclass
 class BoundLoss(Loss):
     """Sum of the squared distances of an image's values from [0, 1], the soft bound of Huzaifah & Wyse."""
 
-    kind = "bound"
+    kind, segments = "bound", True
 
-    def distance(self, features):
+    def distance(self, features, target):
         """Take the image itself."""
         return (features - features.clamp(0, 1)).square().sum()
 
 
-# 4. Losses inserted into a network ---------------------------------------------------------------
+# 3. The objective --------------------------------------------------------------------------------
 
 
-class LossChain(nn.Sequential):
-    """Layers of one network as far as its last loss, with losses after some of them.
+class Term(NamedTuple):
+    """One part of the sum that is minimised; a plain tuple (loss, layer, weight) means the same.
 
-    `overlap` is the number of frames that a segment needs beyond its own for the same features; None where layers
-    pad or stride and would see the segment's ends, so that the chain takes whole images only.
+    loss : Loss, a subclass of Loss, functools.partial of one, or a function of (features, target)
+    layer : a name of layers.named_layers; "input" for the image itself; "samples", which only the descent on
+        samples has
+    weight : 0 leaves the term out
+    compares : "style", "content" or None, of a function; a Loss knows what it compares with
     """
 
-    overlap, n_frames = None, float("inf")  # the chain looks at the first n_frames of an image
-
-    def losses(self, image, *, first_frame=0):
-        """Return the weighted losses of an image by name [dict from str to torch.Tensor, with gradients]."""
-        losses = [layer for layer in self.children() if isinstance(layer, Loss)]
-        for layer in losses:
-            layer.first_frame = first_frame
-        self(image)
-        values = {layer.name: layer.loss for layer in losses}
-        for layer in losses:
-            layer.loss = layer.loss.detach()  # a loss that keeps its graph keeps all features in memory
-        return values
+    loss: object
+    layer: str
+    weight: float = 1.0
+    compares: str | None = "style"
 
 
-def insert_losses(network, terms, *, style, content=None, blend=None):
-    """Return a network as an nn.ModuleDict of LossChains: as far as the last layer with a loss, losses inserted.
+def made_term(loss: object, layer: str, weight: float = 1.0, compares: str | None = "style") -> Term:
+    """Return a Term whose loss is an instance of Loss."""
+    made = loss.func if isinstance(loss, functools.partial) else loss
+    loss = loss() if isinstance(made, type) else loss
+    if not isinstance(loss, Loss) and not callable(loss):
+        raise TypeError(f"the loss {loss!r} at {layer!r} must be a Loss, or a function of (features, target)")
+    check_number(f"the weight of the loss at {layer!r}", weight, 0)
+    loss = loss if isinstance(loss, Loss) else FunctionLoss(loss, compares)
+    return Term(loss, layer, weight, loss.compares)
+
+
+class _Inserted(NamedTuple):
+    # A loss with its target, inserted after a layer of one network.
+
+    name: str
+    loss: Loss
+    layer: str
+    weight: float
+    target: object
+
+    def value(self, features, first):
+        part = slice(first, first + features.shape[3])
+        value = self.loss.distance(features, self.loss.cut(self.target, part))
+        if not torch.is_tensor(value) or value.shape != () or not value.requires_grad:
+            kind = f"a tensor of shape {tuple(value.shape)}" if torch.is_tensor(value) else f"a {type(value).__name__}"
+            kind += ", without a gradient" if torch.is_tensor(value) and not value.requires_grad else ""
+            raise ValueError(f"the loss {self.name!r} gives {kind}; its distance must be one number with a gradient")
+        return value
+
+
+class _Chain(NamedTuple):
+    # The losses of one network that see an image in the same way.
+
+    prefix: str
+    tap: Callable
+    losses: list
+    overlap: int | None  # frames that a segment needs beyond its own for the same features; None: whole images only
+    whole: bool
+
+    def values(self, image, first=0):
+        """Yield every loss and its unweighted value."""
+        features = self.tap(image)
+        for each in self.losses:
+            yield each, each.value(features[each.layer], first)
+
+
+class Objective:
+    """The losses of an image, by name, and the gradient of their sum.
 
     Parameters
     ----------
-    network : nn.Module
-        A CNN, any chain of layers, or an nn.ModuleDict of chains side by side; stays unchanged.
-    terms : list of (Loss subclass, layer name, weight)
-        The sum that is minimised. Layers as named_layers gives them, or "input" for the image itself; terms of
-        weight 0 are left out. The term (StyleLoss, "relu_1", 10.0) becomes the loss "style relu_1".
-    style, content : torch.Tensor [shape=(1, channels, height, width)]
+    networks : nn.Module, or a function from the number of a draw to an nn.Module
+        Networks side by side are an nn.ModuleDict. They stay unchanged.
+    terms : list of Term or (loss, layer, weight)
+    style, content : torch.Tensor [shape=(planes, channels, height, width)]
         The images whose features the losses compare with; style may be a list of images. They may differ in length,
         unless the channels are time frames.
     blend : list of float > 0
         Shares of the styles; None: equal.
+    segment : int or None [frames]
+        An image longer than about 1.5 segments is compared segment by segment, each with all of the style, and the
+        losses are means over the segments: where the loss allows it, and the network has no padding and no strides.
+    loop : bool
+        Whether images are circles: the last frame is the first one again.
     """
-    styles = [style] if isinstance(style, torch.Tensor) else list(style)
-    blend = _shares(blend, len(styles))
-    terms = [term for term in terms if term[2]]
-    if not terms:
-        raise ValueError("there is no loss with a weight above 0, so nothing to optimise; give a layer and a weight")
-    model, at_input = nn.ModuleDict(), [term for term in terms if term[1] == "input"]
-    for name, chain in side_by_side(network).items():
-        if len(terms) > len(at_input):
-            model[name or "network"] = _insert(chain, [t for t in terms if t not in at_input], styles, content, blend)
-    if at_input:
-        model["input"] = LossChain()
-        for term in at_input:
-            _add_loss(model["input"], term, styles, content, blend)
-    return model if isinstance(network, nn.ModuleDict) else model.to(memory_format=torch.channels_last)
+
+    def __init__(
+        self,
+        networks: nn.Module | Callable | None,
+        terms: list,
+        *,
+        style: torch.Tensor | list = (),
+        content: torch.Tensor | None = None,
+        blend: list | None = None,
+        segment: int | None = None,
+        loop: bool = False,
+    ):
+        terms = [made_term(*term) for term in terms]
+        self.terms = [term for term in terms if term.weight and term.layer != "samples"]
+        if not self.terms:
+            raise ValueError(
+                "there is no loss with a weight above 0, so nothing to optimise; give a layer and a weight"
+            )
+        if segment is not None:
+            check_positive_int(segment=segment)
+        styles = [style] if isinstance(style, torch.Tensor) else list(style)
+        self.sounds = {"style": styles, "content": [] if content is None else [content], None: []}
+        for term in self.terms:
+            if term.compares and not self.sounds[term.compares]:
+                raise ValueError(
+                    f"the {term.loss.kind} loss at {term.layer!r} needs a {term.compares}; give one, or leave out its "
+                    "layer"
+                )
+        self.blend, self.segment, self.loop = _shares(blend, len(styles)), segment, loop
+        self.networks, self.drawn, self.network, self.chains = networks, None, None, []
+        self.draw(0)
+
+    def draw(self, number: int) -> None:
+        """Take the networks of a draw, and compute the targets of all losses again."""
+        if number == self.drawn:
+            return
+        self.network, self.chains = None, []  # they hold features of the styles, and the next ones come before they go
+        fixed = self.networks is None or isinstance(self.networks, nn.Module)
+        self.network, self.drawn = self.networks if fixed else self.networks(number), number
+        self.chains = self._insert()
+
+    @torch.no_grad()
+    def _insert(self):
+        chains, known = [], {}
+        for prefix, network in {} if self.network is None else side_by_side(self.network).items():
+            layers = list(named_layers(network))
+            here = [(term.layer.removeprefix(f"{prefix}."), term) for term in self.terms]
+            here = sorted((pair for pair in here if pair[0] in layers), key=lambda pair: layers.index(pair[0]))
+            known |= dict.fromkeys([*layers, *(full_name(prefix, layer) for layer in layers)])
+            if here:
+                network = closed_network(network) if self.loop else network
+                tap = Tap(network, list(dict.fromkeys(layer for layer, _ in here)), self._images()[0])
+                chains += self._chains_of(prefix, tap, here)
+                if network is self.network:
+                    tap.to(memory_format=torch.channels_last)
+        for term in self.terms:
+            if term.layer not in {"input", *known}:
+                raise ValueError(
+                    f"{term.loss.kind} layers: there is no layer {term.layer!r}; choose among {', '.join(known)}"
+                )
+        at_input = [("input", term) for term in self.terms if term.layer == "input"]
+        return chains + self._chains_of("", _input, at_input)
+
+    def _images(self):
+        return self.sounds["style"] + self.sounds["content"]
+
+    def _chains_of(self, prefix, tap, here):
+        # Losses that need the whole image get a chain of their own where others compare segments.
+        if not here:
+            return []
+        features = [tap(image) for image in self._images()]  # of the styles, then of the content
+        overlap = None if tap is _input else _overlap(tap, self._images()[0], features[0])
+        n_styles, inserted = len(self.sounds["style"]), []
+        for layer, term in here:
+            loss = copy.copy(term.loss)
+            loss.overlap = overlap or 0
+            given = {"style": features[:n_styles], "content": features[n_styles:], None: []}[loss.compares]
+            target = loss.target(*(each[layer].detach() for each in given), blend=self.blend)
+            inserted.append(_Inserted(f"{loss.kind} {term.layer}", loss, layer, term.weight, target))
+        names = [each.name for each in inserted]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two losses have one name among {', '.join(names)}; give one of them another kind")
+        groups = [
+            ([each for each in inserted if each.loss.segments or self.segment is None], False),
+            ([each for each in inserted if not (each.loss.segments or self.segment is None)], True),
+        ]
+        return [_Chain(prefix, tap, losses, overlap, whole) for losses, whole in groups if losses]
+
+    def __call__(self, image: torch.Tensor, *, weighted: bool = True) -> dict[str, torch.Tensor]:
+        """Return the losses of a whole image by name, with gradients, see evaluate for long images.
+
+        The name holds the kind, and the layer with its network: "style conv_1", or "style width_8.conv_1".
+        """
+        found = {}
+        for chain in self.chains:
+            places = self._places(chain, image.shape[3], image.device)
+            for each, value in chain.values(image if places is None else image[..., places]):
+                name = f"{each.loss.kind} {full_name(chain.prefix, each.layer)}"
+                found[name] = each.weight * value if weighted else value
+        return found
+
+    def evaluate(self, tensor: torch.Tensor, *, through: Callable | None = None) -> tuple[dict, torch.Tensor]:
+        """Compute the weighted losses of a tensor, and the gradient of their sum.
+
+        The networks are evaluated one after the other, so that only the features of one are in memory.
+
+        Parameters
+        ----------
+        tensor : torch.Tensor
+            An image; or with `through`, what this function turns into an image, such as samples.
+
+        Returns
+        -------
+        losses : dict from str to torch.Tensor
+            By name, added up over networks side by side: "style conv_1".
+        gradient : torch.Tensor, like the tensor
+        """
+        changed = tensor.detach().requires_grad_()
+        image = changed if through is None else through(changed)
+        values, gradient, losses = image.detach(), torch.zeros_like(image), {}
+        for chain in self.chains:
+            places = self._places(chain, image.shape[3], image.device)
+            parts = self._parts(chain, image.shape[3] if places is None else len(places))
+            for part in parts:
+                where = part if places is None else places[part]
+                piece = values[..., where].contiguous().requires_grad_()  # torch.stft's output lies frame by frame
+                found = [(each, each.weight * value) for each, value in chain.values(piece, part.start)]
+                piece_gradient = torch.autograd.grad(sum(loss for _, loss in found), piece)[0] / len(parts)
+                if places is None:
+                    gradient[..., part] += piece_gradient
+                else:
+                    gradient.index_add_(-1, where, piece_gradient)
+                for each, loss in found:
+                    losses[each.name] = losses.get(each.name, 0) + loss.detach() / len(parts)
+        return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
+
+    def _places(self, chain, n_frames, device):  # frames of a circle, the first ones again behind the last one
+        if not self.loop:
+            return None
+        return torch.arange(n_frames - 1 + (chain.overlap or 0), device=device) % (n_frames - 1)
+
+    def _parts(self, chain, n_frames):  # slices of the frames
+        if self.segment is None or chain.overlap is None or chain.whole:
+            return [slice(0, n_frames)]
+        n_segments = max(1, round((n_frames - chain.overlap) / self.segment))
+        edges = np.linspace(0, n_frames - chain.overlap, n_segments + 1).astype(int)
+        return [slice(first, last + chain.overlap) for first, last in itertools.pairwise(edges)]
+
+    def parts(self) -> list:
+        """List the layers and the losses, see fast.recorded."""
+        layers = [layer for chain in self.chains if isinstance(chain.tap, nn.Module) for layer in chain.tap.modules()]
+        losses = [each.loss for chain in self.chains for each in chain.losses]
+        return layers + [loss.function if isinstance(loss, FunctionLoss) else loss for loss in losses]
+
+
+def _input(image):  # the tap of terms at the image itself
+    return {"input": image}
 
 
 def _shares(blend, n_styles):
     blend = [1.0] * n_styles if blend is None else list(blend)
-    if len(blend) != n_styles or min(blend) <= 0:
+    if len(blend) != n_styles or min(blend, default=1) <= 0:
         raise ValueError(f"blend={blend} must hold one positive share for each of the {n_styles} styles")
     return [share / sum(blend) for share in blend]
 
 
-@torch.no_grad()
-def _insert(network, terms, styles, content, blend):
-    layers = named_layers(network)
-    for loss, tapped, _ in terms:
-        if tapped not in layers:
-            raise ValueError(f"{loss.kind} layers: there is no layer {tapped!r}; choose among {', '.join(layers)}")
-    last = max(list(layers).index(tapped) for _, tapped, _ in terms)
-    chain, n_frames = LossChain(), styles[0].shape[3]
-    for name, layer in itertools.islice(layers.items(), last + 1):
-        layer = fast.faster(copy.deepcopy(layer).requires_grad_(False).eval(), styles[0])
-        layer.inplace = False  # an in-place ReLU would overwrite the features that a loss has seen
-        chain.add_module(name, layer)
-        styles = [_apply(name, layer, style) for style in styles]
-        content = None if content is None else _apply(name, layer, content)
-        for term in terms:
-            if term[1] == name:
-                _add_loss(chain, term, styles, content, blend)
-    overlap = receptive_fields(network)[list(layers)[last]] - 1
-    chain.overlap = overlap if n_frames - styles[0].shape[3] == overlap else None
-    return chain
+def _overlap(tap, image, features):
+    # How many frames fewer the features have, if those of a cut image are the same; None where layers pad, stride, or
+    # see all frames at once.
+    overlap = max(image.shape[3] - each.shape[3] for each in features.values())
+    first, last = image.shape[3] // 4, image.shape[3] // 4 + overlap + 8
+    if overlap < 0 or last > image.shape[3]:
+        first, last = 1, image.shape[3]
+    if not 0 <= overlap < last - first:
+        return None
+    for name, part in tap(image[..., first:last].contiguous()).items():
+        whole = features[name][..., first:][..., : part.shape[3]]
+        if part.shape != whole.shape or part.shape[3] + overlap < last - first:
+            return None
+        if (part - whole).abs().max() > 1e-3 * whole.abs().max():
+            return None
+    return overlap
 
 
-def _add_loss(chain, term, styles, content, blend):
-    make, tapped, weight = term
-    if make.compares == "content" and content is None:
-        raise ValueError(f"the {make.kind} loss at {tapped!r} needs a content; give one, or leave out its layer")
-    targets = {"style": styles, "content": [content], None: []}[make.compares]
-    loss = make(*targets, blend=blend) if make.compares == "style" else make(*targets)
-    loss.name, loss.weight = f"{make.kind} {tapped}", weight
-    if loss.name in dict(chain.named_children()):
-        raise ValueError(f"two losses are called {loss.name!r}; leave one out, or give one's class another kind")
-    chain.add_module(loss.name, loss)
-
-
-# 5. The start ------------------------------------------------------------------------------------
+# 4. The start ------------------------------------------------------------------------------------
 
 
 def matched_noise(samples, *, length, seed=0):
@@ -502,99 +654,108 @@ def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25
     return values.to(like.device)
 
 
-# 6. Optimisation ---------------------------------------------------------------------------------
+# 5. Optimisation ---------------------------------------------------------------------------------
 
 
-def evaluate(image, model, *, segment=None, view=None):
-    """Compute the losses of an image and the gradient of their sum.
+def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Optimizer:
+    """Return PyTorch's L-BFGS with a strong-Wolfe line search, and without tolerances that stop small losses early.
 
-    Parameters
-    ----------
-    image : torch.Tensor [shape=(1, channels, height, width)]
-    model : nn.ModuleDict of LossChain
-        The chains are evaluated one after the other, so that only the features of one are in memory.
-    segment : int or None [frames]
-        An image longer than about 1.5 segments is compared segment by segment, each with all of the style, and the
-        losses are means over the segments; only in chains without padding and strides, see LossChain.
-    view : function or None
-        Makes the image of a tensor of another kind, such as samples; the gradient is then that of this tensor.
-
-    Returns
-    -------
-    losses : dict from str to torch.Tensor
-        The weighted losses by name; networks side by side share names, and add up.
-    gradient : torch.Tensor
+    history_size : int or None
+        Steps that are remembered; None: as many as fit in MEMORY, from 5 to 50.
     """
-    changed = image.detach().requires_grad_()
-    image = changed if view is None else view(changed)
-    values, gradient, losses = image.detach(), torch.zeros_like(image), {}
-    for chain in model.values():
-        segments = _segments(chain, image.shape[3], segment)
-        for part in segments:
-            piece = values[..., part].contiguous().requires_grad_()  # torch.stft's output lies frame by frame
-            found = chain.losses(piece, first_frame=part.start)
-            gradient[..., part] += torch.autograd.grad(sum(found.values()), piece)[0] / len(segments)
-            for name, loss in found.items():
-                losses[name] = losses.get(name, 0) + loss.detach() / len(segments)
-    return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
+    step = sum(2 * each.numel() * each.element_size() for each in tensors)  # the step, and the gradient's change
+    return torch.optim.LBFGS(
+        tensors,
+        max_iter=1,
+        max_eval=27,  # bounds the line search too; the default, 1.25 max_iter, would allow none
+        history_size=history_size or min(max(int(MEMORY // step), 5), 50),
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
 
 
-def _segments(chain, n_frames, segment):
-    if segment is not None:
-        check_positive_int(segment=segment)
-    n_frames = min(n_frames, chain.n_frames)
-    if segment is None or chain.overlap is None:
-        return [slice(0, n_frames)]
-    n_segments = max(1, round((n_frames - chain.overlap) / segment))
-    edges = np.linspace(0, n_frames - chain.overlap, n_segments + 1).astype(int)
-    return [slice(first, last + chain.overlap) for first, last in itertools.pairwise(edges)]
-
-
-def optimise(image, objective, *, num_steps, history_size=50, precondition=torch.clone):
-    """Change an image by L-BFGS with a strong-Wolfe line search; yield each step's losses by name, and "total".
+def optimise(
+    tensor: torch.Tensor,
+    objective: Objective | list,
+    *,
+    num_steps: int,
+    through: Callable | None = None,
+    optimizer: Callable = lbfgs,
+    redraw: int = 0,
+    done: int = 0,
+    precondition: Callable | None = None,
+) -> Iterator[dict[str, float]]:
+    """Change an image, or samples, until the losses are small; yield each step's losses by name, and "total".
 
     Parameters
     ----------
-    image : torch.Tensor
+    tensor : torch.Tensor
         Changed in place, only by whole steps: after an interrupt it holds the last finished step, and calling
         optimise again goes on from there.
-    objective : function
-        From an image to its losses by name and the gradient of their sum; see evaluate.
-    num_steps, history_size : int
-        Steps (each of one or more evaluations), and how many of them L-BFGS remembers.
-    precondition : function
-        Symmetric linear map from L-BFGS's tensor to the change of the image; see support/preconditioning.py.
+    objective : Objective, or a list of (through, Objective) whose losses add up
+    num_steps, done : int
+        Steps (each of one or more evaluations) when all are done, and those that are done already.
+    through : function or None
+        From samples to the image of the objective, see Analysis.view.
+    optimizer : function
+        From a list of one tensor to a torch.optim.Optimizer, such as functools.partial(torch.optim.Adam, lr=0.01).
+    redraw : int
+        After so many steps, the objective draws new random networks and the optimiser begins again; 0: never.
+    precondition : function or None
+        From the tensor to a symmetric linear map; the optimiser then moves another tensor, and this map of that is the
+        change of the tensor. See Analysis.preconditioner.
     """
-    begin, point, seen = image.detach().clone(), torch.zeros_like(image).requires_grad_(), None
+    pairs = objective if isinstance(objective, list) else [(through, objective)]
+    first_draw = SAMPLES_DRAW if pairs[0][0] is not None else 0
+    length = redraw or max(1, num_steps)
+    while done < num_steps:
+        number, past = divmod(done, length)
+        for _, each in pairs:
+            each.draw(first_draw + number if redraw else 0)
+        change = precondition(tensor) if precondition else torch.clone
+        left = min(length - past, num_steps - done)
+        for losses in _descend(tensor, pairs, left, optimizer, change):
+            done += 1
+            yield losses
+
+
+def _descend(tensor, pairs, num_steps, make_optimizer, change):
+    begin, point, seen = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_(), None
+    functions = [functools.partial(each.evaluate, through=through) for through, each in pairs]
+    functions = [fast.recorded(f, each.parts(), tensor) for f, (_, each) in zip(functions, pairs, strict=True)]
 
     def closure():
         nonlocal seen, losses, changed
         if seen is None or not torch.equal(seen, point):  # a step begins with the point where the last one ended
-            changed = begin + precondition(point.detach())
-            losses, gradient = objective(changed)
-            for name, loss in losses.items():
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"the loss {name!r} is {loss}; lower its weight or change the start")
-            point.grad = precondition(gradient).contiguous()  # a symmetric map is its own gradient
-            losses["total"] = sum(losses.values())
+            changed = begin + change(point.detach())
+            losses, gradient = _added(functions, changed)
+            point.grad = change(gradient).contiguous()  # a symmetric map is its own gradient
             seen = point.detach().clone()
         return losses["total"]
 
-    losses, changed, optimizer = {}, None, lbfgs(point, max_iter=1, history_size=history_size)
+    losses, changed, optimizer = {}, None, make_optimizer([point])
     for step in range(1, num_steps + 1):
         try:
             optimizer.step(closure)
-            closure()  # of the point that the line search chose
+            closure()  # of the point where the step ended
         except FloatingPointError as error:
-            raise FloatingPointError(f"step {step}: {error}; the image keeps step {step - 1}") from None
+            raise FloatingPointError(f"step {step}: {error}; step {step - 1} is kept") from None
         values = {name: float(loss) for name, loss in losses.items()}
-        image.copy_(changed)  # last: after an interrupt, image and losses are of the same step
+        tensor.copy_(changed)  # last: after an interrupt, tensor and losses are of the same step
         yield values
-    optimizer.state.clear()  # Python may find the first optimizer late: for 5 minutes, 5 steps of 0.1 GB each
+    optimizer.state.clear()  # Python may find the optimizer late: for 5 minutes, 5 steps of 0.1 GB each
 
 
-def lbfgs(tensor, *, max_iter, history_size):
-    """Return PyTorch's L-BFGS with a strong-Wolfe line search, and without tolerances that stop small losses early."""
-    # max_eval bounds the line search too; the default, 1.25 max_iter, would allow none.
-    steps = dict(max_iter=max_iter, max_eval=25 + 2 * max_iter, history_size=history_size)
-    return torch.optim.LBFGS([tensor], **steps, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe")
+def _added(functions, tensor):
+    # The losses and gradients of several objectives; names that come again get a number.
+    losses, total = {}, 0
+    for number, function in enumerate(functions, start=1):
+        found, gradient = function(tensor)
+        total = total + gradient
+        losses |= {f"{name} ({number})" if name in losses else name: loss for name, loss in found.items()}
+    for name, loss in losses.items():
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss {name!r} is {loss}; lower its weight or change the start")
+    losses["total"] = sum(losses.values())
+    return losses, total

@@ -1,9 +1,9 @@
-"""The same numbers sooner: sorting, the distance of Gram matrices, convolutions, Fourier transforms of frames.
+"""The same numbers sooner: sorting, the distance of Gram matrices, convolutions, the calls of a GPU.
 
 Everything here has a plain equivalent in PyTorch, which its docstring names with the gain and with the test
 that holds both to the same numbers. The seconds are of two CPU cores; `python benchmarks/speed.py` measures them,
-except for StackedConv, ScaledChannels, FrameSpectra and by_blocks, which were measured by hand, and recorded, which
-`python benchmarks/gpu.py` measures.
+except for StackedConv and ScaledChannels, which were measured by hand, and recorded, which `python benchmarks/gpu.py`
+measures.
 
 Conventions
   rows   torch tensor [shape=(channels, positions)], the features of one layer
@@ -15,9 +15,6 @@ import warnings
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
-
-BLOCK = 2048  # frames
 
 
 class GramDistance(torch.autograd.Function):
@@ -181,73 +178,17 @@ class ScaledChannels(nn.Module):
         return image * self.weight
 
 
-class FrameSpectra(torch.autograd.Function):
-    """The Fourier transforms of overlapping frames; their gradient is one inverse transform, and a sum of frames.
-
-    Plain equivalent: `torch.stft(samples, len(window), hop_length, window=window, center=False, return_complex=True)`.
-    Gain: spectra and gradient of 5 s of sound take 0.7 ms instead of 1.5 ms in one thread.
-    Test: test_spectra_of_frames_are_pytorchs.
-    """
-
-    @staticmethod
-    def forward(ctx, samples, window, hop_length):
-        """Take samples [shape=(..., n)] and a window, return their spectra [shape=(..., n_bins, n_frames)]."""
-        ctx.length, ctx.hop_length = samples.shape[-1], hop_length
-        ctx.save_for_backward(window)
-        return torch.fft.rfft(samples.unfold(-1, len(window), hop_length) * window).mT
-
-    @staticmethod
-    def backward(ctx, grad):
-        """Return the gradient of the samples; irfft counts each bin between the first and the last one twice."""
-        (window,) = ctx.saved_tensors
-        halves = window.new_full(((len(window) - 1) // 2,), 0.5)
-        share = nn.functional.pad(halves, (1, 1 - len(window) % 2), value=1.0)
-        frames = torch.fft.irfft(grad.mT * share, len(window), norm="forward") * window
-        samples = overlap_add(frames, ctx.hop_length)
-        return nn.functional.pad(samples, (0, ctx.length - samples.shape[-1])), None, None
-
-
-def overlap_add(frames, hop_length):
-    """Return the sum [shape=(..., n)] of frames [shape=(..., n_frames, n_fft)] that begin hop_length samples apart."""
-    n_frames, n_fft = frames.shape[-2:]
-    n_hops = -(-n_fft // hop_length)
-    parts = nn.functional.pad(frames, (0, n_hops * hop_length - n_fft)).unflatten(-1, (n_hops, hop_length))
-    samples = frames.new_zeros(*frames.shape[:-2], n_frames + n_hops - 1, hop_length)
-    for hop in range(n_hops):
-        samples[..., hop : hop + n_frames, :] += parts[..., hop, :]
-    return samples.flatten(-2)[..., : (n_frames - 1) * hop_length + n_fft]
-
-
-def by_blocks(function, samples, *, n_fft, hop_length):
-    """Apply a function from samples [shape=(..., n)] to frames [shape=(..., n_frames)], many frames block by block.
-
-    The function takes frames of n_fft samples, hop_length apart, from the first sample on. A block's intermediate
-    values are computed again for the gradient, in place of being kept.
-
-    Plain equivalent: `function(samples)`.
-    Gain: spectrogram and gradient of 5 minutes take 0.4 GB in place of 0.8 GB, and 0.5 s instead of 0.7 s.
-    Test: test_long_samples_have_the_same_image_and_gradient.
-    """
-    n_frames = 1 + (samples.shape[-1] - n_fft) // hop_length
-    if n_frames < 2 * BLOCK:
-        return function(samples)
-    blocks = [(first, min(first + BLOCK, n_frames)) for first in range(0, n_frames, BLOCK)]
-    parts = (samples[..., hop_length * first : hop_length * (end - 1) + n_fft] for first, end in blocks)
-    how = dict(use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([checkpoint(function, part, **how) for part in parts], dim=-1)
-
-
-def recorded(objective, model, image):
+def recorded(objective, parts, image):
     """Record the calls of a CUDA GPU in an objective, and play them back as one; elsewhere, return the objective.
 
-    A recording repeats neither a printed line nor an `if`. Therefore a model with a layer or a loss that is neither
-    PyTorch's nor of this project is not recorded, nor is an objective that looks at a number on the GPU.
+    A recording repeats neither a printed line nor an `if`. Therefore an objective is not recorded if one of its parts,
+    a layer or a loss, is neither PyTorch's nor of this project, nor is an objective that looks at a number on the GPU.
 
     Plain equivalent: the objective.
     Gain: a step of the default takes 6 to 7 ms instead of 12 ms, 30 s of sound 4.5 s instead of 10.1 s (NVIDIA H200).
     Test: test_a_recorded_objective_stays_what_it_is.
     """
-    origins = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    origins = {type(part).__module__.partition(".")[0] for part in parts}
     if image.device.type != "cuda" or origins - {"torch", "audiocnn", "support"}:
         return objective
     with torch.cuda.device(image.device):

@@ -5,11 +5,12 @@ models/NAME.pth, a saved state_dict. Nothing in either file is ever run as code.
 """
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from audiocnn import CNN, check_parameters
+from audiocnn import CNN, PARAMETERS, check_parameters
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -63,6 +64,35 @@ def build_network(parameters, *, model_path=None, seed=0):
                 f"use the pair of one name. {error}"
             ) from error
     return network.requires_grad_(False).eval()
+
+
+def fitting_parameters(given, images: list, layout: str) -> dict:
+    """Return the parameters of a CNN that takes images in a layout.
+
+    Parameters
+    ----------
+    given : str, Path or dict
+        A parameter file, or parameters as typed: those that are missing or None are filled in from the images.
+    images : list of torch.Tensor [shape=(1, channels, height, width)]
+
+    Raises
+    ------
+    ValueError
+        The network was made for another layout, or for images of another shape.
+    """
+    if not isinstance(given, Mapping):
+        parameters = load_parameters(given)
+    else:
+        shape = dict(zip(("in_channels", "in_height", "in_width"), images[0].shape[1:], strict=True))
+        typed = {name: value for name, value in given.items() if value is not None}
+        parameters = dict(n_classes=50, orientation=layout) | shape | typed
+        unknown = set(parameters) - set(PARAMETERS)
+        if unknown:
+            raise ValueError(f"parameters have {', '.join(unknown)}; they may have {', '.join(PARAMETERS)}")
+        check_parameters(parameters)
+    for image in images:
+        check_fit(parameters, layout, image)
+    return parameters
 
 
 def check_fit(parameters, which_channel, image):

@@ -14,19 +14,19 @@ Sources
 
 import torch
 
-from support import fast
-from support.transforms import compress
+from support.sound.frames import BLOCK, FrameSpectra, overlap_add
 
 
-def preconditioner(samples, *, n_fft, hop_length, use01scale, power):
+def preconditioner(samples, *, compress, n_fft, hop_length):
     """Return the symmetric linear map, from a tensor like samples to a change of samples.
 
     Parameters
     ----------
     samples : torch.Tensor
         The sound whose spectrogram decides where the compression is steep, for the whole optimisation.
+    compress : function
+        From magnitudes to what the losses see, see Analysis.compress.
     n_fft, hop_length : int > 0 [samples]
-    use01scale, power : see transforms.compress
     """
     window, length = torch.hann_window(n_fft, device=samples.device), samples.shape[-1]
 
@@ -34,24 +34,23 @@ def preconditioner(samples, *, n_fft, hop_length, use01scale, power):
         return torch.nn.functional.pad(signal, (n_fft // 2, n_fft))
 
     def spectra(signal):
-        return fast.FrameSpectra.apply(signal, window, hop_length)  # (..., n_bins, n_frames)
+        return FrameSpectra.apply(signal, window, hop_length)  # (..., n_bins, n_frames)
 
     magnitude = spectra(padded(samples)).abs().requires_grad_()
-    spectrogram = compress(magnitude, use01scale=use01scale, power=power)
-    weights = 1 / torch.autograd.grad(spectrogram.sum(), magnitude)[0]
+    weights = 1 / torch.autograd.grad(compress(magnitude).sum(), magnitude)[0]
     weights = weights / weights.mean()
     n_frames = weights.shape[-1]
     # With equal weights the map changes nothing. One root on each side keeps the map symmetric.
-    root = fast.overlap_add(window.square().expand(n_frames, n_fft), hop_length)[n_fft // 2 :][:length].rsqrt()
+    root = overlap_add(window.square().expand(n_frames, n_fft), hop_length)[n_fft // 2 :][:length].rsqrt()
 
     def change(signal):
         signal = padded(root * signal)
         changed = torch.zeros_like(signal)
-        for first in range(0, n_frames, fast.BLOCK):  # 5 minutes at once would take 5 times as long
-            last = min(first + fast.BLOCK, n_frames)
+        for first in range(0, n_frames, BLOCK):  # 5 minutes at once would take 5 times as long
+            last = min(first + BLOCK, n_frames)
             part = slice(first * hop_length, (last - 1) * hop_length + n_fft)
             frames = torch.fft.irfft((weights[..., first:last] * spectra(signal[..., part])).mT, n_fft) * window
-            changed[..., part] += fast.overlap_add(frames, hop_length)
+            changed[..., part] += overlap_add(frames, hop_length)
         return root * changed[..., n_fft // 2 :][..., :length]
 
     return torch.no_grad()(change)

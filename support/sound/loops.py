@@ -1,17 +1,14 @@
 """Textures without a seam: the end meets the beginning, so that a player can repeat the sound.
 
-The transform and the losses see the sound as a circle: behind the last frame come the first frames again.
+The transform sees the sound as a circle: behind the last frame come the first frames again.
 
 Conventions
-  frames  places of the transform, hop_length samples apart; a circle of n frames has n * hop_length samples
-  more    frames behind the last one that are seen again, as many as the longest filter needs
+  frames  places of the transform, hop_length samples apart; a circle of n frames has n * hop_length samples, and its
+          spectrogram has n + 1 frames: the last one is the first one again
 """
-
-import copy
 
 import numpy as np
 import torch
-from torch import nn
 
 FADE = 16  # frames over which the two sounds of a seam are mixed
 
@@ -26,50 +23,26 @@ def magnitude(samples, transform):
 
     A frame at an end sees the other end there, in place of the sound's reflection.
     """
-    around, n_frames = -(-transform.reach // transform.hop_length), len(samples) // transform.hop_length
+    around, n_frames = _around(transform.reach, transform.hop_length), len(samples) // transform.hop_length
     wrapped = np.pad(samples, around * transform.hop_length, mode="wrap")
     return transform.magnitude(wrapped)[:, around : around + n_frames + 1]
 
 
-def closed_network(network):
-    """Return a copy of a network whose padded convolutions see the other end of an image in place of zeros.
-
-    Square filters see the lowest bins beside the highest ones as well.
-    """
-    network = copy.deepcopy(network)
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and layer.padding not in ("valid", (0, 0)):
-            layer.padding_mode = "circular"
-    return network
+def places(length, transform, device="cpu"):
+    """Return which samples of a circle of a length the transform sees, in their order: those of both ends twice."""
+    hop_length, around = transform.hop_length, _around(transform.reach, transform.hop_length)
+    first, last = -around * hop_length, (length // hop_length + around) * hop_length
+    return torch.arange(first, last, device=device) % length
 
 
-def image_view(image, more):
-    """Return the function from an image to the image of the circle.
-
-    image : torch.Tensor [shape=(1, channels, height, n_frames + 1)]
-        The last frame lies where the first one lies on the circle, and is left out.
-    """
-    n_frames = image.shape[3] - 1
-    places = torch.arange(n_frames + more, device=image.device) % n_frames
-    return lambda changed: changed[..., places]
+def cropped(image, reach, hop_length):
+    """Return a function from samples at `places` to their image without the frames around the circle."""
+    around = _around(reach, hop_length)
+    return lambda samples: image(samples)[..., around:-around]
 
 
-def samples_view(samples, more, *, hop_length, reach, view_of):
-    """Return the function from samples [shape=(..., n_frames * hop_length)] to the image of the circle.
-
-    Parameters
-    ----------
-    reach : int [samples]
-        How far a frame of the transform sees to each side.
-    view_of : function
-        From a length to the function from samples of this length to their image.
-    """
-    length = samples.shape[-1]
-    n_frames, around = length // hop_length, -(-reach // hop_length)
-    first, last = -around * hop_length, (n_frames + more + around) * hop_length
-    places = torch.arange(first, last, device=samples.device) % length
-    view = view_of(len(places))
-    return lambda changed: view(changed[..., places])[..., around : around + n_frames + more]
+def _around(reach, hop_length):  # frames around a circle that see its samples
+    return -(-reach // hop_length)
 
 
 def preconditioner(samples, make, *, around):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from support.settings import STEPS, Settings
-from support.values import check_choice
+from support.checks import check_choice
 
 TITLES = list(STEPS)
 _executions = itertools.count()

@@ -18,7 +18,7 @@ from support.checks import without_effect
 from support.record import plain
 from support.saving import up_to_date
 from support.settings import LAYERS, NO_STEP, OLD_NAMES, STEPS, Settings, filled_in
-from support.values import check_choice
+from support.checks import check_choice
 
 
 def find_runs(folder="outputs", *, last=None, names=None, **settings):

@@ -1,0 +1,1 @@
+"""What surrounds a run: settings, steps, files, pictures, players, tables, sweeps."""

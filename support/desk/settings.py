@@ -1,0 +1,513 @@
+"""The settings of a run: each is declared once, and Settings is the immutable object of all of them.
+
+A declaration holds the setting's name, its default, the step of the notebooks that reads it first, what values are
+allowed, what it does, and what None becomes in each recipe. The settings cells of the notebooks, the table in README.md
+of this folder, the checks, the json files and the rules of what to run again follow from the declarations.
+
+Conventions
+  names   those of the notebooks' settings cell; own settings may be added there, in small letters
+  layers  a list of layer names, or a dict from layer name to weight; kept as a dict
+  units   times in seconds, frequencies in Hz, N_FFT and K_HOP in samples, widths in frames
+"""
+
+import copy
+import itertools
+import json
+import types
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from audiocnn import STYLE_LOSSES
+from support.checks import check_choice, check_number
+from support.desk import checks
+from support.losses import CONTENT_LOSSES
+from support.sound.analysis import LAYOUTS, check_power
+from support.sound.transforms import CQT, STFT
+
+RECIPES = ("bands", "gatys")
+LISTEN, TRANSFORM, SPECTROGRAMS, NETWORK, LOSSES, START, OPTIMISE, SOUND, REFINE = STEPS = (
+    *("Listen to the inputs", "The transform", "Spectrograms", "The network", "The losses", "The start"),
+    *("Optimisation", "Back to sound", "Refine the samples"),
+)
+NO_STEP = "no step"  # of settings that change no sound
+GROUPS = {
+    "What most people change first": "STYLE_FILENAME CONTENT_FILENAME outname recipe content_weight style_weight "
+    "filters num_steps refine_steps seed offset duration result_duration loop stereo",
+    "The sound and the transform": "sample_rate N_FFT K_HOP bins_per_octave lowest_frequency n_octaves power "
+    "use01scale",
+    "The network": "whichChannel widths pattern_share redraw model_path param_pkl parameters use_style_net",
+    "The losses": "statistic style_layers_default content_layers_default content_level style_blend rhythm_layers "
+    "rhythm_weight diversity_weight boundopt reg_weight segment_duration",
+    "The start, and back to sound": "start start_values phase_iterations",
+    "Many runs, pictures, device": "runs sweep n_jobs refresh frequency_axis device",
+}
+
+
+def _setting(default, step, check, words, bands=None, gatys=None, *, transform=None):
+    # bands and gatys: what None becomes in a recipe, one value, or (in a texture, in a transfer).
+    # transform: the one that alone has this setting.
+    about = dict(step=step, check=check, help=words, bands=bands, gatys=gatys, transform=transform)
+    factory = (lambda: dict(default)) if isinstance(default, dict) else (lambda: default)
+    return field(default_factory=factory, metadata=about)
+
+
+def _number(least, **how):
+    return lambda name, value: check_number(name, value, least, **how)
+
+
+def _optional(check):
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _choice(allowed):
+    return lambda name, value: check_choice(name, value, tuple(allowed))
+
+
+def _layers(name, value):
+    _weights_by_layer(name, value)
+
+
+_whole, _positive = _number(0, whole=True), _number(1, whole=True)
+_seconds = _optional(_number(0, beyond=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings as typed in the notebook, with None filled in; ValueError names the setting and what is allowed.
+
+    Each field is declared with its default, its step, its check, its help, and what None becomes. The defaults are
+    those of neural_style_audio_pretrained.ipynb, but for names of files.
+
+    Attributes
+    ----------
+    own : mapping
+        Settings of the user's own, by name; settings.NAME gives them too.
+    given : mapping
+        The settings as typed, before the recipe filled them in.
+    """
+
+    STYLE_FILENAME: str | tuple = _setting(
+        "samples/water_stream.flac",
+        LISTEN,
+        checks.check_styles,
+        "path of a sound file, or a list of paths that are blended",
+    )
+    CONTENT_FILENAME: str | None = _setting(
+        None, LISTEN, _optional(checks.check_path), "path of a sound file; None: a texture from the style alone"
+    )
+    outname: str = _setting(
+        "result", NO_STEP, checks.check_outname, "results are outputs/outname-001.wav and so on; no file is overwritten"
+    )
+    recipe: str = _setting(
+        "bands", NETWORK, _choice(RECIPES), '"bands" or "gatys"; fills in every setting that is None'
+    )
+    content_weight: float = _setting(
+        None, LOSSES, _number(0), '0 and more; higher: nearer to the content; None: 30, "gatys": 1', 30.0, 1.0
+    )
+    style_weight: float = _setting(
+        None,
+        LOSSES,
+        _number(0),
+        '0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7',
+        1.0,
+        (1e9, 1e7),
+    )
+    filters: int = _setting(320, NETWORK, _positive, 'filters of each network of "bands"; 80: a quick draft')
+    num_steps: int = _setting(
+        None, OPTIMISE, _whole, 'steps on the spectrogram, 0 and more; None: 60, "gatys": 300', 60, 300
+    )
+    refine_steps: int = _setting(None, REFINE, _whole, 'steps on the samples, 0 and more; None: 60, "gatys": 0', 60, 0)
+    seed: int = _setting(
+        0,
+        NETWORK,
+        _number(0, most=2**63 - 1, whole=True),
+        "0 and more; the same seed gives the same result on the same machine",
+    )
+    offset: float = _setting(0.5, LISTEN, _number(0), "seconds; where the excerpt begins")
+    duration: float | None = _setting(5.0, LISTEN, _seconds, "seconds of the excerpt, without fades; None: to the end")
+    result_duration: float | None = _setting(None, START, _seconds, "seconds of a texture; None: as long as the style")
+    loop: bool = _setting(
+        False,
+        LOSSES,
+        checks.check_flag,
+        "True: the end of a texture meets its beginning, so that a player can repeat the sound",
+    )
+    stereo: bool = _setting(False, LISTEN, checks.check_flag, "True: two channels; the refinement takes longer")
+    sample_rate: int = _setting(22050, LISTEN, _positive, "Hz; files are resampled to this rate")
+    N_FFT: int = _setting(
+        None,
+        TRANSFORM,
+        _positive,
+        'window in samples; longer: finer in pitch, blurred in time; None: 512, "gatys": 1024',
+        512,
+        1024,
+        transform="stft",
+    )
+    K_HOP: int = _setting(
+        None,
+        TRANSFORM,
+        _positive,
+        'hop in samples, at most half of the window, better a quarter; None: 128, 256 on the STFT of "gatys"',
+        128,
+        256,
+    )
+    bins_per_octave: int = _setting(
+        48, TRANSFORM, _positive, "bins in an octave; more: finer in pitch, low bins blurred in time", transform="cqt"
+    )
+    lowest_frequency: float = _setting(
+        41.2, TRANSFORM, _number(0, beyond=True), "Hz, of the lowest bin", transform="cqt"
+    )
+    n_octaves: int = _setting(
+        8,
+        TRANSFORM,
+        _positive,
+        "octaves from there; the highest bin must lie below half of sample_rate",
+        transform="cqt",
+    )
+    power: float | str = _setting(
+        None,
+        SPECTROGRAMS,
+        lambda name, value: check_power(value),
+        'magnitudes are compressed by this power, above 0 to 1, or "log1p"; None: 0.3, "gatys": "log1p"',
+        0.3,
+        "log1p",
+    )
+    use01scale: bool = _setting(
+        True, SPECTROGRAMS, checks.check_flag, 'True: spectrograms from 0 to 1; False: from 0 to 7 with "log1p"'
+    )
+    whichChannel: str = _setting(
+        "freq",
+        NETWORK,
+        _choice(LAYOUTS),
+        '"freq": filters run over time; "time": over frequency; "2D": over both; "bands" needs "freq"',
+    )
+    widths: tuple = _setting(
+        (1, 2, 4, 8, 16, 32),
+        NETWORK,
+        checks.check_widths,
+        'frames; lengths of the filters of "bands", one network each',
+    )
+    pattern_share: float = _setting(
+        0.8,
+        NETWORK,
+        _number(0, most=1),
+        "0 to 1; share of these filters that see a random pattern of bins; the others: a band",
+    )
+    redraw: int = _setting(
+        20, START, _whole, 'steps after which "bands" draws new random filters; 0: the same filters to the end'
+    )
+    model_path: str | None = _setting(
+        None, NETWORK, _optional(checks.check_path), 'weights of "gatys"; None: random weights'
+    )
+    param_pkl: str | None = _setting(
+        None, NETWORK, _optional(checks.check_path), 'parameters of "gatys", the pair of model_path; None: `parameters`'
+    )
+    parameters: dict = _setting(
+        dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11),
+        NETWORK,
+        checks.check_mapping,
+        'of a random network of "gatys": filters of its blocks, and their length in positions',
+    )
+    use_style_net: bool = _setting(
+        False, NETWORK, checks.check_flag, 'True: the network written in the cell "Here we create a custom network"'
+    )
+    statistic: str = _setting(
+        None,
+        LOSSES,
+        _choice(STYLE_LOSSES),
+        '"distribution", "balanced" or "gram"; None: balanced, in a transfer distribution, "gatys": gram',
+        ("balanced", "distribution"),
+        "gram",
+    )
+    style_layers_default: dict = _setting(
+        None,
+        LOSSES,
+        _layers,
+        'list of layers, or dict to weights; None: ["conv_2"], "gatys": ["relu_1"]',
+        ["conv_2"],
+        ["relu_1"],
+    )
+    content_layers_default: dict = _setting(
+        None, LOSSES, _layers, 'the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]', ["conv_2"], ["relu_3"]
+    )
+    content_level: str = _setting(
+        None,
+        LOSSES,
+        _choice(CONTENT_LOSSES),
+        '"free": frames may be quieter than the content\'s; "same"; None: free, "gatys": same',
+        "free",
+        "same",
+    )
+    style_blend: tuple | None = _setting(
+        None, LOSSES, _optional(checks.check_blend), "shares of several styles, such as [1, 2]; None: equal"
+    )
+    rhythm_layers: dict = _setting(
+        (), LOSSES, _layers, 'layers whose rhythm is compared with the style\'s, such as ["conv_1"]'
+    )
+    rhythm_weight: float = _setting(0.0, LOSSES, _number(0), "0 and more; try 0.1")
+    diversity_weight: float = _setting(
+        None,
+        LOSSES,
+        _number(0),
+        'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0',
+        (100.0, 0.0),
+        0.0,
+    )
+    boundopt: bool = _setting(True, LOSSES, checks.check_flag, "True: a loss grows where the result leaves 0 to 1")
+    reg_weight: float = _setting(1e-3, LOSSES, _number(0), "0 and more; weight of this loss")
+    segment_duration: float | None = _setting(
+        5.0, LOSSES, _seconds, "seconds; a longer result is compared segment by segment; None: as a whole"
+    )
+    start: str = _setting(
+        None,
+        START,
+        checks.check_start,
+        '"noise", "content", "rand", "randn", "samples" or a sound file; None: noise ("gatys": rand), in a transfer content',
+        ("noise", "content"),
+        ("rand", "content"),
+    )
+    start_values: dict = _setting(
+        dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05),
+        START,
+        checks.check_start_values,
+        'limits, mean and standard deviation of the start "samples"',
+    )
+    phase_iterations: int = _setting(
+        None,
+        SOUND,
+        _positive,
+        "iterations of the reconstruction; more: cleaner, slower; None: 200, constant-Q: 80",
+        200,
+        200,
+    )
+    runs: int = _setting(1, NETWORK, _positive, "separate results, each with the next seed")
+    sweep: dict = _setting(
+        {},
+        NO_STEP,
+        checks.check_sweep,
+        'lists of values, such as {"content_weight": [10, 30, 100], "seed": [0, 1]}; see the last step',
+    )
+    n_jobs: int = _setting(-1, NO_STEP, checks.check_jobs, "runs of a sweep at once; -1: one for each core")
+    refresh: float = _setting(10, NO_STEP, _number(0), "seconds between pictures of the progress; 0: none")
+    frequency_axis: str = _setting(
+        None,
+        NO_STEP,
+        _choice(("linear", "log", "mel")),
+        '"linear", "log" or "mel"; of the pictures; None: mel, constant-Q: log',
+        "mel",
+        "mel",
+    )
+    device: str = _setting(
+        None, NETWORK, checks.check_device, '"cpu", "cuda" or "mps"; None: the fastest that is present'
+    )
+    transform: str = _setting("stft", TRANSFORM, _choice(("stft", "cqt")), "given by the notebook")
+    own: dict = _setting({}, LOSSES, checks.check_mapping, "settings of the user's own")
+
+    def __post_init__(self):
+        self._set("given", _frozen({each.name: getattr(self, each.name) for each in fields(self)}))
+        check_choice("recipe", self.recipe, RECIPES)
+        check_choice("transform", self.transform, ("stft", "cqt"))
+        for name, value in filled_in(self).items():
+            if getattr(self, name) is None:
+                self._set(name, value)
+        for each in fields(self):
+            value = _frozen(getattr(self, each.name))
+            if each.metadata["transform"] in (None, self.transform):
+                each.metadata["check"](each.name, value)
+            self._set(each.name, _weights_by_layer(each.name, value) if each.name in LAYERS else value)
+        checks.check_together(self)
+        self.make_transform()  # raises ValueError for windows and grids that can't be inverted
+        self._check_sweep()
+
+    @classmethod
+    def of(cls, names, *, transform, own=()):
+        """Return the settings among the names of a notebook; ValueError says which are missing or misspelt.
+
+        Parameters
+        ----------
+        names : mapping
+            All names of the notebook, globals().
+        transform : "stft" or "cqt"
+            The settings that only the other transform has may be missing.
+        own : names of the settings cell that may be settings of the user's own
+        """
+        declared = [each.name for each in fields(cls) if each.metadata["transform"] in (None, transform)]
+        declared = [name for name in declared if name not in ("transform", "own")]
+        own = {name: names[name] for name in own if name not in declared}
+        for name in own:
+            checks.check_own(name, [*declared])
+        missing = [name for name in declared if name not in names]
+        if missing:
+            lines = ", ".join(f"{name} = {DEFAULTS[name]!r}" for name in missing)
+            raise ValueError(
+                f"the settings cell has no line for {', '.join(missing)}; add {lines} to the settings cell, run the "
+                "settings cell, and then this cell again"
+            )
+        return cls(transform=transform, own=own, **{name: names[name] for name in declared})
+
+    def __getattr__(self, name):
+        own = {} if name.startswith("__") else self.__dict__.get("own", {})
+        if name not in own:
+            raise AttributeError(f"there is no setting {name!r}")
+        return own[name]
+
+    def _set(self, name, value):
+        object.__setattr__(self, name, value)
+
+    def _check_sweep(self):
+        for name in self.sweep:
+            if name in (*DEFAULTS, *self.own) and name not in ("transform", "own"):
+                continue
+            checks.check_own(name, [*DEFAULTS, *self.own], what="sweep: ")
+            raise ValueError(f"sweep: {name!r} must be a setting, or a name of your own in the settings cell")
+        for point in self.points():
+            with warnings.catch_warnings(action="ignore"):
+                self.changed(sweep={}, **point)
+
+    def changed(self, **changes):
+        """Return the settings as typed, with changes; names that are neither declared nor own raise ValueError."""
+        own = {name: value for name, value in changes.items() if name in self.own}
+        for name in changes:
+            if name not in DEFAULTS and name not in own:
+                checks.check_own(name, [*DEFAULTS, *self.own])
+                raise ValueError(f"{name!r} is not a setting; write a line {name} = ... in the settings cell first")
+        changes = {name: value for name, value in changes.items() if name not in own}
+        return Settings(**self.given | {"own": {**self.own, **own}} | changes)
+
+    @property
+    def styles(self):
+        """Paths of the styles, a tuple."""
+        return self.STYLE_FILENAME if isinstance(self.STYLE_FILENAME, tuple) else (self.STYLE_FILENAME,)
+
+    @property
+    def files(self):
+        """Paths of the recordings: dict from "style 1", "style 2" ... and "content"."""
+        files = {f"style {number}": path for number, path in enumerate(self.styles, start=1)}
+        return files | ({"content": self.CONTENT_FILENAME} if self.is_transfer else {})
+
+    @property
+    def is_transfer(self):
+        """Whether there is a content; otherwise the result is a texture."""
+        return self.CONTENT_FILENAME is not None
+
+    @property
+    def content_layers(self):
+        """content_layers_default in a transfer; a texture has none."""
+        return self.content_layers_default if self.is_transfer else {}
+
+    @property
+    def steps_of_draw(self):
+        """Redraw where the networks are random ones of "bands"; 0: they stay the same."""
+        return self.redraw if self.recipe == "bands" and not self.use_style_net else 0
+
+    def length_of(self, recordings):
+        """Return about how long the result is [samples]: as the content, result_duration, or the style."""
+        if self.is_transfer:
+            return recordings["content"].shape[-1]
+        if self.result_duration is not None:
+            return max(1, round(self.result_duration * self.sample_rate))
+        return recordings["style 1"].shape[-1]
+
+    def make_transform(self):
+        """Return the transform, an STFT or a CQT."""
+        if self.transform == "stft":
+            return STFT(sample_rate=self.sample_rate, n_fft=self.N_FFT, hop_length=self.K_HOP)
+        return CQT(
+            sample_rate=self.sample_rate,
+            hop_length=self.K_HOP,
+            bins_per_octave=self.bins_per_octave,
+            fmin=self.lowest_frequency,
+            n_octaves=self.n_octaves,
+        )
+
+    def of_run(self, run, **changes):
+        """Return the settings that give run number `run` of these settings (from 0) alone, with other changes."""
+        settings = copy.copy(self)  # not checked again: a file or a device may be gone when the result is saved
+        for name, value in dict(seed=self.seed + run, runs=1, sweep={}, **changes).items():
+            settings._set(name, _frozen(value))
+        settings._set("given", types.MappingProxyType({name: getattr(settings, name) for name in DEFAULTS}))
+        return settings
+
+    def points(self):
+        """Return every combination of the sweep's values, a list of dicts."""
+        points = itertools.product(*self.sweep.values()) if self.sweep else ()
+        points = [dict(zip(self.sweep, values, strict=True)) for values in points]
+        return [point for number, point in enumerate(points) if point not in points[:number]]
+
+    def plain(self):
+        """Return all settings by name, as plain lists and dicts."""
+        return {name: plain(getattr(self, name)) for name in DEFAULTS}
+
+
+DEFAULTS = {each.name: each.default_factory() for each in fields(Settings)}
+LAYERS = [each.name for each in fields(Settings) if each.metadata["check"] is _layers]
+STEP_OF = {each.name: each.metadata["step"] for each in fields(Settings)}
+
+
+def best_device():
+    """Name the fastest device that is present: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def filled_in(settings):
+    """Return the values of the settings that are None: reads transform, recipe, is_transfer and use_style_net alone."""
+    values = {"device": best_device()}
+    for each in fields(Settings):
+        value = each.metadata[settings.recipe]
+        if value is not None:
+            values[each.name] = value[settings.is_transfer] if isinstance(value, tuple) else value
+    if settings.use_style_net:
+        values |= dict(style_layers_default=["relu_1"], content_layers_default=["relu_1"])
+    if settings.transform == "cqt":
+        values |= dict(N_FFT=None, K_HOP=128, phase_iterations=80, frequency_axis="log")
+    return values
+
+
+def line_of(name, value=None):
+    """Return the line of the settings cell for a setting: its value, or its default, and its help."""
+    about = next(each for each in fields(Settings) if each.name == name).metadata
+    value = plain(_frozen(DEFAULTS[name])) if value is None else value
+    text = f"dict({', '.join(f'{k}={v!r}' for k, v in value.items())})" if value and isinstance(value, dict) else value
+    text = (
+        text
+        if isinstance(text, str) and isinstance(value, dict)
+        else json.dumps(value)
+        if isinstance(value, str | list)
+        else repr(value)
+    )
+    return f"{name} = {text}  # {about['help']}"
+
+
+def plain(value):
+    """Return a setting's value as plain lists and dicts."""
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def _weights_by_layer(name, layers):
+    names = layers if isinstance(layers, list | tuple | Mapping) else [None]
+    if not all(isinstance(layer, str) for layer in names):
+        example = layers if isinstance(layers, str) else "conv_1"
+        raise ValueError(
+            f"{name}={layers!r} must be a list of layer names, such as [{example!r}], or a dict to weights"
+        )
+    layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
+    for layer, weight in layers.items():
+        check_number(f"{name}[{layer!r}]", weight, 0)
+    return layers
+
+
+def _frozen(value):
+    if isinstance(value, np.generic | Path):
+        return value.item() if isinstance(value, np.generic) else str(value)
+    if isinstance(value, Mapping):
+        return types.MappingProxyType({name: _frozen(each) for name, each in value.items()})
+    return tuple(_frozen(each) for each in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,361 @@
+"""Layers of any network by name, and the features that they give.
+
+A network is traced by torch.fx. A layer is called by its kind and its number within that kind: conv_1, batchnorm_1,
+relu_1, pool_1, conv_2 ... Functions and additions count like modules, and a module that is used twice counts twice. A
+network that can't be traced, because its control flow depends on data, is tapped by forward hooks: its layers then
+have the submodules' own names, such as blocks.3.mlp.
+
+Conventions
+  network   nn.Module, or an nn.ModuleDict of networks side by side: "conv_1" is then this layer of every network, and
+            "width_8.conv_1" that of one
+  image     torch tensor [shape=(planes, channels, height, width)], the only argument that a network needs
+  features  what a layer gives [shape=(planes, channels, height, width)]; features of three axes are taken as (planes,
+            channels, positions), those of linear and attention layers as (planes, positions, channels)
+
+Sources
+  torchvision.models.feature_extraction, for names on the graph; captum, for names of submodules and hooks
+"""
+
+import collections
+import contextlib
+import copy
+import re
+import warnings
+
+import numpy as np
+import torch
+import torch.fx
+from torch import nn
+
+from support import fast
+
+CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+NO_LAYERS = {"getattr", "getitem", "size", "dim", "len"}  # steps of a graph that give no features
+
+
+# 1. Names ----------------------------------------------------------------------------------------
+
+
+def side_by_side(network: nn.Module) -> dict[str, nn.Module]:
+    """Return the networks of an nn.ModuleDict by name, or one network alone under the name ""."""
+    return dict(network.items()) if isinstance(network, nn.ModuleDict) else {"": network}
+
+
+def named_layers(network: nn.Module) -> dict[str, str]:
+    """List the layers of a network in the order of its forward pass: dict from name to a description.
+
+    Of networks side by side, the names have the network's name in front: width_8.conv_2.
+    """
+    return {
+        full_name(prefix, name): text
+        for prefix, each in side_by_side(network).items()
+        for name, text in _Layers(each).described().items()
+    }
+
+
+def full_name(prefix: str, name: str) -> str:
+    """Return the name of a layer in one of several networks."""
+    return f"{prefix}.{name}" if prefix else name
+
+
+class _Whole(nn.Module):
+    # Calls the network with an image alone, so that fx takes the defaults of the other arguments.
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image):
+        return self.network(image)
+
+
+class _Tracer(torch.fx.Tracer):
+    # A module of one's own that has no modules in it is a layer.
+    def is_leaf_module(self, module, name):
+        return super().is_leaf_module(module, name) or not list(module.children())
+
+
+class _Layers:
+    # The layers of one network: on its graph, or where it can't be traced, its submodules.
+
+    def __init__(self, network):
+        self.network, self.root, self.graph = network, _Whole(network), None
+        try:
+            with _evaluating(network):
+                self.graph = _Tracer().trace(self.root)
+        except Exception as error:  # fx raises nearly anything on control flow that depends on data
+            self.steps = {name: each for name, each in network.named_modules() if name}
+            warnings.warn(
+                f"{type(network).__name__} can't be traced ({str(error).splitlines()[0]}); its layers are called by "
+                f"its submodules' own names, such as {next(iter(self.steps), '-')}",
+                stacklevel=2,
+            )
+            return
+        counts, self.steps = collections.Counter(), {}
+        for node in self.graph.nodes:
+            if node.op.startswith("call") and (kind := self._kind(node)) not in NO_LAYERS:
+                counts[kind] += 1
+                node.meta["layer"] = f"{kind}_{counts[kind]}"
+                self.steps[node.meta["layer"]] = node
+
+    def module(self, name):
+        """Return the module of a layer, or None for a function."""
+        step = self.steps[name]
+        if isinstance(step, nn.Module):
+            return step
+        return self.root.get_submodule(step.target) if step.op == "call_module" else None
+
+    def described(self):
+        return {name: str(self.module(name) or step.target) for name, step in self.steps.items()}
+
+    def _kind(self, node):
+        target = type(self.root.get_submodule(node.target)) if node.op == "call_module" else node.target
+        name = target if isinstance(target, str) else target.__name__
+        name = re.sub(r"[123]d$", "", name.lower().replace("_", ""))
+        if getattr(target, "__module__", "") == "_operator":
+            name = name.removeprefix("i")  # x += y adds like x + y
+        return next((kind for kind in ("conv", "batchnorm", "pool") if kind in name), name)
+
+
+@contextlib.contextmanager
+def _evaluating(network):
+    # fx writes the mode into the graph, for example of a functional dropout.
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    yield
+    for module, mode in modes.items():
+        module.training = mode
+
+
+# 2. Features -------------------------------------------------------------------------------------
+
+
+class Tap(nn.Module):
+    """A copy of a network, frozen and in eval mode, that gives the features of some layers [dict from name to tensor].
+
+    What these layers don't need is not computed. On the CPU, convolutions become faster ones with the same output.
+
+    Parameters
+    ----------
+    layers : list of str
+        Names as named_layers gives them, without the name of a network in front.
+    image : torch.Tensor
+        One of the images that the network will take. ValueError names the layer that can't take it.
+    """
+
+    def __init__(self, network: nn.Module, layers: list[str], image: torch.Tensor):
+        super().__init__()
+        found = _Layers(network)
+        for name in layers:
+            if name not in found.steps:
+                raise ValueError(f"there is no layer {name!r}; choose among {', '.join(found.steps)}")
+        self.channels_last = {name: isinstance(found.module(name), CHANNELS_LAST) for name in layers}
+        if found.graph is None:
+            self.body = _Hooked(network, layers)
+        else:
+            self.body = _cut(found, layers)
+            with torch.no_grad():
+                _Prepare(self.body).run(image)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the features of an image by the layer's name."""
+        try:
+            found = self.body(image)
+        except RuntimeError:
+            if isinstance(self.body, torch.fx.GraphModule):
+                _Prepare(self.body).run(image)  # names the layer
+            raise
+        return {name: _four_axes(name, values, self.channels_last[name]) for name, values in found.items()}
+
+
+def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict[str, torch.Tensor]:
+    """Return the features of an image at layers by name, with gradients: for a picture, a classifier, an inversion.
+
+    Raises ValueError for a layer that is not there, and names those that are.
+    """
+    found = {}
+    for prefix, each in side_by_side(network).items():
+        names = {name.removeprefix(f"{prefix}.") if prefix else name: name for name in layers}
+        own = [short for short, name in names.items() if short in _Layers(each).steps]
+        found |= {full_name(prefix, name): value for name, value in Tap(each, own, image)(image).items()} if own else {}
+    missing = [name for name in layers if not any(full == name or full.endswith(f".{name}") for full in found)]
+    if missing:
+        raise ValueError(f"there is no layer {missing[0]!r}; choose among {', '.join(named_layers(network))}")
+    return found
+
+
+def _cut(found, layers):
+    # The graph as far as the layers, with copies of the modules that it needs.
+    graph, copied, outputs = torch.fx.Graph(), {}, {}
+    needed, todo = set(), [found.steps[name] for name in layers]
+    while todo:
+        needed.add(step := todo.pop())
+        todo += set(step.all_input_nodes) - needed
+    for node in found.graph.nodes:
+        if node in needed or node.op == "placeholder":
+            copied[node] = graph.node_copy(node, copied.get)
+    for name in layers:
+        step = found.steps[name]
+        outputs[name] = copied[step]
+        if any(_is_in_place(user) for user in step.users):  # would overwrite the features that a loss has seen
+            with graph.inserting_after(copied[step]):
+                outputs[name] = graph.call_method("clone", (copied[step],))
+    graph.output(outputs)
+    parts = {}
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            parent, _, name = node.target.rpartition(".")
+            parts[node.target] = _frozen(getattr(found.root.get_submodule(parent), name))
+    return torch.fx.GraphModule(parts, graph)
+
+
+def _is_in_place(node):
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.op == "call_method":
+        return name.endswith("_")
+    in_place = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i")
+    return node.op == "call_function" and (in_place or node.kwargs.get("inplace") or any(a is True for a in node.args))
+
+
+def _frozen(part):
+    if isinstance(part, torch.Tensor):
+        return nn.Parameter(part.detach().float(), requires_grad=False) if part.is_floating_point() else part
+    part = copy.deepcopy(part).requires_grad_(False).eval().float()  # weights of half precision lose quiet sounds
+    for module in part.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    return part
+
+
+class _Prepare(torch.fx.Interpreter):
+    # Runs a graph once: puts faster layers in place of others, notes shapes, and names the layer that fails.
+
+    def __init__(self, body):
+        super().__init__(body)
+        self.extra_traceback, self.shapes = False, {}
+
+    def run_node(self, node):
+        try:
+            values = super().run_node(node)
+            if torch.is_tensor(values) and "layer" in node.meta:
+                self.shapes[node.meta["layer"]] = tuple(values.shape)
+            return values
+        except (RuntimeError, IndexError, TypeError) as error:
+            given = [tuple(each.shape) for each in self.map_nodes_to_values(node.args, node) if torch.is_tensor(each)]
+            layer = self.fetch_attr(node.target) if node.op == "call_module" else node.target
+            raise ValueError(
+                f"layer {node.meta.get('layer', node.name)}, {layer}, can't take features of shape "
+                f"{', '.join(map(str, given))}: {str(error).splitlines()[0]}; change the network, or use a longer sound"
+            ) from error
+
+    def call_module(self, target, args, kwargs):
+        layer = self.fetch_attr(target)
+        if sum(node.target == target for node in self.module.graph.nodes) == 1 and torch.is_tensor(args[0]):
+            layer = fast.faster(layer, args[0])
+            parent, _, name = target.rpartition(".")
+            setattr(self.module.get_submodule(parent), name, layer)
+        return layer(*args, **kwargs)
+
+
+class _Hooked(nn.Module):
+    # A network that stops as soon as the layers have given their features.
+
+    def __init__(self, network, layers):
+        super().__init__()
+        self.network, self.layers, self.found = _frozen(network), layers, {}
+        for name in layers:
+            self.network.get_submodule(name).register_forward_hook(self._hook(name))
+
+    def _hook(self, name):
+        def keep(module, inputs, output):
+            output = output[0] if isinstance(output, tuple) else output
+            self.found.setdefault(name, output.clone())  # a later step may overwrite it in place
+            if len(self.found) == len(self.layers):
+                raise _Complete
+
+        return keep
+
+    def forward(self, image):
+        self.found = {}
+        with contextlib.suppress(_Complete):
+            self.network(image)
+        found, self.found = self.found, {}
+        return found
+
+
+class _Complete(Exception):
+    pass
+
+
+def _four_axes(name, values, channels_last):
+    values = values[0] if isinstance(values, tuple | list) else values
+    if not torch.is_tensor(values) or values.ndim not in (2, 3, 4):
+        shape = tuple(getattr(values, "shape", ()))
+        raise ValueError(
+            f"layer {name!r} gives {type(values).__name__} of shape {shape}; choose a layer of 2 to 4 axes"
+        )
+    if values.ndim == 4:
+        return values
+    if values.ndim == 3:
+        return (values.mT if channels_last else values)[:, :, None]  # (planes, channels, 1, positions)
+    return values[:, :, None, None]
+
+
+# 3. Shapes and receptive fields ------------------------------------------------------------------
+
+
+@torch.no_grad()
+def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
+    """Shape of what each layer gives, by name; nothing is computed.
+
+    The list ends at a layer that can't take the image, such as a classifier for sounds of another length. ValueError
+    where this is the first one.
+    """
+    shapes = {}
+    for prefix, each in side_by_side(network).items():
+        found = _Layers(each)
+        if found.graph is None:
+            values = _Hooked(copy.deepcopy(each).to("meta"), list(found.steps))(image.to("meta"))
+            own = {name: tuple(value.shape) for name, value in values.items() if torch.is_tensor(value)}
+        else:
+            run = _Prepare(_cut(found, list(found.steps)).to("meta"))
+            try:
+                run.run(image.to("meta"))
+            except ValueError:
+                if not run.shapes:
+                    raise
+            own = run.shapes
+        shapes |= {full_name(prefix, name): shape for name, shape in own.items()}
+    return shapes
+
+
+def receptive_fields(network: nn.Module) -> dict[str, int]:
+    """Positions of the image's width that one position after each layer covers, of the layers that are modules.
+
+    Functions are taken to see one position; of networks that can't be traced, nothing is known.
+    """
+    fields = {}
+    for prefix, each in side_by_side(network).items():
+        found, seen = _Layers(each), {}
+        for node in found.graph.nodes if found.graph else ():
+            field, step = (max(pair) for pair in zip((1, 1), *map(seen.get, node.all_input_nodes), strict=True))
+            if node.op == "call_module":
+                layer = found.root.get_submodule(node.target)
+                sides = ("kernel_size", "stride", "dilation")  # numbers, or one for height and one for width
+                kernel, stride, dilation = (int(np.ravel(getattr(layer, side, 1))[-1]) for side in sides)
+                field, step = field + (kernel - 1) * dilation * step, step * stride
+            seen[node] = (field, step)
+        steps = found.steps.items() if found.graph else ()
+        fields |= {full_name(prefix, name): seen[step][0] for name, step in steps if step.op == "call_module"}
+    return fields
+
+
+def closed_network(network: nn.Module) -> nn.Module:
+    """Return a copy of a network whose padded convolutions see the other end of an image in place of zeros.
+
+    Square filters see the lowest bins beside the highest ones as well.
+    """
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.padding not in ("valid", (0, 0)):
+            layer.padding_mode = "circular"
+    return network

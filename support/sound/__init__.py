@@ -1,0 +1,1 @@
+"""From sound files to spectrograms and back; imports nothing of the algorithm."""

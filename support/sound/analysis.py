@@ -1,0 +1,175 @@
+"""From samples to the image that a network takes, and from an image back to sound.
+
+samples -> magnitude -> spectrogram -> image, by the transform, compress and to_image;
+image -> spectrogram -> magnitude -> samples, by from_image, expand and the transform's reconstruct.
+
+Conventions
+  samples      float32 numpy array [shape=(n,), or (2, n) in stereo]; torch tensor where gradients are needed
+  magnitude    float32 numpy array [shape=(n_bins, n_frames)], non-negative, not decibels
+  spectrogram  log1p or a power of the magnitude, scaled to [0, 1] or not [shape=(n_bins, n_frames)]
+  image        torch tensor [shape=(planes, channels, height, width)], a spectrogram as a network takes it:
+               "freq" (1, n_bins, 1, n_frames), "time" (1, n_frames, 1, n_bins), "2D" (1, 1, n_bins, n_frames);
+               in stereo with 4 planes instead of 1, see stereo.py
+  loop         a sound whose end meets its beginning; the last frame of its spectrogram is the first one again
+
+Sources
+  Huzaifah, Wyse 2019, arXiv:1901.10240, for log1p magnitudes scaled from [0, 7] to [0, 1]
+"""
+
+import functools
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from support.checks import check_choice
+from support.sound import loops, stereo
+from support.sound.preconditioning import preconditioner
+
+LAYOUTS = ("freq", "time", "2D")
+LOUDEST = np.expm1(7.0)  # no full-scale sound reaches this magnitude at n_fft 1024; log1p of it is 7
+KNEE = 1e-2  # magnitude below which a power becomes a straight line; -82 dB of a full-scale sine at n_fft 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """A transform, a compression of its magnitudes, and the layout of the image.
+
+    Parameters
+    ----------
+    transform : Transform
+        See transforms.py.
+    power : float above 0 and at most 1, or "log1p"
+        A power near 0.3, as in the ear, compresses from a much lower magnitude on than log1p: quiet sounds count.
+    scaled : bool
+        Whether the loudest possible magnitude becomes 1; otherwise log1p reaches 7.
+    layout : "freq", "time" or "2D"
+    loop : bool
+        Whether sounds are circles. Recordings are not; a result may be one: dataclasses.replace(analysis, loop=True).
+    """
+
+    transform: object
+    power: float | str = 0.3
+    scaled: bool = True
+    layout: str = "freq"
+    loop: bool = False
+
+    def __post_init__(self):
+        check_power(self.power)
+        check_choice("layout", self.layout, LAYOUTS)
+        if self.loop and self.layout == "time":
+            raise ValueError("loop=True can't close frames that are channels; set layout to 'freq', or loop to False")
+
+    # From samples to the image
+
+    def spectrogram(self, samples):
+        """Return the spectrogram of samples; of a stereo sound, that of the mean of both channels."""
+        samples = samples.mean(axis=0) if samples.ndim == 2 else samples
+        magnitude = loops.magnitude(samples, self.transform) if self.loop else self.transform.magnitude(samples)
+        return self.compress(magnitude)
+
+    def to_image(self, spectrogram, device="cpu"):
+        """Turn a spectrogram [shape=(n_bins, n_frames) or (planes, n_bins, n_frames)] into an image."""
+        planes = torch.as_tensor(spectrogram, dtype=torch.float32)
+        planes = planes if planes.ndim == 3 else planes[None]
+        if self.layout == "2D":
+            return planes[:, None].to(device)  # (planes, 1, n_bins, n_frames)
+        rows = planes.mT if self.layout == "time" else planes
+        return rows[:, :, None].to(device)  # (planes, n_bins, 1, n_frames) or (planes, n_frames, 1, n_bins)
+
+    def view(self, length, device="cpu"):
+        """Return the torch function from samples [shape=(length,) or (2, length)] to their image, with gradients."""
+        hop_length = self.transform.hop_length
+        places = loops.places(length, self.transform, device) if self.loop else None
+        length = len(places) if self.loop else length
+        spectrogram = self.transform.magnitude_function(length, device=device, then=self.compress)
+
+        def image(samples):
+            samples = samples if places is None else samples[..., places]
+            return self.to_image(spectrogram(stereo.planes(samples) if samples.ndim == 2 else samples), device)
+
+        return loops.cropped(image, self.transform.reach, hop_length) if self.loop else image
+
+    def image(self, samples):
+        """Return the image of a tensor of samples [shape=(n,) or (2, n)], with gradients; see view for many."""
+        return self.view(samples.shape[-1], samples.device)(samples)
+
+    def length_of(self, length):
+        """Return the length that a result of about this length has [samples]: a loop has a whole number of hops."""
+        return loops.circle_length(length, self.transform.hop_length) if self.loop else length
+
+    def frames(self, seconds):
+        """Return how many frames a duration has; None for None, and where frames are channels."""
+        if seconds is None or self.layout == "time":
+            return None
+        return max(1, round(seconds * self.transform.sample_rate / self.transform.hop_length))
+
+    # From an image back to samples
+
+    def from_image(self, image):
+        """Turn an image back into a spectrogram [shape=(n_bins, n_frames)]: the inverse of to_image for one plane."""
+        rows = image[0, 0] if self.layout == "2D" else image[0, :, 0]
+        return (rows.T if self.layout == "time" else rows).detach().cpu().numpy()
+
+    def sound(self, image, *, length, n_iter, loudest=np.inf, seed=0):
+        """Find samples [shape=(length,)] with the magnitudes of an image.
+
+        loudest : float
+            The largest value that is kept of the spectrogram, such as that of the recordings: a few bins that are
+            louder would make all others soft.
+        """
+        return self.reconstruct(self.from_image(image).clip(0, loudest), length=length, n_iter=n_iter, seed=seed)
+
+    def reconstruct(self, spectrogram, *, length, n_iter, seed=0):
+        """Find samples [shape=(length,)] with a spectrogram; those of a loop have no seam."""
+        magnitude = self.expand(spectrogram)
+
+        def part(magnitude, length):
+            return self.transform.reconstruct(magnitude, n_iter=n_iter, length=length, seed=seed)
+
+        if self.loop:
+            return loops.reconstruct(magnitude, part, hop_length=self.transform.hop_length)
+        return part(magnitude, length)
+
+    def preconditioner(self, samples):
+        """Return the map that makes the descent on samples short, see preconditioning.py."""
+        n_fft, hop_length = self.transform.n_fft_of_refinement, self.transform.hop_length
+        make = functools.partial(preconditioner, compress=self.compress, n_fft=n_fft, hop_length=hop_length)
+        if not self.loop:
+            return make(samples)
+        return loops.preconditioner(samples, make, around=-(-n_fft // hop_length) * hop_length)
+
+    # Compression
+
+    def compress(self, magnitude):
+        """Magnitude to spectrogram; takes numpy arrays, and torch tensors with gradients, without a warning."""
+        spectrogram, top = self._bend(magnitude), float(self._bend(LOUDEST))
+        if isinstance(spectrogram, np.ndarray) and spectrogram.max() > top:
+            warnings.warn(
+                f"the compressed magnitude reaches {spectrogram.max():.2f}, above {top:.3g}: the scaled spectrogram "
+                "leaves [0, 1]; use a quieter sound or a smaller n_fft",
+                stacklevel=2,
+            )
+        return spectrogram / top if self.scaled else spectrogram
+
+    def expand(self, spectrogram):
+        """Spectrogram to magnitude: the inverse of compress, of an array or a tensor; values below 0 become 0."""
+        spectrogram = spectrogram * float(self._bend(LOUDEST)) if self.scaled else spectrogram
+        library = torch if isinstance(spectrogram, torch.Tensor) else np
+        spectrogram = spectrogram.clip(0)
+        if self.power == "log1p":
+            return library.expm1(spectrogram)
+        return (spectrogram + KNEE**self.power) ** (1 / self.power) - KNEE
+
+    def _bend(self, magnitude):
+        if self.power == "log1p":
+            return torch.log1p(magnitude) if isinstance(magnitude, torch.Tensor) else np.log1p(magnitude)
+        return (magnitude + KNEE) ** self.power - KNEE**self.power
+
+
+def check_power(power):
+    """Raise ValueError unless magnitudes can be compressed by this power."""
+    number = isinstance(power, int | float) and not isinstance(power, bool)
+    if power != "log1p" and not (number and 0 < power <= 1):
+        raise ValueError(f'power={power!r} must be above 0 and at most 1, for example 0.3; or "log1p"')

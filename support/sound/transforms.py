@@ -1,0 +1,341 @@
+"""Transforms: from samples to magnitudes, and back by an estimated phase.
+
+Conventions
+  samples    float32 numpy array [shape=(n,)]; torch tensor [shape=(..., n)] where gradients are needed
+  magnitude  float32 numpy array [shape=(n_bins, n_frames)], non-negative, not decibels
+  units      frequencies in Hz; n_fft, hop_length and lengths in samples
+
+A transform of your own is a subclass of Transform: it has a sample_rate, a hop_length, the frequencies of its bins and
+a magnitude_function.
+"""
+
+import functools
+import warnings
+from dataclasses import dataclass
+
+import librosa
+import numpy as np
+import torch
+
+from support.checks import check_positive_int
+from support.sound import phase
+from support.sound.files import check_samples
+from support.sound.filterbank import FilterBank
+from support.sound.frames import FrameSpectra, by_blocks
+
+CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that log1p compresses both alike
+
+
+class Transform:
+    """What every transform has; the methods here are slow but general, and subclasses have faster ones.
+
+    Attributes
+    ----------
+    sample_rate : int > 0 [Hz]
+    hop_length : int > 0 [samples]
+    frequencies : np.ndarray [shape=(n_bins,), Hz]
+        Centre of each bin.
+    """
+
+    @property
+    def reach(self):
+        """How far a frame sees to each side [samples]."""
+        return 2 * self.hop_length
+
+    @property
+    def n_fft_of_refinement(self):
+        """Window of the STFT on which the refinement of samples is preconditioned [samples]."""
+        return 4 * self.hop_length
+
+    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+        """Return the torch function from samples [shape=(..., length)] to then(magnitude) [(..., n_bins, n_frames)]."""
+        raise NotImplementedError(f"{type(self).__name__} has no magnitude_function; write one")
+
+    def magnitude(self, samples):
+        """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, n_frames)]."""
+        check_samples(samples, "samples")
+        return self.magnitude_function(len(samples))(torch.from_numpy(samples)).numpy()
+
+    def reconstruct(self, magnitude, *, n_iter=80, length=None, seed=0):
+        """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by L-BFGS from quiet noise."""
+        magnitude = _check_magnitude(magnitude, len(self.frequencies))
+        length = length or self.hop_length * (magnitude.shape[1] - 1)
+        noise = 1e-2 * np.random.default_rng(seed).standard_normal(length).astype(np.float32)
+        weights = np.ones(len(magnitude), dtype=np.float32)
+        return phase.match_magnitude(self.magnitude_function(length), magnitude, noise, weights, n_iter=n_iter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class STFT(Transform):
+    """Short-time Fourier transform; reconstruction by PGHI and fast Griffin-Lim.
+
+    Parameters
+    ----------
+    sample_rate : int > 0 [Hz]
+    n_fft : int > 0 [samples]
+        Length of the window; gives n_fft // 2 + 1 bins.
+    hop_length : int > 0 [samples]
+        At most half of n_fft, otherwise the frames can't be inverted; at most a quarter to find a phase.
+    window : str or tuple
+        As scipy.signal.get_window takes it: "hann", "hamming", ("kaiser", 8.0).
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    window: str | tuple = "hann"
+
+    def __post_init__(self):
+        check_positive_int(sample_rate=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length)
+        try:
+            window = phase.window_of(self.window, self.n_fft).numpy()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"window={self.window!r}: {error}; give a name such as 'hann' or 'hamming'") from error
+        # scipy.signal.check_NOLA says the same, and takes a second to load.
+        if np.bincount(np.arange(self.n_fft) % self.hop_length, window**2, self.hop_length).min() < 1e-10:
+            raise ValueError(
+                f"n_fft={self.n_fft} with hop_length={self.hop_length} can't be inverted: "
+                f"the hop must be at most {self.n_fft // 2}; {self.n_fft // 4} is usual"
+            )
+        if 4 * self.hop_length > self.n_fft:
+            warnings.warn(
+                f"hop_length={self.hop_length} is more than a quarter of n_fft={self.n_fft}: "
+                "magnitudes overlap too little to find a good phase",
+                stacklevel=3,
+            )
+
+    @property
+    def frequencies(self):
+        """Centre of each bin [shape=(n_bins,), Hz]."""
+        return librosa.fft_frequencies(sr=self.sample_rate, n_fft=self.n_fft)
+
+    @property
+    def reach(self):
+        """How far a frame sees to each side [samples]."""
+        return self.n_fft // 2
+
+    @property
+    def n_fft_of_refinement(self):
+        """The transform's own window [samples]."""
+        return self.n_fft
+
+    def magnitude(self, samples):
+        """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
+        _check_length(samples, self.n_fft, self.sample_rate, f"n_fft={self.n_fft}")
+        return np.abs(librosa.stft(samples, n_fft=self.n_fft, hop_length=self.hop_length, window=self.window))
+
+    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+        """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
+        window = phase.window_of(self.window, self.n_fft).to(device)
+        pad = (self.n_fft // 2, self.n_fft // 2)
+
+        def part(samples):
+            return then(FrameSpectra.apply(samples, window, self.hop_length).abs())
+
+        def whole(samples):
+            samples = torch.nn.functional.pad(samples, pad)
+            return by_blocks(part, samples, n_fft=self.n_fft, hop_length=self.hop_length)
+
+        return whole
+
+    def reconstruct(self, magnitude, *, n_iter=200, length=None, seed=0):
+        """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter Griffin-Lim steps."""
+        check_positive_int(n_iter=n_iter)
+        magnitude = _check_magnitude(magnitude, len(self.frequencies))
+        lengths = np.full(len(magnitude), self.n_fft)
+        frequencies = self.frequencies / self.sample_rate
+        estimate = phase.pghi(magnitude, frequencies, lengths, self.hop_length, window=self.window, seed=seed)
+        estimate += np.pi * np.arange(len(magnitude))[:, None]  # from the frame's centre to its beginning
+        return phase.griffinlim(
+            magnitude,
+            estimate,
+            n_fft=self.n_fft,
+            hop_length=self.hop_length,
+            window=self.window,
+            length=length,
+            n_iter=n_iter,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CQT(Transform):
+    """librosa's constant-Q transform; reconstruction by PGHI and L-BFGS on the samples.
+
+    Parameters
+    ----------
+    sample_rate : int > 0 [Hz]
+    hop_length : int > 0 [samples]
+    bins_per_octave : int > 0
+        Resolution in frequency; the lowest filters grow with it and blur time.
+    fmin : float > 0 [Hz]
+        Lowest frequency.
+    n_octaves : int > 0
+        The highest filter has to end below the Nyquist frequency.
+    """
+
+    sample_rate: int
+    hop_length: int
+    bins_per_octave: int
+    fmin: float
+    n_octaves: int
+
+    def __post_init__(self):
+        check_positive_int(**{name: value for name, value in vars(self).items() if name != "fmin"})
+        if not self.fmin > 0:
+            raise ValueError(f"fmin={self.fmin} must be a positive frequency in Hz, for example 41.2")
+        lengths, cutoff = self._filters
+        if cutoff >= self.sample_rate / 2:
+            raise ValueError(
+                f"fmin={self.fmin} and n_octaves={self.n_octaves} reach {cutoff:.0f} Hz, above the Nyquist "
+                f"frequency of {self.sample_rate / 2:.0f} Hz; lower fmin or n_octaves, or raise the sample rate"
+            )
+        if self.hop_length > lengths[-1]:
+            warnings.warn(
+                f"hop_length={self.hop_length} leaves gaps between the shortest filters ({lengths[-1]:.0f} samples): "
+                "high frequencies are reconstructed poorly",
+                stacklevel=3,
+            )
+
+    @property
+    def frequencies(self):
+        """Centre of each bin [shape=(n_bins,), Hz]."""
+        return librosa.cqt_frequencies(
+            self.bins_per_octave * self.n_octaves, fmin=self.fmin, bins_per_octave=self.bins_per_octave
+        )
+
+    @property
+    def _filters(self):
+        # Length of every filter in samples, and the frequency where the highest one ends.
+        return librosa.filters.wavelet_lengths(freqs=self.frequencies, sr=self.sample_rate, window="hann")
+
+    @property
+    def reach(self):
+        """How far a frame of the lowest bin sees to each side [samples]."""
+        return int(np.ceil(self._filters[0][0] / 2))
+
+    def magnitude(self, samples):
+        """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
+        longest = int(np.ceil(self._filters[0][0]))
+        _check_length(samples, longest, self.sample_rate, "the lowest filter; raise fmin, or lower bins_per_octave,")
+        with warnings.catch_warnings():  # of octaves that are shorter than librosa's window; zeros fill the window
+            warnings.filterwarnings("ignore", message="n_fft=.* is too large for input signal")
+            transformed = librosa.cqt(
+                samples,
+                sr=self.sample_rate,
+                hop_length=self.hop_length,
+                fmin=self.fmin,
+                n_bins=len(self.frequencies),
+                bins_per_octave=self.bins_per_octave,
+            )
+        return CQT_GAIN * np.abs(transformed)
+
+    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+        """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
+        bank = self.filter_bank(length, 1 + length // self.hop_length).to(device)
+        return lambda samples: then(CQT_GAIN * bank.transform(samples).abs())
+
+    def filter_bank(self, length, n_frames):
+        """Return the same transform as a linear map of samples [shape=(length,)], without CQT_GAIN."""
+        return FilterBank(self.frequencies / self.sample_rate, self._filters[0], self.hop_length, length, n_frames)
+
+    def reconstruct(self, magnitude, *, n_iter=80, length=None, seed=0):
+        """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter L-BFGS steps."""
+        check_positive_int(n_iter=n_iter)
+        magnitude = _check_magnitude(magnitude, len(self.frequencies)) / CQT_GAIN
+        length = length or self.hop_length * (magnitude.shape[1] - 1)
+        frequencies = self.frequencies / self.sample_rate
+        estimate = phase.pghi(magnitude, frequencies, self._filters[0], self.hop_length, seed=seed)
+        bank = self.filter_bank(length, magnitude.shape[1])
+        start = bank.inverse(torch.polar(torch.from_numpy(magnitude), torch.from_numpy(estimate))).numpy()
+        # Low bins are many and long for the little sound that they hold: weights by frequency level this out.
+        weights = (frequencies / frequencies[-1]).astype(np.float32)
+        return phase.match_magnitude(
+            lambda samples: bank.transform(samples).abs(), magnitude, start, weights, n_iter=n_iter
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mel(Transform):
+    """Sums of an STFT's magnitudes over librosa's mel bands; reconstruction by non-negative least squares.
+
+    Parameters
+    ----------
+    sample_rate : int > 0 [Hz]
+    n_fft, hop_length : int > 0 [samples]
+        Of the STFT.
+    n_mels : int > 0
+        Bands, evenly on the mel scale; more bands than the STFT has bins leave some bands empty.
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int
+
+    def __post_init__(self):
+        check_positive_int(n_mels=self.n_mels)
+        if (self.matrix.max(axis=1) == 0).any():
+            raise ValueError(
+                f"n_mels={self.n_mels} leaves bands without a bin at n_fft={self.n_fft}; fewer bands, or a longer n_fft"
+            )
+
+    @functools.cached_property
+    def stft(self):
+        """The STFT below."""
+        return STFT(sample_rate=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length)
+
+    @functools.cached_property
+    def matrix(self):
+        """Weight of each bin in each band [shape=(n_mels, n_fft // 2 + 1)]; each band's largest weight is 1."""
+        with warnings.catch_warnings(action="ignore"):  # librosa's warning of empty bands
+            return librosa.filters.mel(sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, norm=np.inf)
+
+    @property
+    def frequencies(self):
+        """Centre of each band [shape=(n_mels,), Hz]."""
+        return librosa.mel_frequencies(self.n_mels + 2, fmin=0.0, fmax=self.sample_rate / 2)[1:-1]
+
+    @property
+    def reach(self):
+        """How far a frame sees to each side [samples]."""
+        return self.n_fft // 2
+
+    @property
+    def n_fft_of_refinement(self):
+        """The window of the STFT [samples]."""
+        return self.n_fft
+
+    def magnitude(self, samples):
+        """Analyse samples [shape=(n,)]: magnitude [shape=(n_mels, 1 + n // hop_length)]."""
+        return self.matrix @ self.stft.magnitude(samples)
+
+    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+        """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
+        matrix = torch.from_numpy(self.matrix).to(device)
+        return self.stft.magnitude_function(length, device=device, then=lambda bins: then(matrix @ bins))
+
+    def reconstruct(self, magnitude, *, n_iter=200, length=None, seed=0):
+        """Find samples [shape=(length,)] with a magnitude [shape=(n_mels, n_frames)]: first bins, then their phase."""
+        bins = librosa.util.nnls(self.matrix, _check_magnitude(magnitude, self.n_mels))
+        return self.stft.reconstruct(bins.astype(np.float32), n_iter=n_iter, length=length, seed=seed)
+
+
+def _check_length(samples, shortest, sample_rate, reason):
+    check_samples(samples, "samples")
+    if samples.ndim != 1:
+        raise ValueError(f"samples have shape {samples.shape}; give the one channel of a mono sound, (n,)")
+    if len(samples) < shortest:
+        raise ValueError(
+            f"the sound has {len(samples)} samples ({len(samples) / sample_rate:.2f} s), too short for {reason}: "
+            f"give at least {shortest} samples ({shortest / sample_rate:.2f} s)"
+        )
+
+
+def _check_magnitude(magnitude, n_bins):
+    if magnitude.ndim != 2 or len(magnitude) != n_bins:
+        raise ValueError(
+            f"magnitude has shape {magnitude.shape}; this transform has {n_bins} bins: ({n_bins}, n_frames)"
+        )
+    if not np.isfinite(magnitude).all():
+        raise ValueError("magnitude holds NaN or infinite values; go back to the last step with finite losses")
+    return np.asarray(magnitude, dtype=np.float32)
