@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 run: .venv/installed
 	touch .venv/started
-	$(BIN)/python -m support.terminal neural_style_audio_pretrained.ipynb outputs/neural_style_audio_pretrained.ipynb
+	$(BIN)/python -m support.desk.terminal neural_style_audio_pretrained.ipynb outputs/neural_style_audio_pretrained.ipynb
 	@echo "Done. The executed notebook, the sound (wav), the pictures (png) and the settings (json):"
 	@find outputs -maxdepth 1 -type f -newer .venv/started | sort
 
@@ -25,7 +25,7 @@ test: .venv/tested
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --requirement requirements.txt
 	@echo "Compiling functions of librosa and of this project; this takes about half a minute, once."
-	$(BIN)/python -m support.terminal
+	$(BIN)/python -m support.desk.terminal
 	touch $@
 
 .venv/tested: .venv/installed tests/requirements.txt benchmarks/requirements.txt

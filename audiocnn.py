@@ -516,11 +516,21 @@ class Objective:
         for chain in self.chains:
             places = self._places(chain, image.shape[3], image.device)
             for each, value in chain.values(image if places is None else image[..., places]):
-                name = f"{each.loss.kind} {full_name(chain.prefix, each.layer)}"
-                found[name] = each.weight * value if weighted else value
+                found[self._full_name(chain, each)] = each.weight * value if weighted else value
         return found
 
-    def evaluate(self, tensor: torch.Tensor, *, through: Callable | None = None) -> tuple[dict, torch.Tensor]:
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss, by its full name."""
+        return {self._full_name(chain, each): each.weight for chain in self.chains for each in chain.losses}
+
+    @staticmethod
+    def _full_name(chain, each):
+        return f"{each.loss.kind} {full_name(chain.prefix, each.layer)}"
+
+    def evaluate(
+        self, tensor: torch.Tensor, *, through: Callable | None = None, by_network: bool = False
+    ) -> tuple[dict, torch.Tensor]:
         """Compute the weighted losses of a tensor, and the gradient of their sum.
 
         The networks are evaluated one after the other, so that only the features of one are in memory.
@@ -529,11 +539,13 @@ class Objective:
         ----------
         tensor : torch.Tensor
             An image; or with `through`, what this function turns into an image, such as samples.
+        by_network : bool
+            Whether networks side by side keep their own names: "style width_8.conv_1"; otherwise, the losses of
+            "style conv_1" are added up.
 
         Returns
         -------
         losses : dict from str to torch.Tensor
-            By name, added up over networks side by side: "style conv_1".
         gradient : torch.Tensor, like the tensor
         """
         changed = tensor.detach().requires_grad_()
@@ -552,7 +564,8 @@ class Objective:
                 else:
                     gradient.index_add_(-1, where, piece_gradient)
                 for each, loss in found:
-                    losses[each.name] = losses.get(each.name, 0) + loss.detach() / len(parts)
+                    name = self._full_name(chain, each) if by_network else each.name
+                    losses[name] = losses.get(name, 0) + loss.detach() / len(parts)
         return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
 
     def _places(self, chain, n_frames, device):  # frames of a circle, the first ones again behind the last one

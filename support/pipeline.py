@@ -13,13 +13,13 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import librosa
 import numpy as np
 import torch
 
 import audiocnn
-from support import losses, networks
 from support.sound import stereo
 from support.sound.analysis import Analysis
 from support.sound.files import load_audio
@@ -34,10 +34,46 @@ class Result:
     start: dict = field(default_factory=dict)  # losses before the first step
     noise: dict = field(default_factory=dict)  # the content's losses of noise, where those of the start are 0
     history: list = field(default_factory=list)
+    reconstruction: torch.Tensor | None = None  # samples that the image gave
     samples: torch.Tensor | None = None
     refinement: list = field(default_factory=list)  # the history of the samples
     begun: list = field(default_factory=list)  # steps of history after which the optimiser began again
     begun_to_refine: list = field(default_factory=list)  # the same, of refinement
+    changed: list = field(default_factory=list)  # what a cell of one's own changed, in words
+    settings: object = None  # that the result was made with
+    draft: Path | None = None  # stem of the files that hold a draft of the samples
+    saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
+
+    def __post_init__(self):
+        self.first = self.image.clone()
+
+    def measure(self, objective, noise):
+        """Note the losses of the start; where the content's are 0, those of noise, an image, count as 100 %."""
+        self.start = measured(objective, self.image)
+        if self.start["total"] and any(self._starts_at_0(name) for name in self.start if name.startswith("content ")):
+            self.noise = {
+                name: loss for name, loss in measured(objective, noise).items() if name.startswith("content ")
+            }
+
+    def begin(self, num_steps):
+        """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more."""
+        if not self.history and not torch.equal(self.image, self.first):
+            self.changed = [*self.changed, "the image before its optimisation"]
+        return _begin(self.begun, self.history, num_steps)
+
+    def begin_to_refine(self, num_steps):
+        """Return how many steps of the samples are done, and note the same."""
+        if not self.refinement and not torch.equal(self.samples, self.reconstruction):
+            self.changed = [*self.changed, "the samples before their refinement"]
+        return _begin(self.begun_to_refine, self.refinement, num_steps)
+
+    def reconstructed(self, samples):
+        """Take the samples that the image gave; their refinement begins again, and so do their files."""
+        self.reconstruction, self.samples = samples, samples.clone()
+        self.refinement, self.begun_to_refine, self.draft, self.saved = [], [], None, ()
+
+    def _starts_at_0(self, name):
+        return self.start[name] <= 1e-6 * self.start["total"]
 
     def whole_of(self, name):
         """Return the value of a loss that counts as 100 %: that of the start, or of noise where the start has none.
@@ -55,6 +91,12 @@ class Result:
     def shares(self, losses):
         """Return losses, by name, as shares of whole; all are 1 where nothing is known of the start."""
         return {name: loss / (self.whole.get(name) or loss or 1) for name, loss in losses.items()}
+
+
+def _begin(begun, history, num_steps):
+    if len(history) < num_steps and len(history) not in begun:
+        begun.append(len(history))
+    return len(history)
 
 
 @dataclass
@@ -85,41 +127,11 @@ def parts(settings, recordings: dict | None = None) -> Parts:
         )
         for name, path in settings.files.items()
     }
-    analysis = Analysis(
-        transform=settings.make_transform(),
-        power=settings.power,
-        scaled=settings.use01scale,
-        layout=settings.whichChannel,
-    )
+    analysis = settings.make_analysis()
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
     images = {name: analysis.to_image(each, settings.device) for name, each in spectrograms.items()}
-
-    def make_network(draw):
-        seed = settings.seed + 10**6 * draw
-        if settings.use_style_net:
-            raise ValueError("use_style_net=True: pass run(settings, networks=...) your network, or set it to False")
-        if settings.recipe == "bands":
-            return audiocnn.band_networks(
-                analysis.transform.frequencies,
-                widths=settings.widths,
-                filters=settings.filters,
-                pattern_share=settings.pattern_share,
-                seed=seed,
-            ).to(settings.device)
-        parameters = networks.fitting_parameters(
-            settings.param_pkl or settings.parameters, list(images.values()), settings.whichChannel
-        )
-        return networks.build_network(parameters, model_path=settings.model_path, seed=seed).to(settings.device)
-
-    sums = [
-        (audiocnn.STYLE_LOSSES[settings.statistic], settings.style_weight, settings.style_layers_default),
-        (losses.CONTENT_LOSSES[settings.content_level], settings.content_weight, settings.content_layers),
-        (losses.RhythmLoss(), settings.rhythm_weight, settings.rhythm_layers),
-        (losses.DiversityLoss(), settings.diversity_weight, {"input": 1.0}),
-        (audiocnn.BoundLoss(), settings.reg_weight * settings.boundopt, {"input": 1.0}),
-    ]
-    terms = [(loss, layer, weight * share) for loss, weight, layers in sums for layer, share in layers.items()]
-    return Parts(recordings, analysis, spectrograms, images, make_network, terms)
+    networks = functools.partial(settings.make_network, images, analysis.transform.frequencies)
+    return Parts(recordings, analysis, spectrograms, images, networks, settings.make_terms())
 
 
 def run(
@@ -157,17 +169,11 @@ def run(
     redraw = 0 if isinstance(made.networks, torch.nn.Module) else settings.steps_of_draw
     objective, style = objective_of(made.images), made.recordings["style 1"]
     length = analysis.length_of(settings.length_of(made.recordings))
-    noise = start_noise(settings.start, style, length=length, sample_rate=settings.sample_rate, seed=settings.seed)
-    noise = analysis.to_image(analysis.spectrogram(noise), settings.device)
-    image = audiocnn.start_image(
-        settings.start if settings.start in audiocnn.STARTS else "noise",
-        like=noise,
-        seed=settings.seed,
-        noise=noise,
-        content=made.images.get("content"),
-        **settings.start_values,
+    noise, image = make_start(
+        settings.start, analysis, style, made.images, length=length, seed=settings.seed, **settings.start_values
     )
-    result = Result(0, image, start=measured(objective, image))
+    result = Result(0, image, settings=settings)
+    result.measure(objective, noise)
     steps = audiocnn.optimise(image, objective, num_steps=settings.num_steps, optimizer=optimizer, redraw=redraw)
     _follow(steps, result.history, watch, "optimise")
     samples = analysis.sound(
@@ -180,7 +186,7 @@ def run(
     if settings.stereo:
         samples = stereo.widen(samples, like=made.recordings.get("content", style), seed=settings.seed)
         objective = objective_of(stereo_images(made.analysis, made.recordings, settings.device))
-    result.samples = torch.tensor(samples, device=settings.device)
+    result.reconstructed(torch.tensor(samples, device=settings.device))
     steps = audiocnn.optimise(
         result.samples,
         objective,
@@ -218,11 +224,36 @@ def measured(objective: audiocnn.Objective, image: torch.Tensor) -> dict[str, fl
     return values | {"total": sum(values.values())}
 
 
-def start_noise(start: str, style: np.ndarray, *, length: int, sample_rate: int, seed: int) -> np.ndarray:
-    """Return the sound [shape=(length,)] that the start is made from: noise like the style, or an earlier result."""
-    if start in audiocnn.STARTS:
-        return audiocnn.matched_noise(style.mean(axis=0) if style.ndim == 2 else style, length=length, seed=seed)
-    return librosa.util.fix_length(load_audio(start, sample_rate=sample_rate), size=length)
+def make_start(
+    start: str,
+    analysis: Analysis,
+    style: np.ndarray,
+    images: dict,
+    *,
+    length: int,
+    seed: int,
+    **values: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images of noise like the style, or of an earlier result, and of the start.
+
+    Parameters
+    ----------
+    start : one of audiocnn.STARTS, or the path of a sound file
+    analysis : of the result
+    length : of the result [samples]
+    values : lower, upper, mu, sigma, see audiocnn.start_image
+    """
+    is_file = start not in audiocnn.STARTS
+    if is_file:
+        samples = load_audio(start, sample_rate=analysis.transform.sample_rate)
+        samples = librosa.util.fix_length(samples, size=length)
+    else:
+        style = style.mean(axis=0) if style.ndim == 2 else style
+        samples = audiocnn.matched_noise(style, length=length, seed=seed)
+    noise = analysis.to_image(analysis.spectrogram(samples), images["style 1"].device)
+    content = images.get("content")
+    start = "noise" if is_file else start
+    return noise, audiocnn.start_image(start, like=noise, seed=seed, noise=noise, content=content, **values)
 
 
 def stereo_images(analysis: Analysis, recordings: dict, device: str) -> dict:

@@ -11,27 +11,27 @@ import itertools
 import json
 import re
 
-import IPython.display
-
-from support.past import find_runs
-from support.record import plain
-from support.sweeps import run_sweep
-from support.table import framed, in_words, losses_in_words, player, thumbnail
+from support.desk.past import find_runs
+from support.desk.settings import plain
+from support.desk.show import show
+from support.desk.sweeps import run_sweep
+from support.desk.table import framed, in_words, losses_in_words, player, thumbnail
 
 BAR = re.compile(r"(?P<title>[^|]*): +\d+%\|[^|]*\| (?P<done>\d+)/(?P<total>\d+) (?P<rest>.*)")  # as tqdm prints it
 
 
-def follow_sweep(settings):
-    """Run the settings' sweep, show how far each run is meanwhile, and return the reports."""
+def follow_sweep(notebook, settings):
+    """Run the settings' sweep of a notebook, show how far each run is meanwhile, and return the reports."""
     if not settings.sweep:
         return []
-    shown, reports = IPython.display.display(framed(""), display_id=True), []
+    shown, reports = show(framed("")), []
 
     def watch(now):
         reports[:] = now
-        shown.update(progress_of_sweep(now, settings.sweep))
+        if shown:
+            shown.update(progress_of_sweep(now, settings.sweep))
 
-    ended = list(run_sweep(settings, watch=watch))
+    ended = list(run_sweep(notebook, settings, watch=watch))
     watch(reports or ended)
     return ended
 

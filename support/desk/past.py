@@ -1,7 +1,7 @@
 """Past runs: found by their settings, compared, and as a pandas frame.
 
 Conventions
-  report  the content of a run's json file (support/saving.py), with its settings as this version saves them
+  report  the content of a run's json file, see saving.py; a run's own settings stand beside the others
   runs    a dict from the path of a run's json file to its report, newest first
 """
 
@@ -9,16 +9,12 @@ import contextlib
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from support.checks import without_effect
-from support.record import plain
-from support.saving import up_to_date
-from support.settings import LAYERS, NO_STEP, OLD_NAMES, STEPS, Settings, filled_in
-from support.checks import check_choice
+from support.desk.checks import without_effect
+from support.desk.settings import DEFAULTS, LAYERS, NO_STEP, STEP_OF, STEPS, filled_in, plain
 
 
 def find_runs(folder="outputs", *, last=None, names=None, **settings):
@@ -38,15 +34,13 @@ def find_runs(folder="outputs", *, last=None, names=None, **settings):
     runs : dict
         From the path of the json file to the report. Files of other kinds, and reports without a sound, are left out.
     """
-    for name in settings:
-        check_choice("the setting", name, sorted(each.name for each in fields(Settings)))
     asked = {name: _comparable(name, value) for name, value in settings.items()}
     found = (
         (path, report)
         for path in sorted(Path(folder).glob("[!.]*.json"), key=saved_at, reverse=True)
         if (report := _read(path)) is not None
         and (names is None or report["settings"]["outname"] in names)
-        and all(_comparable(name, report["settings"][name]) == value for name, value in asked.items())
+        and all(_comparable(name, report["settings"].get(name)) == value for name, value in asked.items())
     )
     return dict(itertools.islice(found, last))
 
@@ -63,7 +57,7 @@ def _read(path):
     with contextlib.suppress(ValueError, FileNotFoundError):
         report = json.loads(path.read_text())
         if isinstance(report, dict) and isinstance(report.get("settings"), dict) and path.with_suffix(".wav").is_file():
-            return report | {"settings": up_to_date(report["settings"])}
+            return report | {"settings": DEFAULTS | report["settings"] | report["settings"].get("own", {})}
     return None
 
 
@@ -72,8 +66,6 @@ def _comparable(name, value):
     value = plain(value) if isinstance(value, tuple | Mapping) else value
     if name in LAYERS and isinstance(value, list):
         return dict.fromkeys(value, 1.0)
-    if name == "recipe":
-        return OLD_NAMES.get(value, value)
     return str(value) if isinstance(value, Path) else value
 
 
@@ -83,7 +75,7 @@ def differing_settings(runs):
     A setting differs between runs where the setting has an effect. Left out are settings that have in all these runs
     the value that the run's own recipe fills in: where the recipes differ, a dozen settings follow.
     """
-    names = dict.fromkeys(name for step in STEPS.values() for name in step)
+    names = dict.fromkeys(sorted((n for n in DEFAULTS if STEP_OF[n] in STEPS), key=lambda n: STEPS.index(STEP_OF[n])))
     names |= dict.fromkeys(name for report in runs.values() for name in report["settings"])
     effective = [effective_settings(report) for report in runs.values()]
     follow = [_of_recipe(report["settings"]) for report in runs.values()]
@@ -100,7 +92,8 @@ def differing_settings(runs):
 def effective_settings(report):
     """Return the settings of a run that its sound depends on: without filters in "gatys", for example."""
     settings = report["settings"]
-    names = {name for names in without_effect(_as_object(settings)).values() for name in names} | set(NO_STEP)
+    names = {name for names in without_effect(_as_object(settings)).values() for name in names}
+    names |= {"own", *(name for name in DEFAULTS if STEP_OF[name] == NO_STEP)}
     if settings["recipe"] != "gatys" or settings["use_style_net"]:
         names |= {"model_path", "param_pkl"}  # without a warning, because the notebooks always have them
     return {name: value for name, value in settings.items() if name not in names}
@@ -112,7 +105,7 @@ def _of_recipe(settings):
 
 
 def _as_object(settings):
-    # What checks and recipes read of a Settings object, which a json of an earlier version may not become.
+    # What checks and recipes read of a Settings object; the files that the settings name may be gone.
     styles = settings["STYLE_FILENAME"]
     more = dict(styles=styles if isinstance(styles, list) else [styles])
     return SimpleNamespace(**settings | more, is_transfer=settings["CONTENT_FILENAME"] is not None)
@@ -124,7 +117,7 @@ def last_losses(report):
 
 
 def last_shares(report):
-    """Return these losses as shares of their start, by name; an earlier version did not save the start of some."""
+    """Return these losses as shares of their start, by name."""
     whole = report.get("used", {}).get("whole_losses", {})
     return {name: loss / whole[name] for name, loss in last_losses(report).items() if whole.get(name)}
 

@@ -2,8 +2,8 @@
 
 Conventions
   spectrograms    dict from title to compressed magnitudes [shape=(n_bins, n_frames)]
-  frequency_axis  "linear", "log" or "mel", see README.md, "Settings"
-  result          a saving.Result
+  frequency_axis  "linear", "log" or "mel", see README.md in this folder
+  result          a pipeline.Result
   figures are returned, and never left open in matplotlib
 """
 
@@ -12,8 +12,7 @@ import math
 import librosa
 import numpy as np
 
-from audiocnn import receptive_fields
-from support.transforms import from_image
+from support.layers import receptive_fields
 
 WIDTH = 11  # inches; about as wide as a notebook, so that the browser hardly shrinks the picture and its text
 MOST_COLUMNS = 3
@@ -164,26 +163,22 @@ def _curves(result):
     return curves
 
 
-def plot_progress(spectrogram, transform, result, *, frequency_axis="mel"):
-    """Draw a spectrogram [shape=(n_bins, n_frames)] as it is now beside the losses so far."""
+def plot_progress(result, analysis):
+    """Draw the spectrogram of a result as it is now, beside the losses so far.
+
+    analysis : of the result; the picture shows the samples, or if there are none, the image
+    """
+    if result.samples is None:
+        spectrogram = analysis.from_image(result.image)
+    else:
+        spectrogram = analysis.spectrogram(result.samples.detach().cpu().numpy())
     figure = _figure(WIDTH, 3.5)
     axes = figure.subplots(1, 2)
-    _draw_spectrogram(axes[0], spectrogram, transform, frequency_axis, vmin=0, cmap="magma")
+    axis = result.settings.frequency_axis
+    _draw_spectrogram(axes[0], spectrogram, analysis.transform, axis, vmin=0, cmap="magma")
     _draw_losses(axes[1], result)
     axes[0].set_title(f"After {len(result.history) + len(result.refinement)} steps")
     return figure
-
-
-def draw_image(result, settings, transform):
-    """Draw how far the optimisation of a result's image is, see plot_progress."""
-    spectrogram = from_image(result.image, settings.whichChannel)
-    return plot_progress(spectrogram, transform, result, frequency_axis=settings.frequency_axis)
-
-
-def draw_samples(result, view, settings, transform):
-    """Draw how far the refinement of a result's samples is, whose image is what view returns."""
-    spectrogram = from_image(view(result.samples.detach()), settings.whichChannel)
-    return plot_progress(spectrogram, transform, result, frequency_axis=settings.frequency_axis)
 
 
 # 3. Layers ---------------------------------------------------------------------------------------
@@ -191,7 +186,7 @@ def draw_samples(result, view, settings, transform):
 
 def plot_receptive_fields(network, *, hop_seconds):
     """Draw how many milliseconds one position of each layer covers, where frames are hop_seconds apart."""
-    durations = {name: 1000 * hop_seconds * field for name, field in receptive_fields(network).items()}
+    durations = {name: 1000 * hop_seconds * size for name, size in receptive_fields(network).items()}
     figure = _figure(7, 1 + 0.22 * len(durations))
     ax = figure.subplots()
     bars = ax.barh(list(durations), list(durations.values()))

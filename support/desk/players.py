@@ -1,20 +1,18 @@
-"""Sounds to hear in a browser: a player for each, buttons that switch between the players, and drafts on the way.
+"""Sounds to hear in a browser: a player for each, and buttons that switch between the players.
 
-The output is plain HTML with a script of its own, and holds all sounds. Without the script, the players remain, but
-there is no player of drafts.
+The output is plain HTML with a script of its own, and holds all sounds. Without the script, the players remain.
 
 Conventions
   sounds  dict from title to samples [shape=(n,), or (2, n) in stereo]
 """
 
 import html
-import json
 import uuid
 
 import IPython.display
 import numpy as np
 
-from support.transforms import fit_full_scale
+from support.sound.files import fit_full_scale
 
 SILENT = 1e-4  # root mean square, -80 dBFS; a sound below has no level that others could be brought to
 
@@ -63,68 +61,6 @@ for (const desk of document.querySelectorAll('[id="ID"]')) {
     row.hidden = false;
 }
 """
-
-# The player of the drafts has an output of its own, because an output that changes would stop its player. A new draft
-# waits while the one before plays, and begins at the place where a pause left the one before.
-DRAFT = """
-for (const desk of document.querySelectorAll('[id="ID"]')) {
-    desk.newest = NEWEST;
-    if (!desk.take) {
-        desk.innerHTML = '<figure style="margin: 0"><figcaption></figcaption><audio controls></audio></figure>';
-        const player = desk.querySelector("audio"), title = desk.querySelector("figcaption");
-        desk.take = () => {
-            if (!player.paused && !player.ended) return;
-            desk.hidden = !desk.newest;
-            if (!desk.newest || player.src === desk.newest.source) return;
-            const place = player.ended ? 0 : player.currentTime;
-            player.src = desk.newest.source;
-            player.currentTime = place;
-            title.textContent = desk.newest.title;
-        };
-        player.addEventListener("pause", desk.take);
-        player.addEventListener("ended", desk.take);
-    }
-    desk.take();
-}
-"""
-CLOSE = """
-for (const desk of document.querySelectorAll('[id="ID"]')) {
-    desk.newest = null;
-    desk.take?.();
-}
-"""
-
-
-class Drafts:
-    """A player for the sound so far, in an output that stays hidden until the first draft and after the last one.
-
-    Parameters
-    ----------
-    sample_rate : int [Hz]
-    """
-
-    def __init__(self, *, sample_rate):
-        self._rate, self._played, self._name = sample_rate, False, f"draft-{uuid.uuid4().hex}"
-        desk = f'<div id="{self._name}" data-lm-suppress-shortcuts="true" style="font-weight: bold" hidden></div>'
-        IPython.display.display(IPython.display.HTML(desk))
-        self._output = IPython.display.display(IPython.display.HTML(""), display_id=True)
-
-    def play(self, samples, title):
-        """Give the player new samples; a draft that is heard at this moment is heard to its end first."""
-        sound = IPython.display.Audio(fit_full_scale(samples), rate=self._rate, normalize=False)
-        newest = json.dumps({"source": sound.src_attr(), "title": title}).replace("</", "<\\/")
-        self._update(DRAFT, newest)
-        self._played = True
-
-    def close(self):
-        """Hide the player, as soon as the draft that is heard has ended."""
-        if self._played:
-            self._update(CLOSE)
-
-    def _update(self, script, newest=""):
-        script = script.replace("ID", self._name)  # before the sound comes in, because base64 may hold ID
-        script = script.replace("NEWEST", newest)
-        self._output.update(IPython.display.HTML(f"<script>{script}</script>"))
 
 
 def gains(sounds):

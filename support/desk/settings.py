@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiocnn import STYLE_LOSSES
+import audiocnn
+from support import losses, networks
 from support.checks import check_choice, check_number
 from support.desk import checks
-from support.losses import CONTENT_LOSSES
-from support.sound.analysis import LAYOUTS, check_power
+from support.sound.analysis import LAYOUTS, Analysis, check_power
 from support.sound.transforms import CQT, STFT
 
 RECIPES = ("bands", "gatys")
@@ -219,7 +219,7 @@ class Settings:
     statistic: str = _setting(
         None,
         LOSSES,
-        _choice(STYLE_LOSSES),
+        _choice(audiocnn.STYLE_LOSSES),
         '"distribution", "balanced" or "gram"; None: balanced, in a transfer distribution, "gatys": gram',
         ("balanced", "distribution"),
         "gram",
@@ -238,7 +238,7 @@ class Settings:
     content_level: str = _setting(
         None,
         LOSSES,
-        _choice(CONTENT_LOSSES),
+        _choice(losses.CONTENT_LOSSES),
         '"free": frames may be quieter than the content\'s; "same"; None: free, "gatys": same',
         "free",
         "same",
@@ -267,7 +267,7 @@ class Settings:
         None,
         START,
         checks.check_start,
-        '"noise", "content", "rand", "randn", "samples" or a sound file; None: noise ("gatys": rand), in a transfer content',
+        '"noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, in a transfer content',
         ("noise", "content"),
         ("rand", "content"),
     )
@@ -424,6 +424,46 @@ class Settings:
             fmin=self.lowest_frequency,
             n_octaves=self.n_octaves,
         )
+
+    def make_analysis(self):
+        """Return the analysis of the recordings."""
+        return Analysis(
+            transform=self.make_transform(),
+            power=self.power,
+            scaled=self.use01scale,
+            layout=self.whichChannel,
+        )
+
+    def make_network(self, images, frequencies, draw=0):
+        """Return the networks of a draw for images by name: band networks, or a CNN."""
+        seed = self.seed + 10**6 * draw
+        if self.use_style_net:
+            raise ValueError("use_style_net=True: pass your network too, run(settings, networks=...), or set False")
+        if self.recipe == "bands":
+            network = audiocnn.band_networks(
+                frequencies, widths=self.widths, filters=self.filters, pattern_share=self.pattern_share, seed=seed
+            )
+        else:
+            parameters = networks.fitting_parameters(
+                self.param_pkl or self.parameters, list(images.values()), self.whichChannel
+            )
+            network = networks.build_network(parameters, model_path=self.model_path, seed=seed)
+        return network.to(self.device)
+
+    def make_terms(self):
+        """Return the sum that is minimised, a list of audiocnn.Term."""
+        parts = [
+            (audiocnn.STYLE_LOSSES[self.statistic], self.style_weight, self.style_layers_default),
+            (losses.CONTENT_LOSSES[self.content_level], self.content_weight, self.content_layers),
+            (losses.RhythmLoss(), self.rhythm_weight, self.rhythm_layers),
+            (losses.DiversityLoss(), self.diversity_weight, {"input": 1.0}),
+            (audiocnn.BoundLoss(), self.reg_weight * self.boundopt, {"input": 1.0}),
+        ]
+        return [
+            audiocnn.made_term(loss, layer, weight * share)
+            for loss, weight, layers in parts
+            for layer, share in layers.items()
+        ]
 
     def of_run(self, run, **changes):
         """Return the settings that give run number `run` of these settings (from 0) alone, with other changes."""

@@ -1,7 +1,7 @@
 """Progress and words.
 
 Conventions
-  result   a saving.Result
+  result   a pipeline.Result
   history  the losses of every step, a list of dicts from name to number
 """
 
@@ -14,55 +14,57 @@ import time
 import IPython.display
 from tqdm import tqdm
 
-from support.players import Drafts
-from support.saving import level
+from support.desk import pictures
+from support.desk.saving import level
 
 # 1. Progress -------------------------------------------------------------------------------------
 
 
-def bar(steps, *, title, total, done=0):
-    """Return tqdm's bar around steps, on standard output: JupyterLab shows standard error in a red box."""
-    return tqdm(steps, desc=title, initial=done, total=total, mininterval=1, file=sys.stdout, disable=not total)
-
-
-def follow(steps, history, *, title, num_steps, shares, draw, hear, settings):
-    """Run the steps of an optimisation: collect their losses in history, beside a bar, a picture and a draft to hear.
+def progress(steps, result, analysis, total, refresh):
+    """Yield the steps of a descent, and show how far it is: a bar, and from time to time a picture.
 
     Parameters
     ----------
     steps : iterator
-        Of losses by name, as audiocnn.optimise returns it.
-    history : list
-        The losses of the steps that were done before; each new step is appended.
-    num_steps : int
-        Steps when all are done, those in history included.
-    shares : function
-        From the losses of a step to the numbers that the bar shows, see Result.shares.
-    draw : function
-        Returns a figure of how far the optimisation is.
-    hear : function
-        Returns the sound so far, samples [shape=(n,) or (2, n)]; or None for no sound.
-    settings : Settings
-        Picture and draft are made anew every refresh seconds (0: never), or less often where they take long, so that
-        they take less than a tenth of the time.
+        Of losses by name, see audiocnn.optimise.
+    result : pipeline.Result
+        Its image is optimised; or its samples, if it has samples.
+    analysis : of the result
+    total : int
+        Steps when all are done.
+    refresh : float [s]
+        Between pictures (0: none); where they take long, less often, so that they take less than a tenth of the time.
     """
+    history, title = (result.history, "run") if result.samples is None else (result.refinement, "refine")
     gc.collect()  # figures of earlier runs refer to themselves, and Python collects them late
-    picture = IPython.display.display(IPython.display.Markdown(""), display_id=True)
-    drafts, due = Drafts(sample_rate=settings.sample_rate), time.monotonic() + settings.refresh
-    try:
-        with bar(steps, title=title, total=num_steps, done=len(history)) as seen:
+    shown, due = show(IPython.display.Markdown("")), time.monotonic() + refresh
+    # On standard output, because JupyterLab shows standard error in a red box.
+    bar = tqdm(
+        steps,
+        desc=f"{title} {result.run + 1}/{result.settings.runs}",
+        initial=len(history),
+        total=total,
+        mininterval=1,
+        file=sys.stdout,
+        disable=not total,
+    )
+    with bar as seen:
+        try:
             for losses in seen:
-                history.append(losses)
-                seen.set_postfix(_large(shares(losses)), refresh=False)
-                if settings.refresh and time.monotonic() > due:
+                yield losses
+                seen.set_postfix(_large(result.shares(losses)), refresh=False)
+                if refresh and shown and time.monotonic() > due:
                     began = time.monotonic()
-                    picture.update(draw())
-                    if (samples := hear()) is not None:
-                        drafts.play(samples, f"draft after {len(history)} of {num_steps} steps")
-                    due = time.monotonic() + max(settings.refresh, 10 * (time.monotonic() - began))
-    finally:
-        picture.update(IPython.display.Markdown(""))
-        drafts.close()
+                    shown.update(pictures.plot_progress(result, analysis))
+                    due = time.monotonic() + max(refresh, 10 * (time.monotonic() - began))
+        finally:
+            if shown:
+                shown.update(IPython.display.Markdown(""))
+
+
+def show(output):
+    """Display an output that can be changed later: its handle, or None where there is no notebook."""
+    return IPython.display.display(output, display_id=True) if IPython.get_ipython() else None
 
 
 def _large(shares):
@@ -71,17 +73,17 @@ def _large(shares):
     return {name: percent(share) for name, share in shares.items() if share >= least}
 
 
-def steps_done(histories, num_steps, *, setting, afresh):
-    """Return a sentence about how far the runs are: setting is the name of num_steps, afresh the step to begin with."""
+def steps_done(histories, num_steps, setting, first):
+    """Return a sentence about how far the runs are: setting is the name of num_steps, first the step to begin with."""
     for run, history in enumerate(histories, start=1):
         if len(history) < num_steps:
             return f"Stopped after {len(history)} of {num_steps} steps of run {run}; run this cell again to go on."
         if len(history) > num_steps:
             more = f"Run {run} has {len(history)} steps, more than {setting}={num_steps}; nothing was changed."
-            return f"{more} For fewer steps, run again from {afresh!r}."
+            return f"{more} For fewer steps, run again from {first!r}."
     return (
         f"All {num_steps} steps are done. To go on, raise {setting}, run the two settings cells and this cell again; "
-        f"to begin afresh, run again from {afresh!r}."
+        f"to begin again, run again from {first!r}."
     )
 
 
@@ -95,7 +97,7 @@ def percent(share):
     return f"{100 * share:.2g} %" if share < 0.095 else f"{100 * share:.0f} %"
 
 
-def balance(result, settings):
+def balance(result):
     """Say in one line how near a result is to its style and to its content, and which weight changes the balance."""
     steps = result.history + result.refinement
     if not steps or not result.start:
@@ -108,7 +110,7 @@ def balance(result, settings):
             whole = "its start" if result.start[names[0]] else "its value for noise with the style's spectrum"
             parts.append(f"the {kind} loss is at {percent(share)} of {whole}")
     said = ", ".join(parts) or f"the total is at {percent(result.shares(steps[-1])['total'])} of its start"
-    weight = settings.content_weight
+    weight = result.settings.content_weight
     change = f": for more style lower content_weight (now {weight:g}), for more content raise content_weight"
     return f"{said[0].upper()}{said[1:]}{change if len(parts) == 2 else ''}."
 
@@ -125,10 +127,17 @@ def list_layers(shapes):
     return "\n".join(rows)
 
 
-def table_of_terms(terms):
-    """Show the sum that is minimised, a list of (loss, layer, weight): an IPython.display.HTML."""
-    rows = [("weight", "", "distance", "", "layer")]
-    rows += [(f"{weight:g}", "x", loss.__name__, "at", layer) for loss, layer, weight in terms if weight]
-    rows = [[f'<td style="text-align: left">{html.escape(cell)}</td>' for cell in row] for row in rows]
-    rows = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return IPython.display.HTML(f"<table>{rows}</table>")
+def table_of_losses(objective, image):
+    """Show every term of an objective for an image: its weight, its distance, and their product: an HTML.
+
+    The last row has the sum, and the size of its gradient: the root of the mean square over the image.
+    """
+    losses, gradient = objective.evaluate(image, by_network=True)
+    weights = objective.weights
+    rows = [("loss", "weight", "distance", "weight x distance")]
+    for name, loss in losses.items():
+        rows.append((name, f"{weights[name]:.4g}", f"{float(loss) / weights[name]:.4g}", f"{float(loss):.4g}"))
+    size = float(gradient.square().mean().sqrt())
+    rows.append(("total", "", f"its gradient: {size:.3g}", f"{float(sum(losses.values())):.4g}"))
+    cells = ["".join(f"<td style='text-align: left'>{html.escape(cell)}</td>" for cell in row) for row in rows]
+    return IPython.display.HTML(f"<table>{''.join(f'<tr>{each}</tr>' for each in cells)}</table>")

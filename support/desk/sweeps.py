@@ -1,4 +1,4 @@
-"""Many runs of a notebook, each in a process of its own that can't outlive the process that began it.
+"""Many runs of a notebook by papermill, each in a process of its own that can't outlive the process that began it.
 
 Conventions
   report   a dict with "outname" and "settings" of a run, "progress", in words, and "failed" where the run did not end
@@ -7,6 +7,7 @@ Conventions
   threads  processor threads of a run; None: all
 """
 
+import ast
 import collections
 import contextlib
 import glob
@@ -23,42 +24,46 @@ from pathlib import Path
 import joblib
 import psutil
 
-from support.record import plain
-from support.saving import load_settings, uninterrupted
-from support.settings import NO_STEP, STEPS, Settings
+from support.desk import checks
+from support.desk.saving import load_settings, uninterrupted
+from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, plain
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
 
 
-def run_sweep(settings, *, watch=None):
-    """Run the settings' notebook once for every combination of the values in sweep; yield reports, see run_notebooks.
+def run_sweep(notebook, settings, *, watch=None):
+    """Run a notebook once for every combination of the values in sweep; yield reports, see run_notebooks.
 
     Every run gets the settings as typed, so that its own recipe fills in what is None. A run that was made with other
     settings, because a cell of the notebook sets some, is reported as failed. A run of a sweep doesn't sweep.
     """
     if IN_SWEEP in os.environ:
         return
-    fixed = {name: value for name, value in settings.given.items() if name not in (*NO_STEP, "transform")}
-    points = [fixed | point for point in settings.points()]
-    how = dict(outname=settings.outname, n_jobs=settings.n_jobs, watch=watch)
-    for report in run_notebooks(settings.notebook, points, **how):
+    given = plain(settings.given)
+    fixed = {name: value for name, value in given.items() if STEP_OF[name] != NO_STEP and name not in _NOT_TYPED}
+    other = {"stft": ("bins_per_octave", "lowest_frequency", "n_octaves"), "cqt": ("N_FFT",)}[settings.transform]
+    fixed = {name: value for name, value in fixed.items() if name not in other} | given["own"]
+    points = [fixed | plain(point) for point in settings.points()]
+    for report in run_notebooks(notebook, points, outname=settings.outname, n_jobs=settings.n_jobs, watch=watch):
         if "failed" not in report:
-            report |= _compare(report, settings)
+            report |= _compare(report, settings, Path(notebook).parent / "outputs")
         yield report
 
 
-def _compare(report, settings):
+_NOT_TYPED = ("transform", "own")
+
+
+def _compare(report, settings, folder):
     # What failed, if the run that was saved is not the one that was asked for.
-    folder = Path(settings.notebook).parent / "outputs"
     paths = sorted(folder.glob(f"{glob.escape(report['outname'])}-[0-9][0-9][0-9].json"))
+    if not paths:
+        return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
     with warnings.catch_warnings(action="ignore"):
-        asked = Settings(**dict(report["settings"]), transform=settings.transform).of_run(0)
-        if not paths:
-            return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
-        done = load_settings(paths[0])
-    names = [name for step in STEPS.values() for name in step if name != "device"]
-    other = [f"{name}={plain(getattr(done, name))!r}" for name in names if getattr(asked, name) != getattr(done, name)]
+        asked = settings.changed(sweep={}, **report["settings"]).of_run(0).plain()
+        done = load_settings(paths[0]).plain()
+    names = [name for name in DEFAULTS if STEP_OF[name] != NO_STEP and name != "device"]
+    other = [f"{name}={done[name]!r}" for name in names if asked[name] != done[name]]
     return (
         {"failed": f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"} if other else {}
     )
@@ -90,7 +95,7 @@ def run_notebook(path, *, outname, threads=None, **settings):
     -------
     report : dict
         "outname" and "settings", and "failed" where the run did not end well: the error's last line, and the file
-        outputs/OUTNAME.log, which holds all that the run printed.
+        outputs/OUTNAME.log, which holds all that the run printed. The executed notebook is outputs/OUTNAME.ipynb.
     """
     (report,) = run_notebooks(path, [settings], outname=outname, threads=threads)
     return report
@@ -130,21 +135,14 @@ class _Job:
 
     def __init__(self, path, outname, settings, threads):
         self.path, self.threads, self.process = path, threads, None
-        import nbformat  # takes over a second, and only sweeps need it
-
-        notebook = nbformat.read(path, as_version=4)
-        tagged = ["parameters" in cell.metadata.get("tags", []) for cell in notebook.cells]
-        if not any(tagged):
-            raise ValueError(f"{path} has no cell tagged 'parameters'; tag its settings cell")
-        cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-        others = [c.source for c, tag in zip(notebook.cells, tagged, strict=True) if c.cell_type == "code" and not tag]
-        text = json.dumps([others, plain_settings(settings), _files(settings, path.parent)], sort_keys=True)
+        checks.check_outname("outname", outname)
+        self.settings, others = (
+            plain({name: _value(each) for name, each in settings.items()}),
+            _other_cells(path, settings),
+        )
+        text = json.dumps([others, self.settings, _files(self.settings, path.parent)], sort_keys=True)
         name = f"{outname}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
         self.report = {"outname": name, "settings": settings, "progress": "waiting"}
-        source = "\n".join(f"{key} = {value!r}" for key, value in plain_settings(settings).items())
-        settings_cell = notebook.cells[tagged.index(True)].source
-        self.cells = cells[: cells.index(settings_cell) + 1]
-        self.cells += [f"{source}\noutname, sweep, refresh = {name!r}, {{}}, 0", *cells[len(self.cells) :]]
         self.log = path.parent / "outputs" / f"{name}.log"
 
     def begin(self):
@@ -152,16 +150,23 @@ class _Job:
             self.report["progress"] = "made earlier"
             return
         self.log.parent.mkdir(exist_ok=True)
-        environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
-        environment |= {IN_SWEEP: "1", "PYTHONUNBUFFERED": "1"}  # the log of a killed run holds all that was printed
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]]), IN_SWEEP: "1"}
         environment |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
-        command = [sys.executable, "-c", f"from support import sweeps; sweeps.run_cells({os.getpid()})"]
+        command = [sys.executable, "-m", "support.desk.sweeps", str(os.getpid()), str(self.path)]
         with self.log.open("wb") as log:
-            settings = dict(cwd=self.path.parent, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
             # In a session of its own, where the interrupt of this process does not reach it.
-            self.process = subprocess.Popen(command, start_new_session=True, **settings)
+            self.process = subprocess.Popen(
+                [*command, str(self.log.with_suffix(".ipynb"))],
+                cwd=self.path.parent,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        own = {"outname": self.report["outname"], "sweep": {}, "refresh": 0}
         with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
-            pipe.write(json.dumps(self.cells).encode())
+            pipe.write(json.dumps(self.settings | own).encode())
 
     def has_ended(self):
         if self.process is None:
@@ -188,40 +193,82 @@ class _Job:
 
     def kill(self):
         if self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for each in psutil.Process(self.process.pid).children(recursive=True):  # the notebook's kernel
+                    each.kill()
             self.process.kill()
             self.process.wait()
             self.log.unlink(missing_ok=True)
+
+
+def _value(value):
+    # Paths and numbers of NumPy as papermill can write them.
+    return str(value) if isinstance(value, Path) else value.item() if hasattr(value, "item") else value
+
+
+def _other_cells(path, settings):
+    # The code beside the settings cell; ValueError for names that this cell does not have.
+    import nbformat  # takes over a second, and only sweeps need it
+
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
+        raise ValueError(f"{path} has no cell tagged 'parameters'; tag its settings cell")
+    lines = [line for line in ast.parse(tagged[0].source).body if isinstance(line, ast.Assign)]
+    names = [target.id for line in lines for target in line.targets if isinstance(target, ast.Name)]
+    for name in settings:
+        if name not in names:
+            checks.check_own(name, names)
+            raise ValueError(
+                f"{name!r} is not a setting of {path.name}; write a line {name} = ... in its settings cell"
+            )
+    return [cell.source for cell in cells if cell is not tagged[0]]
 
 
 def _files(settings, folder):
     # Hashes of the files that the settings name, and of the modules: with other contents, the runs are others.
     values = [each for value in settings.values() for each in (value if isinstance(value, list | tuple) else [value])]
     paths = [folder / value for value in values if isinstance(value, str) and value]
-    paths += [ROOT / "audiocnn.py", *sorted(ROOT.glob("support/*.py"))]
+    paths += [ROOT / "audiocnn.py", *sorted(ROOT.glob("support/**/*.py"))]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
 
 
-def plain_settings(settings):
-    """Return settings by name with plain lists and dicts for values, as JSON has them."""
-    return {name: plain(value) for name, value in settings.items()}
+def execute(source, target, parameters=None):
+    """Execute a notebook by papermill in the folder of its file, and print what its cells print.
+
+    The executed notebook is written to target. The cell that fails is named in a RuntimeError.
+    """
+    import papermill  # takes half a second
+
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=parameters or {},
+            cwd=str(Path(source).resolve().parent),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            coalesce_streams=True,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(f"{error.ename}: {error.evalue}") from None
 
 
-def run_cells(parent):
-    """Run the cells that come as JSON on standard input; the whole process ends with the process called parent."""
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}), colors="nocolor")
-    for cell in json.loads(sys.stdin.buffer.read()):
-        error = shell.run_cell(cell, silent=True)
-        error = error.error_before_exec or error.error_in_exec
-        if error is not None:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            os._exit(1)
+def main(parent, source, target):
+    """Execute a notebook with parameters from standard input; the process ends with the process called parent."""
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    try:
+        execute(source, target, json.loads(sys.stdin.buffer.read()))
+    except RuntimeError as error:
+        sys.exit(str(error))
 
 
 def _end_with(parent):
     while psutil.pid_exists(parent) and (os.name == "nt" or os.getppid() == parent):
         time.sleep(1)
     os._exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -13,8 +13,8 @@ import IPython.display
 import numpy as np
 import soundfile
 
-from support.past import differing_settings, effective_settings, find_runs, last_losses, last_shares, saved_at
-from support.show import percent
+from support.desk.past import differing_settings, effective_settings, find_runs, last_losses, last_shares, saved_at
+from support.desk.show import percent
 
 STYLE = """<style>
 .runs { overflow-x: auto; }
@@ -100,8 +100,7 @@ def _cell(value):
 
 
 def _cell_of_losses(report):
-    # The sum, by which the rows are sorted; the terms of the sum open below the sum. A sum of an earlier version, whose
-    # start is not known, is no share that others could be compared with.
+    # The sum, by which the rows are sorted; the terms of the sum open below the sum.
     words, shares = losses_in_words(report), last_shares(report)
     terms = "<br>".join(html.escape(f"{name} {word}") for name, word in words.items() if name != "total")
     if "total" not in words:

@@ -1,0 +1,161 @@
+"""Which step of a notebook was made with which settings, so that no step goes on with products of other settings.
+
+A step is current if it was made with the present values of all settings that it and the steps before it read, if no
+step before it was run again since, and if the image and the samples that it started from are still the same.
+
+Conventions
+  title  of a step, see settings.STEPS; also the heading of the step in the notebooks
+"""
+
+import ast
+import contextlib
+import hashlib
+import itertools
+from dataclasses import dataclass, field, fields
+
+import IPython
+import torch
+
+from support.checks import check_choice
+from support.desk import checks
+from support.desk.settings import DEFAULTS, STEP_OF, STEPS, Settings, plain
+
+
+class NotCurrent(RuntimeError):
+    """A step can't be made or used as it stands; the message says what to run. Jupyter shows the message alone."""
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+@dataclass
+class Made:
+    """A step that was made: its settings, its number, and what the steps before it were."""
+
+    settings: Settings
+    number: int
+    earlier: dict
+    tensors: list = field(default_factory=list)
+    at_the_end: str = hashlib.sha256().hexdigest()
+
+    def of(self, *tensors):
+        """Name the tensors that the step changed: a later step that was made from other values is not current."""
+        self.tensors, self.at_the_end = list(tensors), _fingerprint(tensors)
+
+    @property
+    def state(self):
+        """The step's number, and what its tensors hold now."""
+        return self.number, _fingerprint(self.tensors)
+
+
+class Steps:
+    """The steps that were made in one kernel; the notebooks use `steps`, below, which lives as long as they do."""
+
+    def __init__(self):
+        self._made, self._settings, self._numbers, self._typed_at = {}, None, itertools.count(), None
+
+    def typed(self):
+        """Note that the settings cell is run: its settings count only after the cell that checks them.
+
+        In a notebook the settings of the last time are deleted, so that a line that is gone doesn't keep its value.
+        """
+        shell = IPython.get_ipython()
+        old = self.own() if self._typed_at is not None else []
+        self._settings, self._typed_at = None, len(shell.user_ns["In"]) - 1 if shell else None
+        for name in [*DEFAULTS, *old] if shell else ():
+            if name != "transform":  # no line of the settings cell
+                shell.user_ns.pop(name, None)
+
+    def own(self):
+        """Return the names of the settings cell that are no declared settings; ValueError for misspelt parameters.
+
+        Papermill writes its parameters into a cell of their own, below the settings cell.
+        """
+        shell = IPython.get_ipython()
+        if shell is None or self._typed_at is None:
+            return []
+        typed, *later = shell.user_ns["In"][self._typed_at :]
+        names = [name for name in _assigned(typed) if name not in DEFAULTS]
+        for name in [name for cell in later if cell.startswith("# Parameters") for name in _assigned(cell)]:
+            if name not in (*names, *DEFAULTS):
+                checks.check_own(name, [*DEFAULTS, *names])
+                raise ValueError(f"{name!r} is not a setting; write a line {name} = ... in the settings cell first")
+        return names
+
+    def accept(self, settings):
+        """Take checked settings as the present ones; return a sentence that says what to run."""
+        self._settings = settings
+        stale = self._first_stale(STEPS)
+        if not self._made:
+            return f"The settings are complete. Run the cells below from {STEPS[0]!r}."
+        return f"Everything was made with these settings; {STEPS[-1]!r} is current." if stale is None else stale
+
+    @contextlib.contextmanager
+    def step(self, title):
+        """Make a step: NotCurrent if a step before it is not current. Counts as made if the block ends normally."""
+        *before, _ = _steps_to(title)
+        self._require(before)
+        self._made.pop(title, None)
+        made = Made(self._settings, next(self._numbers), {each: self._made[each].state for each in before})
+        yield made
+        self._made[title] = made
+
+    def check(self, title):
+        """Raise NotCurrent unless a step and all steps before it are current."""
+        self._require(_steps_to(title))
+
+    def check_settings(self):
+        """Raise NotCurrent unless the settings were checked."""
+        self._require([])
+
+    def changed_by_cells(self):
+        """Name the steps whose image or samples another cell changed after them."""
+        return [title for title, made in self._made.items() if made.state[1] != made.at_the_end]
+
+    def _require(self, titles):
+        if self._settings is None:
+            raise NotCurrent(
+                "the settings are not checked yet: run the cell 'The settings, checked' first, and then this cell again"
+            )
+        stale = self._first_stale(titles)
+        if stale is not None:
+            raise NotCurrent(stale)
+
+    def _first_stale(self, titles):
+        # A sentence about the first of the steps that is not current; None if all are current.
+        names = []
+        for title in titles:
+            names += [each.name for each in fields(Settings) if STEP_OF[each.name] == title]
+            made = self._made.get(title)
+            if made is None:
+                return f"{title!r} was not run to its end: run again from {title!r}"
+            pairs = [(name, getattr(made.settings, name), getattr(self._settings, name)) for name in names]
+            pairs = [(name, was, now) for name, was, now in pairs if was != now]
+            if pairs:
+                was = ", ".join(f"{name}={plain(value)!r}" for name, value, _ in pairs)
+                now = ", ".join(f"{name}={plain(value)!r}" for name, _, value in pairs)
+                return f"{title!r} was made with {was}, but the settings say {now}: run again from {title!r}"
+            for earlier, state in made.earlier.items():
+                if self._made[earlier].state != state:
+                    return f"{earlier!r} was run or changed after {title!r}: run again from {title!r}"
+        return None
+
+
+steps = Steps()  # outside the notebook, so that its first cell can be run again without losing the steps
+
+
+def _steps_to(title):
+    check_choice("step", title, STEPS)
+    return STEPS[: STEPS.index(title) + 1]
+
+
+def _assigned(source):  # names that the lines of a cell assign
+    targets = [each for line in ast.parse(source).body if isinstance(line, ast.Assign) for each in line.targets]
+    return [each.id for each in targets if isinstance(each, ast.Name)]
+
+
+def _fingerprint(tensors):
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(torch.as_tensor(tensor).detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""What a run used: the parts as they were, the source of what cells defined, and what the settings don't say."""
+
+import ast
+import contextlib
+import functools
+import hashlib
+import inspect
+import linecache
+import types
+
+import torch
+
+import audiocnn
+from support.layers import named_layers
+
+CELLS = "__main__"  # the module of what a notebook's cells define
+
+
+def describe(result, *, analysis, objective, optimizer, images, changed=()):
+    """Return what a run used, for its json file.
+
+    Parameters
+    ----------
+    result : pipeline.Result
+        With its settings: what they alone would make is compared with the parts that were used.
+    analysis, objective, optimizer : the parts of the run
+    images : dict
+        The images of the recordings by name.
+    changed : list of str
+        Steps after which a cell of one's own changed the image or the samples.
+    """
+    settings = result.settings.of_run(result.run)
+    fixed = isinstance(objective.networks, torch.nn.Module)
+    network = objective.networks if fixed else objective.networks(0)
+    used = _in_words(analysis=analysis, terms=objective.terms, network=network, optimizer=optimizer)
+    own_network = settings.use_style_net
+    expected = _in_words(
+        analysis=settings.make_analysis(),
+        terms=settings.make_terms(),
+        network=None if own_network else settings.make_network(images, analysis.transform.frequencies),
+        optimizer=audiocnn.lbfgs,
+    )
+    parts = [analysis, analysis.transform, optimizer, *network.modules(), *(each.loss for each in objective.terms)]
+    parts += [] if fixed else [objective.networks]
+    others = [name for name in used if used[name] != expected[name]] + list(changed) + result.changed
+    return used | {"layers": named_layers(network), "own_code": _own_code(parts), "not_in_settings": others}
+
+
+def _in_words(*, analysis, terms, network, optimizer):
+    weights = hashlib.sha256()
+    for values in network.state_dict().values() if network else ():
+        weights.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "analysis": f"{_words(analysis)} of {_words(analysis.transform)}",
+        "network": f"{type(network).__name__}, weights {weights.hexdigest()[:16]}",
+        "terms": [[_words(loss), layer, weight] for loss, layer, weight, *_ in terms if weight],
+        "optimizer": _words(optimizer),
+    }
+
+
+def _words(part):
+    # The name and the parameters of an object; with the module where a cell defined it.
+    if isinstance(part, audiocnn.FunctionLoss):
+        return f"{_words(part.function)} against the {part.compares}"
+    if isinstance(part, functools.partial):
+        given = [*map(repr, part.args), *(f"{name}={value!r}" for name, value in part.keywords.items())]
+        return f"{_words(part.func)}({', '.join(given)})"
+    kind = part if isinstance(part, type | types.FunctionType) else type(part)
+    name = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "audiocnn" else kind.__qualname__
+    if part is kind:
+        return name
+    values = [f"{name}={value!r}" for name, value in vars(part).items() if not callable(value)]
+    return f"{name}({', '.join(each for each in values if not each.startswith('transform='))})"
+
+
+def _own_code(parts):
+    # Sources by name, of what cells defined, and of what these name in turn.
+    found, todo = {}, list(parts)
+    while todo:
+        part = todo.pop()
+        if isinstance(part, functools.partial | audiocnn.FunctionLoss):
+            todo += [part.func, *part.args] if isinstance(part, functools.partial) else [part.function]
+            continue
+        part = part if isinstance(part, type | types.FunctionType) else type(part)
+        if part.__module__ != CELLS or part.__qualname__ in found:
+            continue
+        found[part.__qualname__] = _source(part)
+        functions = [each for each in vars(part).values() if isinstance(each, types.FunctionType)]
+        for function in [part] if isinstance(part, types.FunctionType) else functions:
+            named = [function.__globals__.get(name) for name in function.__code__.co_names]
+            todo += [each for each in named if isinstance(each, type | types.FunctionType)]
+    return found
+
+
+def _source(part):
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(part)
+    # Before Python 3.13, inspect looks for a class in the file of its module, and a notebook has none.
+    functions = [each for each in vars(part).values() if isinstance(each, types.FunctionType)]
+    lines = linecache.getlines(functions[0].__code__.co_filename) if functions else []
+    for node in ast.walk(ast.parse("".join(lines))):
+        if isinstance(node, ast.ClassDef) and node.name == part.__name__:
+            return "".join(lines[node.lineno - 1 : node.end_lineno])
+    return "source not found"
