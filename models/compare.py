@@ -23,12 +23,13 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+from support.settings import Settings  # noqa: E402
+
 import audiocnn  # noqa: E402
 import metrics  # noqa: E402
 import quality  # noqa: E402
 from report import write_section  # noqa: E402
 from support import networks, pipeline, transforms  # noqa: E402
-from support.settings import Settings  # noqa: E402
 
 RATE = 22050
 PAIRS = ("stft_freq", "stft_time", "stft_2d", "cqt_freq")

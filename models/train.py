@@ -27,10 +27,11 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from audiocnn import ORIENTATIONS  # noqa: E402
-from support import networks, transforms  # noqa: E402
 from support.saving import write_whole  # noqa: E402
 from support.settings import best_device  # noqa: E402
+
+from audiocnn import ORIENTATIONS  # noqa: E402
+from support import networks, transforms  # noqa: E402
 
 ENDINGS = {".wav", ".flac", ".ogg", ".mp3"}
 

@@ -22,10 +22,9 @@ import librosa
 import torch
 from torch import nn
 
-from support.values import check_choice, check_number, check_positive_int
+from support.checks import check_choice, check_number, check_positive_int
 
 ORDERS = ("bands_frames", "frames_bands")
-MUSICNN = dict(sample_rate=16000, n_fft=512, hop_length=256)  # of the STFT that musicnn takes
 
 
 # 1. Layers ---------------------------------------------------------------------------------------
@@ -154,15 +153,17 @@ def musicnn_layers():
     return nn.Sequential(layers)
 
 
-def musicnn_vgg(undo, *, model_path="models/musicnn_vgg.pth", weights="trained", seed=0):
+def musicnn_vgg(undo, *, sample_rate=16000, n_fft=512, model_path="models/musicnn_vgg.pth", weights="trained", seed=0):
     """Make musicnn's VGG with its front end, frozen and in eval mode: an nn.Sequential from image to features.
 
-    The image is of an STFT with the numbers of MUSICNN; its features are (planes, 128, bands, frames).
+    The features are (planes, 128, bands, frames). The mel bands end at 8 kHz, as in the training.
 
     Parameters
     ----------
     undo : function
-        From the image to magnitudes, both torch tensors of one shape.
+        From the image to magnitudes, both torch tensors of one shape, see Analysis.expand.
+    sample_rate, n_fft : int > 0 [Hz, samples]
+        Of the image's STFT; the network was trained with 16000, 512 and a hop_length of 256.
     model_path : str or Path
         Weights as models/convert_musicnn.py writes them.
     weights : str
@@ -176,7 +177,7 @@ def musicnn_vgg(undo, *, model_path="models/musicnn_vgg.pth", weights="trained",
         network = musicnn_layers()
     if weights == "trained":
         _load(network, model_path)
-    mel = Mel(sample_rate=MUSICNN["sample_rate"], n_fft=MUSICNN["n_fft"], n_mels=96)
+    mel = Mel(sample_rate=sample_rate, n_fft=n_fft, n_mels=96, fmax=8000)
     front = [Undo(undo), Power(2), mel, Logarithm(gain=10000, offset=1, base=10), Axes("bands_frames")]
     return nn.Sequential(*front, *network).requires_grad_(False).eval()
 

@@ -11,6 +11,10 @@ from pathlib import Path
 import torch
 
 from audiocnn import CNN, PARAMETERS, check_parameters
+from support.frontend import musicnn_vgg
+from support.sound.transforms import STFT
+
+MUSICNN = "musicnn_vgg.pth"  # the file whose network is not a CNN of audiocnn.py
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -64,6 +68,29 @@ def build_network(parameters, *, model_path=None, seed=0):
                 f"use the pair of one name. {error}"
             ) from error
     return network.requires_grad_(False).eval()
+
+
+def network_of_files(model_path, given, images: list, analysis, *, seed: int = 0) -> torch.nn.Module:
+    """Make the network of a file for images of an analysis: musicnn's VGG, or a CNN.
+
+    Parameters
+    ----------
+    model_path : str, Path or None
+        models/musicnn_vgg.pth, or a state dict of a CNN; None: random weights of a CNN.
+    given : str, Path or dict
+        The CNN's parameters, see fitting_parameters.
+    """
+    if model_path is None or Path(model_path).name != MUSICNN:
+        parameters = fitting_parameters(given, images, analysis.layout)
+        return build_network(parameters, model_path=model_path, seed=seed)
+    if not isinstance(analysis.transform, STFT) or analysis.layout != "freq":
+        raise ValueError(f"{model_path} takes an STFT in the layout 'freq', not {analysis}; change one of them")
+    return musicnn_vgg(
+        analysis.expand,
+        sample_rate=analysis.transform.sample_rate,
+        n_fft=analysis.transform.n_fft,
+        model_path=model_path,
+    )
 
 
 def fitting_parameters(given, images: list, layout: str) -> dict:

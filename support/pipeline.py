@@ -130,7 +130,7 @@ def parts(settings, recordings: dict | None = None) -> Parts:
     analysis = settings.make_analysis()
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
     images = {name: analysis.to_image(each, settings.device) for name, each in spectrograms.items()}
-    networks = functools.partial(settings.make_network, images, analysis.transform.frequencies)
+    networks = functools.partial(settings.make_network, images, analysis)
     return Parts(recordings, analysis, spectrograms, images, networks, settings.make_terms())
 
 

@@ -16,6 +16,7 @@ import torch
 
 from audiocnn import STARTS
 from support.checks import check_number
+from support.networks import MUSICNN
 
 START_VALUES = ("lower", "upper", "mu", "sigma")
 
@@ -154,7 +155,8 @@ def _check_networks(settings):
             f"whichChannel={settings.whichChannel!r} needs recipe='gatys', because the networks of recipe='bands' "
             "take whichChannel='freq' only"
         )
-    if settings.recipe == "gatys" and settings.model_path is not None and settings.param_pkl is None:
+    pair = settings.model_path is not None and Path(settings.model_path).name != MUSICNN
+    if settings.recipe == "gatys" and pair and settings.param_pkl is None:
         raise ValueError(
             f"model_path={settings.model_path!r} needs its parameters: set param_pkl to the file of the same name, or "
             "set model_path to None too, for random weights with the typed parameters"

@@ -434,20 +434,22 @@ class Settings:
             layout=self.whichChannel,
         )
 
-    def make_network(self, images, frequencies, draw=0):
-        """Return the networks of a draw for images by name: band networks, or a CNN."""
+    def make_network(self, images, analysis, draw=0):
+        """Return the networks of a draw for images by name: band networks, or the network of a file."""
         seed = self.seed + 10**6 * draw
         if self.use_style_net:
             raise ValueError("use_style_net=True: pass your network too, run(settings, networks=...), or set False")
         if self.recipe == "bands":
             network = audiocnn.band_networks(
-                frequencies, widths=self.widths, filters=self.filters, pattern_share=self.pattern_share, seed=seed
+                analysis.transform.frequencies,
+                widths=self.widths,
+                filters=self.filters,
+                pattern_share=self.pattern_share,
+                seed=seed,
             )
         else:
-            parameters = networks.fitting_parameters(
-                self.param_pkl or self.parameters, list(images.values()), self.whichChannel
-            )
-            network = networks.build_network(parameters, model_path=self.model_path, seed=seed)
+            given = self.param_pkl or self.parameters
+            network = networks.network_of_files(self.model_path, given, list(images.values()), analysis, seed=seed)
         return network.to(self.device)
 
     def make_terms(self):

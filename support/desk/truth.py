@@ -37,7 +37,7 @@ def describe(result, *, analysis, objective, optimizer, images, changed=()):
     expected = _in_words(
         analysis=settings.make_analysis(),
         terms=settings.make_terms(),
-        network=None if own_network else settings.make_network(images, analysis.transform.frequencies),
+        network=None if own_network else settings.make_network(images, analysis),
         optimizer=audiocnn.lbfgs,
     )
     parts = [analysis, analysis.transform, optimizer, *network.modules(), *(each.loss for each in objective.terms)]

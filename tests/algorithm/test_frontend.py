@@ -9,29 +9,31 @@ from kernel import ROOT, sample
 from numpy.lib.stride_tricks import sliding_window_view
 
 import convert_musicnn
-from support import frontend, transforms
+from support import frontend
+from support.sound import analysis, files, transforms
 
 MODEL = ROOT / "models/musicnn_vgg.pth"
 POWER = 0.3  # of the image's compression
 
 
 def undo(image):
-    """The inverse of transforms.compress with POWER, as a torch function."""
-    knee = transforms.KNEE
+    """The inverse of Analysis.compress with POWER, as a torch function."""
+    knee = analysis.KNEE
     return (image.clamp_min(0) + knee**POWER) ** (1 / POWER) - knee
 
 
 @pytest.fixture(scope="module")
 def recording():
     """Three seconds of a piano as musicnn's extractor takes them: 187 frames."""
-    return transforms.load_audio(sample("piano"), sample_rate=16000, duration=3.0)[: 186 * 256]
+    return files.load_audio(sample("piano"), sample_rate=16000, duration=3.0)[: 186 * 256]
 
 
 @pytest.fixture(scope="module")
 def image(recording):
     # Every second frame: transforms.STFT warns of musicnn's hop, which is too long to find a good phase.
-    magnitude = transforms.STFT(**frontend.MUSICNN | dict(hop_length=128)).magnitude(recording)[:, ::2]
-    return transforms.to_image(transforms.compress(magnitude, use01scale=False, power=POWER), "freq")
+    transform = transforms.STFT(sample_rate=16000, n_fft=512, hop_length=128)
+    seen = analysis.Analysis(transform=transform, power=POWER, scaled=False)
+    return seen.to_image(seen.compress(transform.magnitude(recording)[:, ::2]))
 
 
 @pytest.fixture(scope="module")
