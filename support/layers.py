@@ -305,7 +305,7 @@ def _four_axes(name, values, channels_last):
 
 @torch.no_grad()
 def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
-    """Shape of what each layer gives, by name; nothing is computed.
+    """Shape of what each layer gives, by name; nothing is computed, unless the network can't be traced.
 
     The list ends at a layer that can't take the image, such as a classifier for sounds of another length. ValueError
     where this is the first one.
@@ -314,7 +314,7 @@ def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
     for prefix, each in side_by_side(network).items():
         found = _Layers(each)
         if found.graph is None:
-            values = _Hooked(copy.deepcopy(each).to("meta"), list(found.steps))(image.to("meta"))
+            values = _Hooked(each, list(found.steps))(image)  # such control flow needs the values
             own = {name: tuple(value.shape) for name, value in values.items() if torch.is_tensor(value)}
         else:
             run = _Prepare(_cut(found, list(found.steps)).to("meta"))

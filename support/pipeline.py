@@ -139,6 +139,7 @@ def run(
     recordings: dict | None = None,
     *,
     optimizer: Callable = audiocnn.lbfgs,
+    sample_optimizer: Callable = audiocnn.lbfgs,
     watch: Callable | None = None,
     **changes,
 ) -> Result:
@@ -146,8 +147,8 @@ def run(
 
     Parameters
     ----------
-    optimizer : function
-        See audiocnn.optimise.
+    optimizer, sample_optimizer : function
+        Of the image, and of the samples, see audiocnn.optimise.
     watch : function or None
         Called after every step with the title of the descent, the steps that are done, and the losses.
     changes : analysis, networks, terms
@@ -187,12 +188,12 @@ def run(
         samples = stereo.widen(samples, like=made.recordings.get("content", style), seed=settings.seed)
         objective = objective_of(stereo_images(made.analysis, made.recordings, settings.device))
     result.reconstructed(torch.tensor(samples, device=settings.device))
+    pairs = [(analysis.view(length, settings.device), objective)]
     steps = audiocnn.optimise(
         result.samples,
-        objective,
+        pairs + on_samples(made.terms, made.recordings, settings.device),
         num_steps=settings.refine_steps,
-        through=analysis.view(length, settings.device),
-        optimizer=optimizer,
+        optimizer=sample_optimizer,
         redraw=redraw,
         precondition=analysis.preconditioner,
     )
@@ -216,6 +217,21 @@ def make_objective(images: dict, networks, terms: list, **how) -> audiocnn.Objec
     """Return the objective of images by name; how: blend, segment and loop, see audiocnn.Objective."""
     styles = [image for name, image in images.items() if name.startswith("style")]
     return audiocnn.Objective(networks, terms, style=styles, content=images.get("content"), **how)
+
+
+def on_samples(terms: list, recordings: dict, device: str) -> list:
+    """Return the objective of the terms at "samples" as a list of one (through, Objective); empty without such terms.
+
+    Their features are the samples [shape=(channels, 1, 1, n)], compared with those of the recordings.
+    """
+    terms = [audiocnn.made_term(*term) for term in terms]
+    terms = [term._replace(layer="input") for term in terms if term.layer == "samples" and term.weight]
+    images = {name: _samples_image(torch.from_numpy(samples).to(device)) for name, samples in recordings.items()}
+    return [(_samples_image, make_objective(images, None, terms))] if terms else []
+
+
+def _samples_image(samples):
+    return samples.reshape(-1, 1, 1, samples.shape[-1])
 
 
 def measured(objective: audiocnn.Objective, image: torch.Tensor) -> dict[str, float]:

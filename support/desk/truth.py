@@ -16,45 +16,52 @@ from support.layers import named_layers
 CELLS = "__main__"  # the module of what a notebook's cells define
 
 
-def describe(result, *, analysis, objective, optimizer, images, changed=()):
+def describe(result, *, analysis, terms, objective, optimizer, sample_optimizer, images, changed=()):
     """Return what a run used, for its json file.
 
     Parameters
     ----------
     result : pipeline.Result
         With its settings: what they alone would make is compared with the parts that were used.
-    analysis, objective, optimizer : the parts of the run
+    analysis, terms, objective, optimizer, sample_optimizer : the parts of the run
     images : dict
         The images of the recordings by name.
     changed : list of str
         Steps after which a cell of one's own changed the image or the samples.
     """
-    settings = result.settings.of_run(result.run)
+    settings, terms = result.settings.of_run(result.run), [audiocnn.made_term(*term) for term in terms]
     fixed = isinstance(objective.networks, torch.nn.Module)
     network = objective.networks if fixed else objective.networks(0)
-    used = _in_words(analysis=analysis, terms=objective.terms, network=network, optimizer=optimizer)
+    used = _in_words(analysis=analysis, terms=terms, network=network)
+    used |= {"optimizer": _words(optimizer), "sample_optimizer": _words(sample_optimizer)}
     own_network = settings.use_style_net
     expected = _in_words(
         analysis=settings.make_analysis(),
         terms=settings.make_terms(),
         network=None if own_network else settings.make_network(images, analysis),
-        optimizer=audiocnn.lbfgs,
     )
-    parts = [analysis, analysis.transform, optimizer, *network.modules(), *(each.loss for each in objective.terms)]
+    expected |= dict.fromkeys(("optimizer", "sample_optimizer"), _words(audiocnn.lbfgs))
+    parts = [
+        analysis,
+        analysis.transform,
+        optimizer,
+        sample_optimizer,
+        *network.modules(),
+        *(each.loss for each in objective.terms),
+    ]
     parts += [] if fixed else [objective.networks]
     others = [name for name in used if used[name] != expected[name]] + list(changed) + result.changed
     return used | {"layers": named_layers(network), "own_code": _own_code(parts), "not_in_settings": others}
 
 
-def _in_words(*, analysis, terms, network, optimizer):
-    weights = hashlib.sha256()
+def _in_words(*, analysis, terms, network):
+    weights = hashlib.sha256(str(network).encode())
     for values in network.state_dict().values() if network else ():
         weights.update(values.detach().cpu().contiguous().numpy().tobytes())
     return {
         "analysis": f"{_words(analysis)} of {_words(analysis.transform)}",
-        "network": f"{type(network).__name__}, weights {weights.hexdigest()[:16]}",
+        "network": f"{type(network).__name__}, layers and weights {weights.hexdigest()[:16]}",
         "terms": [[_words(loss), layer, weight] for loss, layer, weight, *_ in terms if weight],
-        "optimizer": _words(optimizer),
     }
 
 
