@@ -1,10 +1,11 @@
 # make run   set up and execute the default notebook; results under outputs/
 # make lab   set up and open JupyterLab
 # make test  set up, then formatter, linter and tests: two processes of one thread each
+# make quick the same without the tests that need a kernel or a browser
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run lab test clean
+.PHONY: run lab test quick clean
 
 run: .venv/installed
 	touch .venv/started
@@ -19,6 +20,11 @@ test: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+quick: .venv/tested
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 .venv/installed: requirements.txt
 	@echo "Installing the packages of requirements.txt into .venv; this takes some minutes, once."

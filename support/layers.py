@@ -84,11 +84,7 @@ class _Layers:
                 self.graph = _Tracer().trace(self.root)
         except Exception as error:  # fx raises nearly anything on control flow that depends on data
             self.steps = {name: each for name, each in network.named_modules() if name}
-            warnings.warn(
-                f"{type(network).__name__} can't be traced ({str(error).splitlines()[0]}); its layers are called by "
-                f"its submodules' own names, such as {next(iter(self.steps), '-')}",
-                stacklevel=2,
-            )
+            self.reason = str(error).splitlines()[0]
             return
         counts, self.steps = collections.Counter(), {}
         for node in self.graph.nodes:
@@ -151,6 +147,11 @@ class Tap(nn.Module):
         self.channels_last = {name: isinstance(found.module(name), CHANNELS_LAST) for name in layers}
         if found.graph is None:
             self.body = _Hooked(network, layers)
+            warnings.warn(
+                f"{type(network).__name__} can't be traced ({found.reason}); its layers are called by its submodules' "
+                f"own names, such as {layers[0]}",
+                stacklevel=2,
+            )
         else:
             self.body = _cut(found, layers)
             with torch.no_grad():

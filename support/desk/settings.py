@@ -515,16 +515,24 @@ def filled_in(settings):
 def line_of(name, value=None):
     """Return the line of the settings cell for a setting: its value, or its default, and its help."""
     about = next(each for each in fields(Settings) if each.name == name).metadata
-    value = plain(_frozen(DEFAULTS[name])) if value is None else value
-    text = f"dict({', '.join(f'{k}={v!r}' for k, v in value.items())})" if value and isinstance(value, dict) else value
-    text = (
-        text
-        if isinstance(text, str) and isinstance(value, dict)
-        else json.dumps(value)
-        if isinstance(value, str | list)
-        else repr(value)
-    )
-    return f"{name} = {text}  # {about['help']}"
+    return f"{name} = {_typed(DEFAULTS[name] if value is None else value)}  # {about['help']}"
+
+
+def _typed(value):  # as a person types it
+    value = plain(value)
+    if value and isinstance(value, dict):
+        return f"dict({', '.join(f'{name}={each!r}' for name, each in value.items())})"
+    return json.dumps(value) if isinstance(value, str | list) else repr(value)
+
+
+def table_of_settings():
+    """Return the table of README.md in this folder: Markdown lines."""
+    rows = ["| setting | default | what it does | run again from |", "|---|---|---|---|"]
+    about = {each.name: each.metadata for each in fields(Settings)}
+    for name in " ".join(GROUPS.values()).split():
+        step = "-" if STEP_OF[name] == NO_STEP else STEP_OF[name]
+        rows.append(f"| `{name}` | `{_typed(DEFAULTS[name])}` | {about[name]['help']} | {step} |")
+    return "\n".join(rows)
 
 
 def plain(value):
@@ -553,3 +561,9 @@ def _frozen(value):
     if isinstance(value, Mapping):
         return types.MappingProxyType({name: _frozen(each) for name, each in value.items()})
     return tuple(_frozen(each) for each in value) if isinstance(value, list | tuple) else value
+
+
+if __name__ == "__main__":  # writes the table of README.md
+    readme = Path(__file__).with_name("README.md")
+    before, table, after = readme.read_text().split("<!-- settings -->")
+    readme.write_text(f"{before}<!-- settings -->\n{table_of_settings()}\n<!-- settings -->{after}")

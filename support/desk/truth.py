@@ -47,7 +47,7 @@ def describe(result, *, analysis, terms, objective, optimizer, sample_optimizer,
         optimizer,
         sample_optimizer,
         *network.modules(),
-        *(each.loss for each in objective.terms),
+        *(each.loss for each in terms),
     ]
     parts += [] if fixed else [objective.networks]
     others = [name for name in used if used[name] != expected[name]] + list(changed) + result.changed
