@@ -374,15 +374,6 @@ class _Inserted(NamedTuple):
     weight: float
     target: object
 
-    def value(self, features, first):
-        part = slice(first, first + features.shape[3])
-        value = self.loss.distance(features, self.loss.cut(self.target, part))
-        if not torch.is_tensor(value) or value.shape != () or not value.requires_grad:
-            kind = f"a tensor of shape {tuple(value.shape)}" if torch.is_tensor(value) else f"a {type(value).__name__}"
-            kind += ", without a gradient" if torch.is_tensor(value) and not value.requires_grad else ""
-            raise ValueError(f"the loss {self.name!r} gives {kind}; its distance must be one number with a gradient")
-        return value
-
 
 class _Chain(NamedTuple):
     # The losses of one network that see an image in the same way.
@@ -394,10 +385,20 @@ class _Chain(NamedTuple):
     whole: bool
 
     def values(self, image, first=0):
-        """Yield every loss and its unweighted value."""
+        """Yield every loss and its unweighted value; first: the frame of the whole image where this one begins."""
         features = self.tap(image)
         for each in self.losses:
-            yield each, each.value(features[each.layer], first)
+            here = features[each.layer]
+            target = each.loss.cut(each.target, slice(first, first + here.shape[3]))
+            yield each, _checked(each.name, each.loss.distance(here, target))
+
+
+def _checked(name, value):
+    if not torch.is_tensor(value) or value.shape != () or not value.requires_grad:
+        kind = f"a tensor of shape {tuple(value.shape)}" if torch.is_tensor(value) else f"a {type(value).__name__}"
+        kind += ", without a gradient" if torch.is_tensor(value) and not value.requires_grad else ""
+        raise ValueError(f"the loss {name!r} gives {kind}; its distance must be one number with a gradient")
+    return value
 
 
 class Objective:
@@ -741,8 +742,15 @@ def _descend(tensor, pairs, num_steps, make_optimizer, change):
     def closure():
         nonlocal seen, losses, changed
         if seen is None or not torch.equal(seen, point):  # a step begins with the point where the last one ended
-            changed = begin + change(point.detach())
-            losses, gradient = _added(functions, changed)
+            losses, changed, gradient = {}, begin + change(point.detach()), 0
+            for number, evaluate in enumerate(functions, start=1):
+                found, added = evaluate(changed)
+                gradient = gradient + added
+                losses |= {f"{name} ({number})" if name in losses else name: loss for name, loss in found.items()}
+            for name, loss in losses.items():
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss {name!r} is {loss}; lower its weight or change the start")
+            losses["total"] = sum(losses.values())
             point.grad = change(gradient).contiguous()  # a symmetric map is its own gradient
             seen = point.detach().clone()
         return losses["total"]
@@ -758,17 +766,3 @@ def _descend(tensor, pairs, num_steps, make_optimizer, change):
         tensor.copy_(changed)  # last: after an interrupt, tensor and losses are of the same step
         yield values
     optimizer.state.clear()  # Python may find the optimizer late: for 5 minutes, 5 steps of 0.1 GB each
-
-
-def _added(functions, tensor):
-    # The losses and gradients of several objectives; names that come again get a number.
-    losses, total = {}, 0
-    for number, function in enumerate(functions, start=1):
-        found, gradient = function(tensor)
-        total = total + gradient
-        losses |= {f"{name} ({number})" if name in losses else name: loss for name, loss in found.items()}
-    for name, loss in losses.items():
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss {name!r} is {loss}; lower its weight or change the start")
-    losses["total"] = sum(losses.values())
-    return losses, total
