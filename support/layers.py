@@ -121,9 +121,11 @@ def _evaluating(network):
     # fx writes the mode into the graph, for example of a functional dropout.
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    yield
-    for module, mode in modes.items():
-        module.training = mode
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 # 2. Features -------------------------------------------------------------------------------------
@@ -150,9 +152,9 @@ class Tap(nn.Module):
                 raise ValueError(f"there is no layer {name!r}; choose among {', '.join(found.steps)}")
         self.channels_last = {name: isinstance(found.module(name), CHANNELS_LAST) for name in layers}
         if found.graph is None:
-            self.body = _Hooked(network, layers)
+            self.body = _Hooked(network, layers, image.dtype)
         else:
-            self.body = _cut(found, layers)
+            self.body = _cut(found, layers, image.dtype)
             with torch.no_grad():
                 _Prepare(self.body).run(image)
 
@@ -183,7 +185,7 @@ def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict
     return found
 
 
-def _cut(found, layers):
+def _cut(found, layers, dtype):
     # The graph as far as the layers, with copies of the modules that it needs.
     graph, copied, outputs = torch.fx.Graph(), {}, {}
     needed, todo = set(), [found.steps[name] for name in layers]
@@ -204,7 +206,7 @@ def _cut(found, layers):
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             parent, _, name = node.target.rpartition(".")
-            parts[node.target] = _frozen(getattr(found.root.get_submodule(parent), name))
+            parts[node.target] = _frozen(getattr(found.root.get_submodule(parent), name), dtype)
     return torch.fx.GraphModule(parts, graph)
 
 
@@ -216,10 +218,11 @@ def _is_in_place(node):
     return node.op == "call_function" and (in_place or node.kwargs.get("inplace") or any(a is True for a in node.args))
 
 
-def _frozen(part):
+def _frozen(part, dtype):  # in the precision of the image: weights of half precision lose quiet sounds
     if isinstance(part, torch.Tensor):
-        return nn.Parameter(part.detach().float(), requires_grad=False) if part.is_floating_point() else part
-    part = copy.deepcopy(part).requires_grad_(False).eval().float()  # weights of half precision lose quiet sounds
+        return nn.Parameter(part.detach().to(dtype), requires_grad=False) if part.is_floating_point() else part
+    part = copy.deepcopy(part).requires_grad_(False).eval()
+    part = part.double() if dtype == torch.float64 else part.float()  # complex weights stay complex
     for module in part.modules():
         if getattr(module, "inplace", False):
             module.inplace = False
@@ -259,9 +262,9 @@ class _Prepare(torch.fx.Interpreter):
 class _Hooked(nn.Module):
     # A network that stops as soon as the layers have given their features.
 
-    def __init__(self, network, layers):
+    def __init__(self, network, layers, dtype):
         super().__init__()
-        self.network, self.layers, self.found = _frozen(network), layers, {}
+        self.network, self.layers, self.found = _frozen(network, dtype), layers, {}
         for name in layers:
             self.network.get_submodule(name).register_forward_hook(self._hook(name))
 
@@ -314,10 +317,10 @@ def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
     for prefix, each in side_by_side(network).items():
         found = _Layers(each)
         if found.graph is None:
-            values = _Hooked(copy.deepcopy(each).to("meta"), list(found.steps))(image.to("meta"))
+            values = _Hooked(copy.deepcopy(each).to("meta"), list(found.steps), image.dtype)(image.to("meta"))
             own = {name: tuple(value.shape) for name, value in values.items() if torch.is_tensor(value)}
         else:
-            run = _Prepare(_cut(found, list(found.steps)).to("meta"))
+            run = _Prepare(_cut(found, list(found.steps), image.dtype).to("meta"))
             try:
                 run.run(image.to("meta"))
             except ValueError:
