@@ -19,6 +19,7 @@ Sources
 import collections
 import contextlib
 import copy
+import inspect
 import re
 import warnings
 
@@ -31,6 +32,7 @@ from support import fast
 
 CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 NO_LAYERS = {"getattr", "getitem", "size", "dim", "len"}  # steps of a graph that give no features
+IN_PLACE = {f"i{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")}
 
 
 # 1. Names ----------------------------------------------------------------------------------------
@@ -96,6 +98,7 @@ class _Layers:
                 counts[kind] += 1
                 node.meta["layer"] = f"{kind}_{counts[kind]}"
                 self.steps[node.meta["layer"]] = node
+        self._keep_features()
 
     def module(self, name):
         """Return the module of a layer, or None for a function."""
@@ -111,9 +114,34 @@ class _Layers:
         target = type(self.root.get_submodule(node.target)) if node.op == "call_module" else node.target
         name = target if isinstance(target, str) else target.__name__
         name = re.sub(r"[123]d$", "", name.lower().replace("_", ""))
-        if getattr(target, "__module__", "") == "_operator":
-            name = name.removeprefix("i")  # x += y adds like x + y
+        name = IN_PLACE.get(name, name)  # x += y adds like x + y
         return next((kind for kind in ("conv", "batchnorm", "pool") if kind in name), name)
+
+    def _keep_features(self):
+        # A step that overwrites its input gets a copy of it, and all steps after it take what the step gives.
+        nodes = list(self.graph.nodes)
+        for number, node in enumerate(nodes):
+            if self._is_in_place(node):
+                before, later = node.all_input_nodes[0], set(nodes[number + 1 :])
+                before.replace_all_uses_with(node, delete_user_cb=later.__contains__)
+                if node.op != "call_module":  # see _frozen for modules
+                    with self.graph.inserting_before(node):
+                        node.replace_input_with(before, self.graph.call_method("clone", (before,)))
+
+    def _is_in_place(self, node):
+        if node.op == "call_module":
+            return getattr(self.root.get_submodule(node.target), "inplace", False)
+        if node.op == "call_method":
+            return node.target.endswith("_")
+        if node.op != "call_function":
+            return False
+        name = node.target.__name__
+        if name in IN_PLACE or (name.endswith("_") and node.target.__module__ != "_operator"):  # such as torch.relu_
+            return True
+        try:
+            return inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments.get("inplace", False)
+        except (ValueError, TypeError):  # of functions in C
+            return False
 
 
 @contextlib.contextmanager
@@ -187,7 +215,7 @@ def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict
 
 def _cut(found, layers, dtype):
     # The graph as far as the layers, with copies of the modules that it needs.
-    graph, copied, outputs = torch.fx.Graph(), {}, {}
+    graph, copied = torch.fx.Graph(), {}
     needed, todo = set(), [found.steps[name] for name in layers]
     while todo:
         needed.add(step := todo.pop())
@@ -195,27 +223,13 @@ def _cut(found, layers, dtype):
     for node in found.graph.nodes:
         if node in needed or node.op == "placeholder":
             copied[node] = graph.node_copy(node, copied.get)
-    for name in layers:
-        step = found.steps[name]
-        outputs[name] = copied[step]
-        if any(_is_in_place(user) for user in step.users):  # would overwrite the features that a loss has seen
-            with graph.inserting_after(copied[step]):
-                outputs[name] = graph.call_method("clone", (copied[step],))
-    graph.output(outputs)
+    graph.output({name: copied[found.steps[name]] for name in layers})
     parts = {}
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             parent, _, name = node.target.rpartition(".")
             parts[node.target] = _frozen(getattr(found.root.get_submodule(parent), name), dtype)
     return torch.fx.GraphModule(parts, graph)
-
-
-def _is_in_place(node):
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if node.op == "call_method":
-        return name.endswith("_")
-    in_place = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i")
-    return node.op == "call_function" and (in_place or node.kwargs.get("inplace") or any(a is True for a in node.args))
 
 
 def _frozen(part, dtype):  # in the precision of the image: weights of half precision lose quiet sounds
