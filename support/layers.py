@@ -194,7 +194,7 @@ class Tap(nn.Module):
             if isinstance(self.body, torch.fx.GraphModule):
                 _Prepare(self.body).run(image)  # names the layer
             raise
-        return {name: _four_axes(name, values, self.channels_last[name]) for name, values in found.items()}
+        return {name: _four_axes(name, found.get(name), last) for name, last in self.channels_last.items()}
 
 
 def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict[str, torch.Tensor]:
@@ -285,7 +285,8 @@ class _Hooked(nn.Module):
     def _hook(self, name):
         def keep(module, inputs, output):
             output = output[0] if isinstance(output, tuple) else output
-            self.found.setdefault(name, output.clone())  # a later step may overwrite it in place
+            if torch.is_tensor(output):
+                self.found.setdefault(name, output.clone())  # a later step may overwrite it in place
             if len(self.found) == len(self.layers):
                 raise _Complete
 
@@ -294,7 +295,7 @@ class _Hooked(nn.Module):
     def forward(self, image):
         self.found = {}
         with contextlib.suppress(_Complete):
-            self.network(image)
+            self.network(image.clone())  # which the network may overwrite in place
         found, self.found = self.found, {}
         return found
 
@@ -308,7 +309,8 @@ def _four_axes(name, values, channels_last):
     if not torch.is_tensor(values) or values.ndim not in (2, 3, 4):
         shape = tuple(getattr(values, "shape", ()))
         raise ValueError(
-            f"layer {name!r} gives {type(values).__name__} of shape {shape}; choose a layer of 2 to 4 axes"
+            f"layer {name!r} gives {type(values).__name__} of shape {shape}; choose a layer of 2 to 4 axes, which the "
+            "network calls"
         )
     if values.ndim == 4:
         return values
@@ -322,7 +324,7 @@ def _four_axes(name, values, channels_last):
 
 @torch.no_grad()
 def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
-    """Shape of what each layer gives, by name; nothing is computed.
+    """Shape of what each layer gives, by name; nothing is computed, but for networks that can't be traced.
 
     The list ends at a layer that can't take the image, such as a classifier for sounds of another length. ValueError
     where this is the first one.
@@ -331,8 +333,8 @@ def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
     for prefix, each in side_by_side(network).items():
         found = _Layers(each)
         if found.graph is None:
-            values = _Hooked(copy.deepcopy(each).to("meta"), list(found.steps), image.dtype)(image.to("meta"))
-            own = {name: tuple(value.shape) for name, value in values.items() if torch.is_tensor(value)}
+            values = _Hooked(each, list(found.steps), image.dtype)(image)  # their control flow may depend on numbers
+            own = {name: tuple(value.shape) for name, value in values.items()}
         else:
             run = _Prepare(_cut(found, list(found.steps), image.dtype).to("meta"))
             try:
