@@ -235,12 +235,17 @@ def _cut(found, layers, dtype):
 def _frozen(part, dtype):  # in the precision of the image: weights of half precision lose quiet sounds
     if isinstance(part, torch.Tensor):
         return nn.Parameter(part.detach().to(dtype), requires_grad=False) if part.is_floating_point() else part
-    part = copy.deepcopy(part).requires_grad_(False).eval()
+    part = _copied(part).requires_grad_(False).eval()
     part = part.double() if dtype == torch.float64 else part.float()  # complex weights stay complex
     for module in part.modules():
         if getattr(module, "inplace", False):
             module.inplace = False
     return part
+
+
+def _copied(network):  # a weight norm leaves a weight that was computed, which deepcopy refuses
+    made = [value for module in network.modules() for value in vars(module).values() if torch.is_tensor(value)]
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in made})
 
 
 class _Prepare(torch.fx.Interpreter):
@@ -373,8 +378,8 @@ def closed_network(network: nn.Module) -> nn.Module:
 
     Square filters see the lowest bins beside the highest ones as well.
     """
-    network = copy.deepcopy(network)
+    network = _copied(network)
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and layer.padding not in ("valid", (0, 0)):
+        if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.padding not in ("valid", (0,), (0, 0)):
             layer.padding_mode = "circular"
     return network
