@@ -377,9 +377,10 @@ class _Inserted(NamedTuple):
     def value(self, features, first):
         part = slice(first, first + features.shape[3])
         value = self.loss.distance(features, self.loss.cut(self.target, part))
-        if not torch.is_tensor(value) or value.shape != () or not value.requires_grad:
+        alone = features.requires_grad and not getattr(value, "requires_grad", False)
+        if not torch.is_tensor(value) or value.shape != () or alone:
             kind = f"a tensor of shape {tuple(value.shape)}" if torch.is_tensor(value) else f"a {type(value).__name__}"
-            kind += ", without a gradient" if torch.is_tensor(value) and not value.requires_grad else ""
+            kind += ", without a gradient" if torch.is_tensor(value) and alone else ""
             raise ValueError(f"the loss {self.name!r} gives {kind}; its distance must be one number with a gradient")
         return value
 
@@ -498,7 +499,7 @@ class Objective:
             given = {"style": features[:n_styles], "content": features[n_styles:], None: []}[loss.compares]
             target = loss.target(*(each[layer].detach() for each in given), blend=self.blend)
             inserted.append(_Inserted(f"{loss.kind} {term.layer}", loss, layer, term.weight, target))
-        names = [each.name for each in inserted]
+        names = [f"{each.loss.kind} {each.layer}" for each in inserted]
         if len(set(names)) < len(names):
             raise ValueError(f"two losses have one name among {', '.join(names)}; give one of them another kind")
         groups = [
