@@ -32,7 +32,6 @@ from support import fast
 
 CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 NO_LAYERS = {"getattr", "getitem", "size", "dim", "len"}  # steps of a graph that give no features
-IN_PLACE = {f"i{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")}
 
 
 # 1. Names ----------------------------------------------------------------------------------------
@@ -114,7 +113,6 @@ class _Layers:
         target = type(self.root.get_submodule(node.target)) if node.op == "call_module" else node.target
         name = target if isinstance(target, str) else target.__name__
         name = re.sub(r"[123]d$", "", name.lower().replace("_", ""))
-        name = IN_PLACE.get(name, name)  # x += y adds like x + y
         return next((kind for kind in ("conv", "batchnorm", "pool") if kind in name), name)
 
     def _keep_features(self):
@@ -136,7 +134,7 @@ class _Layers:
         if node.op != "call_function":
             return False
         name = node.target.__name__
-        if name in IN_PLACE or (name.endswith("_") and node.target.__module__ != "_operator"):  # such as torch.relu_
+        if name.endswith("_") and node.target.__module__ != "_operator":  # torch.relu_, but not operator.and_
             return True
         try:
             return inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments.get("inplace", False)
