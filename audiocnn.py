@@ -469,6 +469,11 @@ class Objective:
             here = [(term.layer.removeprefix(f"{prefix}."), term) for term in self.terms]
             here = sorted((pair for pair in here if pair[0] in layers), key=lambda pair: layers.index(pair[0]))
             known |= dict.fromkeys([*layers, *(full_name(prefix, layer) for layer in layers)])
+            if here and not self._images():
+                raise ValueError(
+                    f"the {here[0][1].loss.kind} loss at {here[0][0]!r} compares with nothing, but its network has to "
+                    "see an image; give a style or a content"
+                )
             if here:
                 network = closed_network(network) if self.loop else network
                 tap = Tap(network, list(dict.fromkeys(layer for layer, _ in here)), self._images()[0])
