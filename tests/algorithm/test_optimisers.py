@@ -36,7 +36,7 @@ OPTIMISERS = {
     "lbfgs": (audiocnn.lbfgs, audiocnn.lbfgs),
     "lbfgs of few": (functools.partial(audiocnn.lbfgs, history_size=2),) * 2,
     "adam": tuple(functools.partial(torch.optim.Adam, lr=lr) for lr in (0.02, 2e-3)),
-    "sgd": tuple(functools.partial(torch.optim.SGD, lr=lr, momentum=0.5) for lr in (0.5, 1e-3)),
+    "sgd": tuple(functools.partial(torch.optim.SGD, lr=lr, momentum=0.5) for lr in (0.01, 1e-3)),
     "signs": tuple(functools.partial(Signs, lr=lr) for lr in (0.02, 1e-3)),
 }  # for an image, and for samples
 
@@ -147,9 +147,9 @@ class Interrupting(audiocnn.Loss):
 
 @pytest.mark.parametrize("of_samples", [False, True])
 @pytest.mark.parametrize("name", OPTIMISERS)
-@pytest.mark.parametrize("evaluations", [0, 1])
+@pytest.mark.parametrize("evaluations", [0, 1, 3])
 def test_an_interrupt_leaves_the_last_whole_step(name, of_samples, evaluations, monkeypatch):
-    """In the middle of a step: at its first evaluation, or after the optimiser has moved on."""
+    """Whichever evaluation the user interrupts."""
     monkeypatch.setattr(Interrupting, "countdown", None)
     analysis = analysis_of()
     objective = objective_of(analysis, more=[(Interrupting(), "input", 1.0)])
@@ -162,13 +162,11 @@ def test_an_interrupt_leaves_the_last_whole_step(name, of_samples, evaluations, 
     kept = tensor.clone()
     Interrupting.countdown = evaluations
     with pytest.raises(KeyboardInterrupt):
-        list(steps)
+        for last in steps:
+            kept = tensor.clone()
     Interrupting.countdown = None
     found = float(sum(objective.evaluate(tensor, through=how.get("through"))[0].values()))
-    if evaluations == 0:
-        assert torch.equal(tensor, kept)
-        assert found == pytest.approx(last["total"], rel=1e-5)
-    assert torch.isfinite(tensor).all()
+    assert torch.equal(tensor, kept) and found == pytest.approx(last["total"], rel=1e-5)
     more = list(audiocnn.optimise(tensor, objective, num_steps=9, done=3, optimizer=optimizer, **how))
     assert len(more) == 6 and more[-1]["total"] < last["total"]
 
