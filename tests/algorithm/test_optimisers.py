@@ -162,8 +162,8 @@ def test_an_interrupt_leaves_the_last_whole_step(name, of_samples, evaluations, 
     kept = tensor.clone()
     Interrupting.countdown = evaluations
     with pytest.raises(KeyboardInterrupt):
-        for last in steps:
-            kept = tensor.clone()
+        for losses in steps:
+            kept, last = tensor.clone(), losses
     Interrupting.countdown = None
     found = float(sum(objective.evaluate(tensor, through=how.get("through"))[0].values()))
     assert torch.equal(tensor, kept) and found == pytest.approx(last["total"], rel=1e-5)
