@@ -390,13 +390,15 @@ class _Chain(NamedTuple):
         for each in self.losses:
             here = features[each.layer]
             target = each.loss.cut(each.target, slice(first, first + here.shape[3]))
-            yield each, _checked(each.name, each.loss.distance(here, target))
+            value = each.loss.distance(here, target)
+            yield each, _checked(each.name, value, here.requires_grad)
 
 
-def _checked(name, value):
-    if not torch.is_tensor(value) or value.shape != () or not value.requires_grad:
+def _checked(name, value, with_gradient):
+    alone = with_gradient and not getattr(value, "requires_grad", False)
+    if not torch.is_tensor(value) or value.shape != () or alone:
         kind = f"a tensor of shape {tuple(value.shape)}" if torch.is_tensor(value) else f"a {type(value).__name__}"
-        kind += ", without a gradient" if torch.is_tensor(value) and not value.requires_grad else ""
+        kind += ", without a gradient" if torch.is_tensor(value) and alone else ""
         raise ValueError(f"the loss {name!r} gives {kind}; its distance must be one number with a gradient")
     return value
 
@@ -469,11 +471,17 @@ class Objective:
             here = [(term.layer.removeprefix(f"{prefix}."), term) for term in self.terms]
             here = sorted((pair for pair in here if pair[0] in layers), key=lambda pair: layers.index(pair[0]))
             known |= dict.fromkeys([*layers, *(full_name(prefix, layer) for layer in layers)])
+            if here and not self._images():
+                raise ValueError(
+                    f"the {here[0][1].loss.kind} loss at {here[0][0]!r} compares with nothing, but its network has to "
+                    "see an image; give a style or a content"
+                )
             if here:
+                alone = network is self.network
                 network = closed_network(network) if self.loop else network
                 tap = Tap(network, list(dict.fromkeys(layer for layer, _ in here)), self._images()[0])
                 chains += self._chains_of(prefix, tap, here)
-                if network is self.network:
+                if alone:
                     tap.to(memory_format=torch.channels_last)
         for term in self.terms:
             if term.layer not in {"input", *known}:
@@ -499,7 +507,7 @@ class Objective:
             given = {"style": features[:n_styles], "content": features[n_styles:], None: []}[loss.compares]
             target = loss.target(*(each[layer].detach() for each in given), blend=self.blend)
             inserted.append(_Inserted(f"{loss.kind} {term.layer}", loss, layer, term.weight, target))
-        names = [each.name for each in inserted]
+        names = [f"{each.loss.kind} {each.layer}" for each in inserted]
         if len(set(names)) < len(names):
             raise ValueError(f"two losses have one name among {', '.join(names)}; give one of them another kind")
         groups = [

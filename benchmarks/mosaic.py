@@ -11,7 +11,7 @@ import librosa
 import numpy as np
 import scipy.ndimage
 
-from support.transforms import check_samples
+from support.sound.files import check_samples
 
 GRAIN = 0.093  # s, the length of a grain, rounded to a power of 2 in samples; the paper's 2048 at 22 050 Hz
 QUIET = 1e-3  # grains of the style below this share of the loudest grain aren't used; no gain is above its inverse

@@ -225,7 +225,9 @@ def _looks_at_numbers(objective, image):  # of the GPU, for example in an `if`
 
 def faster(layer, image):
     """Return a faster layer with the same output for images like this one, or the layer itself."""
-    if type(layer) is not nn.Conv2d or image.device.type != "cpu":
+    if type(layer) is not nn.Conv2d or image.device.type != "cpu" or image.dtype != torch.float32:
+        return layer
+    if layer._forward_pre_hooks:  # of a weight norm or a spectral norm, which make the weight when they are called
         return layer
     alone = layer.groups == layer.in_channels == layer.out_channels and layer.bias is None
     if alone and (layer.kernel_size, layer.stride, layer.padding) == ((1, 1), (1, 1), (0, 0)):

@@ -19,6 +19,7 @@ Sources
 import collections
 import contextlib
 import copy
+import inspect
 import re
 import warnings
 
@@ -92,6 +93,7 @@ class _Layers:
                 counts[kind] += 1
                 node.meta["layer"] = f"{kind}_{counts[kind]}"
                 self.steps[node.meta["layer"]] = node
+        self._keep_features()
 
     def module(self, name):
         """Return the module of a layer, or None for a function."""
@@ -107,9 +109,33 @@ class _Layers:
         target = type(self.root.get_submodule(node.target)) if node.op == "call_module" else node.target
         name = target if isinstance(target, str) else target.__name__
         name = re.sub(r"[123]d$", "", name.lower().replace("_", ""))
-        if getattr(target, "__module__", "") == "_operator":
-            name = name.removeprefix("i")  # x += y adds like x + y
         return next((kind for kind in ("conv", "batchnorm", "pool") if kind in name), name)
+
+    def _keep_features(self):
+        # A step that overwrites its input gets a copy of it, and all steps after it take what the step gives.
+        nodes = list(self.graph.nodes)
+        for number, node in enumerate(nodes):
+            if self._is_in_place(node):
+                before, later = node.all_input_nodes[0], set(nodes[number + 1 :])
+                before.replace_all_uses_with(node, delete_user_cb=later.__contains__)
+                if node.op != "call_module":  # see _frozen for modules
+                    with self.graph.inserting_before(node):
+                        node.replace_input_with(before, self.graph.call_method("clone", (before,)))
+
+    def _is_in_place(self, node):
+        if node.op == "call_module":
+            return getattr(self.root.get_submodule(node.target), "inplace", False)
+        if node.op == "call_method":
+            return node.target.endswith("_")
+        if node.op != "call_function":
+            return False
+        name = node.target.__name__
+        if name.endswith("_") and node.target.__module__ != "_operator":  # torch.relu_, but not operator.and_
+            return True
+        try:
+            return inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments.get("inplace", False)
+        except (ValueError, TypeError):  # of functions in C
+            return False
 
 
 @contextlib.contextmanager
@@ -117,9 +143,11 @@ def _evaluating(network):
     # fx writes the mode into the graph, for example of a functional dropout.
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    yield
-    for module, mode in modes.items():
-        module.training = mode
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 # 2. Features -------------------------------------------------------------------------------------
@@ -146,14 +174,14 @@ class Tap(nn.Module):
                 raise ValueError(f"there is no layer {name!r}; choose among {', '.join(found.steps)}")
         self.channels_last = {name: isinstance(found.module(name), CHANNELS_LAST) for name in layers}
         if found.graph is None:
-            self.body = _Hooked(network, layers)
+            self.body = _Hooked(network, layers, image.dtype)
             warnings.warn(
                 f"{type(network).__name__} can't be traced ({found.reason}); its layers are called by its submodules' "
                 f"own names, such as {layers[0]}",
                 stacklevel=2,
             )
         else:
-            self.body = _cut(found, layers)
+            self.body = _cut(found, layers, image.dtype)
             with torch.no_grad():
                 _Prepare(self.body).run(image)
 
@@ -165,7 +193,7 @@ class Tap(nn.Module):
             if isinstance(self.body, torch.fx.GraphModule):
                 _Prepare(self.body).run(image)  # names the layer
             raise
-        return {name: _four_axes(name, values, self.channels_last[name]) for name, values in found.items()}
+        return {name: _four_axes(name, found.get(name), last) for name, last in self.channels_last.items()}
 
 
 def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict[str, torch.Tensor]:
@@ -184,9 +212,9 @@ def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict
     return found
 
 
-def _cut(found, layers):
+def _cut(found, layers, dtype):
     # The graph as far as the layers, with copies of the modules that it needs.
-    graph, copied, outputs = torch.fx.Graph(), {}, {}
+    graph, copied = torch.fx.Graph(), {}
     needed, todo = set(), [found.steps[name] for name in layers]
     while todo:
         needed.add(step := todo.pop())
@@ -194,37 +222,29 @@ def _cut(found, layers):
     for node in found.graph.nodes:
         if node in needed or node.op == "placeholder":
             copied[node] = graph.node_copy(node, copied.get)
-    for name in layers:
-        step = found.steps[name]
-        outputs[name] = copied[step]
-        if any(_is_in_place(user) for user in step.users):  # would overwrite the features that a loss has seen
-            with graph.inserting_after(copied[step]):
-                outputs[name] = graph.call_method("clone", (copied[step],))
-    graph.output(outputs)
+    graph.output({name: copied[found.steps[name]] for name in layers})
     parts = {}
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             parent, _, name = node.target.rpartition(".")
-            parts[node.target] = _frozen(getattr(found.root.get_submodule(parent), name))
+            parts[node.target] = _frozen(getattr(found.root.get_submodule(parent), name), dtype)
     return torch.fx.GraphModule(parts, graph)
 
 
-def _is_in_place(node):
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if node.op == "call_method":
-        return name.endswith("_")
-    in_place = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i")
-    return node.op == "call_function" and (in_place or node.kwargs.get("inplace") or any(a is True for a in node.args))
-
-
-def _frozen(part):
+def _frozen(part, dtype):  # in the precision of the image: weights of half precision lose quiet sounds
     if isinstance(part, torch.Tensor):
-        return nn.Parameter(part.detach().float(), requires_grad=False) if part.is_floating_point() else part
-    part = copy.deepcopy(part).requires_grad_(False).eval().float()  # weights of half precision lose quiet sounds
+        return nn.Parameter(part.detach().to(dtype), requires_grad=False) if part.is_floating_point() else part
+    part = _copied(part).requires_grad_(False).eval()
+    part = part.double() if dtype == torch.float64 else part.float()  # complex weights stay complex
     for module in part.modules():
         if getattr(module, "inplace", False):
             module.inplace = False
     return part
+
+
+def _copied(network):  # a weight norm leaves a weight that was computed, which deepcopy refuses
+    made = [value for module in network.modules() for value in vars(module).values() if torch.is_tensor(value)]
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in made})
 
 
 class _Prepare(torch.fx.Interpreter):
@@ -260,16 +280,17 @@ class _Prepare(torch.fx.Interpreter):
 class _Hooked(nn.Module):
     # A network that stops as soon as the layers have given their features.
 
-    def __init__(self, network, layers):
+    def __init__(self, network, layers, dtype):
         super().__init__()
-        self.network, self.layers, self.found = _frozen(network), layers, {}
+        self.network, self.layers, self.found = _frozen(network, dtype), layers, {}
         for name in layers:
             self.network.get_submodule(name).register_forward_hook(self._hook(name))
 
     def _hook(self, name):
         def keep(module, inputs, output):
             output = output[0] if isinstance(output, tuple) else output
-            self.found.setdefault(name, output.clone())  # a later step may overwrite it in place
+            if torch.is_tensor(output):
+                self.found.setdefault(name, output.clone())  # a later step may overwrite it in place
             if len(self.found) == len(self.layers):
                 raise _Complete
 
@@ -278,7 +299,7 @@ class _Hooked(nn.Module):
     def forward(self, image):
         self.found = {}
         with contextlib.suppress(_Complete):
-            self.network(image)
+            self.network(image.clone())  # which the network may overwrite in place
         found, self.found = self.found, {}
         return found
 
@@ -292,7 +313,8 @@ def _four_axes(name, values, channels_last):
     if not torch.is_tensor(values) or values.ndim not in (2, 3, 4):
         shape = tuple(getattr(values, "shape", ()))
         raise ValueError(
-            f"layer {name!r} gives {type(values).__name__} of shape {shape}; choose a layer of 2 to 4 axes"
+            f"layer {name!r} gives {type(values).__name__} of shape {shape}; choose a layer of 2 to 4 axes, which the "
+            "network calls"
         )
     if values.ndim == 4:
         return values
@@ -306,7 +328,7 @@ def _four_axes(name, values, channels_last):
 
 @torch.no_grad()
 def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
-    """Shape of what each layer gives, by name; nothing is computed, unless the network can't be traced.
+    """Shape of what each layer gives, by name; nothing is computed, but for networks that can't be traced.
 
     The list ends at a layer that can't take the image, such as a classifier for sounds of another length. ValueError
     where this is the first one.
@@ -315,10 +337,10 @@ def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
     for prefix, each in side_by_side(network).items():
         found = _Layers(each)
         if found.graph is None:
-            values = _Hooked(each, list(found.steps))(image)  # such control flow needs the values
-            own = {name: tuple(value.shape) for name, value in values.items() if torch.is_tensor(value)}
+            values = _Hooked(each, list(found.steps), image.dtype)(image)  # their control flow may depend on numbers
+            own = {name: tuple(value.shape) for name, value in values.items()}
         else:
-            run = _Prepare(_cut(found, list(found.steps)).to("meta"))
+            run = _Prepare(_cut(found, list(found.steps), image.dtype).to("meta"))
             try:
                 run.run(image.to("meta"))
             except ValueError:
@@ -355,8 +377,8 @@ def closed_network(network: nn.Module) -> nn.Module:
 
     Square filters see the lowest bins beside the highest ones as well.
     """
-    network = copy.deepcopy(network)
+    network = _copied(network)
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and layer.padding not in ("valid", (0, 0)):
+        if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.padding not in ("valid", (0,), (0, 0)):
             layer.padding_mode = "circular"
     return network

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from support import transforms
+from support.sound import files, transforms
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_RATE = 22050
@@ -13,7 +13,7 @@ SAMPLE_RATE = 22050
 @pytest.fixture(scope="session")
 def load():
     def load(name, **excerpt):
-        return transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=SAMPLE_RATE, **excerpt)
+        return files.load_audio(ROOT / f"samples/{name}.flac", sample_rate=SAMPLE_RATE, **excerpt)
 
     return load
 

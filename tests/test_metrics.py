@@ -5,7 +5,7 @@ import pytest
 
 import metrics
 import quality
-from support.settings import Settings
+from support.desk.settings import Settings
 
 RATE = 22050
 

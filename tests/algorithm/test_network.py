@@ -1,7 +1,6 @@
 """The network, its files, and the names of its layers."""
 
 import pickle
-import re
 
 import numpy as np
 import pytest
@@ -9,10 +8,10 @@ import torch
 from torch import nn
 
 import audiocnn
-from support import networks
+from support import layers, networks
 
 KINDS = ("conv", "batchnorm", "relu", "pool")
-NAMES = [f"{kind}_{block}" for block in (1, 2, 3) for kind in KINDS]
+NAMES = [f"{kind}_{block}" for block in (1, 2, 3) for kind in KINDS] + ["flatten_1", "linear_1"]
 
 
 @pytest.mark.parametrize(
@@ -22,10 +21,10 @@ NAMES = [f"{kind}_{block}" for block in (1, 2, 3) for kind in KINDS]
 def test_shapes_in_every_orientation(orientation, image, pooled, parameters):
     parameters |= dict(orientation=orientation, in_channels=image[1], in_height=image[2], in_width=image[3])
     network = networks.build_network(parameters)
-    shapes = audiocnn.layer_shapes(network, torch.rand(image))
-    assert list(shapes) == NAMES
+    shapes = layers.layer_shapes(network, torch.rand(image))
+    assert list(shapes) == list(layers.named_layers(network)) == NAMES
     assert shapes["relu_1"] == (1, 12, *image[2:])
-    assert shapes["pool_3"] == (1, 6, *pooled)
+    assert shapes["pool_3"] == (1, 6, *pooled) and shapes["linear_1"] == (1, 5)
     assert network(torch.rand(image)).shape == (1, 5)
     assert not network.training and not any(weight.requires_grad for weight in network.parameters())
 
@@ -88,7 +87,7 @@ def test_bad_parameter_files(tmp_path, parameters):
         "array.pkl": (pickle.dumps(np.ones(3)), "only a pickled dict"),
         "list.pkl": (pickle.dumps([1, 2]), "only a flat dict"),
         "nested.pkl": (pickle.dumps(parameters | {"kernelsize": [1, 11]}), "only a flat dict"),
-        "short.pkl": (pickle.dumps({"l1channels": 3}), "parameters lack l2channels, l3channels, in_channels"),
+        "short.pkl": (pickle.dumps({"l1channels": 3}), "parameters lack l2channels, l3channels, kernelsize"),
         "zero.pkl": (pickle.dumps(parameters | {"kernelsize": 0}), "kernelsize=0 must be a positive whole number"),
         "wrong.pkl": (pickle.dumps(parameters | {"orientation": "2d"}), "orientation='2d' is unknown; choose one of"),
         "tiny.pkl": (pickle.dumps(parameters | {"in_width": 7}), "in_width=7 must be at least 8"),
@@ -138,7 +137,7 @@ def test_any_length_fits_but_time_as_channels(parameters):
 
 
 class Custom(nn.Module):
-    """Nested, out of order, with a layer used twice, and a head that is no layer."""
+    """Nested, out of order, with a layer used twice, and steps that are functions."""
 
     def __init__(self):
         super().__init__()
@@ -154,47 +153,40 @@ class Custom(nn.Module):
 
 
 def test_names_in_a_custom_network(image):
+    """In the order of the forward pass, functions and all; a layer that is used twice counts twice."""
     network = Custom().eval()
-    names = ["conv_1", "relu_1", "instancenorm_1", "conv_2", "pool_1", "relu_2"]
-    layers = audiocnn.named_layers(network)
-    assert list(layers) == names
-    assert layers["conv_1"] is network.first and layers["relu_1"] is layers["relu_2"] is network.act
+    names = ["conv_1", "relu_1", "instancenorm_1", "conv_2", "pool_1", "relu_2", "mean_1", "linear_1"]
+    named = layers.named_layers(network)
+    assert list(named) == names
+    assert named["conv_1"] == str(network.first) and named["conv_2"] == str(network.inner[0])
+    assert named["relu_1"] == named["relu_2"] == "ReLU(inplace=True)"
     before = image.clone()
-    features = image
-    for layer in layers.values():
-        features = layer(features)
-    torch.testing.assert_close(network.head(features.mean(dim=(2, 3))), network(image))
-    assert audiocnn.layer_shapes(network, image)["pool_1"] == (1, 3, 1, 32)
-    assert audiocnn.layer_shapes(nn.Sequential(nn.ReLU(inplace=True)), image - 1) == {"relu_1": (1, 20, 1, 64)}
+    found = layers.features(network, image, names)
+    by_hand = network.first(image)
+    torch.testing.assert_close(found["conv_1"], by_hand, rtol=1e-4, atol=1e-5)
+    by_hand = network.norm(by_hand.relu())
+    torch.testing.assert_close(found["instancenorm_1"], by_hand, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["linear_1"][..., 0, 0], network(image), rtol=1e-4, atol=1e-5)
+    assert layers.layer_shapes(network, image)["pool_1"] == (1, 3, 1, 32)
+    assert layers.layer_shapes(nn.Sequential(nn.ReLU(inplace=True)), image - 1) == {"relu_1": (1, 20, 1, 64)}
     torch.testing.assert_close(image, before)
+    assert network.act.inplace  # the user's network is left as it was
+
+
+def test_the_list_of_shapes_ends_where_a_layer_takes_no_more(parameters, image):
+    """A classifier for images of another length is no reason to refuse the layers before it."""
+    shapes = layers.layer_shapes(networks.build_network(parameters), image[..., :50])
+    assert list(shapes) == NAMES[:-1] and shapes["flatten_1"] == (1, 36)
+    with pytest.raises(ValueError, match=r"layer conv_1, Conv2d\(3, 4.*can't take features of shape \(1, 20, 1, 64\)"):
+        layers.layer_shapes(nn.Sequential(nn.Conv2d(3, 4, 1)), image)
 
 
 def test_shapes_of_what_no_memory_could_hold():
     """Shapes come without the features, here terabytes, so that they can be looked at before a run."""
     network = nn.Sequential(nn.Conv2d(1, 10**5, 3, padding="same"), nn.BatchNorm2d(10**5), nn.ReLU(), nn.MaxPool2d(2))
-    shapes = audiocnn.layer_shapes(network, torch.rand(1, 1, 2000, 3001))
+    shapes = layers.layer_shapes(network, torch.rand(1, 1, 2000, 3001))
     assert shapes["relu_1"] == (1, 10**5, 2000, 3001) and shapes["pool_1"] == (1, 10**5, 1000, 1500)
     assert network[0].weight.device.type == "cpu"
-
-
-def test_networks_that_are_no_chain(image):
-    class Branch(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.relu = nn.Conv2d(20, 20, (1, 3), padding="same"), nn.ReLU()
-
-        def forward(self, x):
-            return self.relu(x + self.conv(x))
-
-    class Loop(nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
-
-    assert list(audiocnn.named_layers(Branch())) == ["conv_1"]
-    with pytest.raises(ValueError, match="Loop is not a chain of layers"):
-        audiocnn.named_layers(Loop())
-    with pytest.raises(ValueError, match=re.escape("can't take features of shape (1, 20, 1, 64)")):
-        audiocnn.layer_shapes(nn.Sequential(nn.Conv2d(3, 4, 1)), image)
 
 
 def test_band_networks_are_bands(stft):
@@ -209,9 +201,9 @@ def test_band_networks_are_bands(stft):
         assert centres.min() < 40 and centres.max() > 250  # from the lowest to the highest bins
         assert taps.shape == (40, width) and torch.allclose(taps.norm(dim=1), torch.ones(40))
     x = torch.rand(1, 513, 1, 90)
-    shapes = audiocnn.layer_shapes(side_by_side, x)
-    assert shapes["width_32 conv_1"] == (1, 40, 1, 90) and shapes["width_32 conv_2"] == (1, 40, 1, 90 - 62)
-    assert audiocnn.receptive_fields(side_by_side)["width_32 conv_2"] == 1 + 2 * 31
+    shapes = layers.layer_shapes(side_by_side, x)
+    assert shapes["width_32.conv_1"] == (1, 40, 1, 90) and shapes["width_32.conv_2"] == (1, 40, 1, 90 - 62)
+    assert layers.receptive_fields(side_by_side)["width_32.conv_2"] == 1 + 2 * 31
     changed = x.clone()
     changed[:, 300:] += 1
     difference = (side_by_side["width_8"](changed) - side_by_side["width_8"](x)).abs().amax(dim=(0, 2, 3))
@@ -226,23 +218,35 @@ def test_band_networks_are_bands(stft):
         audiocnn.band_networks(stft.frequencies, widths=[0], filters=4)
     with pytest.raises(ValueError, match=r"pattern_share=1\.5 must be a finite number of at least 0 and at most 1"):
         audiocnn.band_networks(stft.frequencies, widths=[8], filters=4, pattern_share=1.5)
-    with pytest.raises(ValueError, match="use a longer sound"):
-        audiocnn.layer_shapes(side_by_side, x[..., :20])
+    short = layers.layer_shapes(side_by_side, x[..., :20])
+    assert "width_8.conv_2" in short and "width_32.conv_1" in short and "width_32.conv_2" not in short
+    with pytest.raises(ValueError, match=r"layer conv_2.*can't take features of shape .*use a longer sound"):
+        layers.features(side_by_side, x[..., :20], ["conv_2"])
 
 
 def test_receptive_fields_are_what_changes_an_output(parameters):
-    """Counted by changing one position of the input at a time."""
-    network = networks.build_network(parameters)
+    """Counted by changing one position of the input at a time, without and with a sum of branches."""
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.narrow, self.wide = (nn.Conv2d(20, 4, (1, n), padding="same", dilation=(1, 2)) for n in (3, 9))
+            self.pool, self.last = nn.AvgPool2d((1, 2)), nn.Conv2d(4, 4, (1, 5), padding="same")
+
+        def forward(self, x):
+            return self.last(self.pool(self.narrow(x) + self.wide(x)))
+
     x = torch.rand(1, 20, 1, 160, requires_grad=True)
-    features = x
-    for name, layer in audiocnn.named_layers(network).items():
-        features = layer(features)
-        (gradient,) = torch.autograd.grad(features[0, :, 0, features.shape[3] // 2].sum(), x, retain_graph=True)
-        seen = torch.nonzero(gradient.abs().sum(dim=(0, 1, 2)))
-        covered = int(seen.max() - seen.min() + 1)
-        assert covered <= audiocnn.receptive_fields(network)[name]
-        if name.startswith("conv"):
-            assert covered > 0.8 * audiocnn.receptive_fields(network)[name]  # pooling and ReLU hide some
+    for network, names in ((networks.build_network(parameters), NAMES[:-2]), (Branches(), ["conv_2", "conv_3"])):
+        fields = layers.receptive_fields(network)
+        for name, features in layers.features(network, x, names).items():
+            (gradient,) = torch.autograd.grad(features[0, :, 0, features.shape[3] // 2].sum(), x, retain_graph=True)
+            sizes = gradient.abs().sum(dim=(0, 1, 2))
+            seen = torch.nonzero(sizes > 1e-5 * sizes.max())  # more than what FFTs round
+            covered = int(seen.max() - seen.min() + 1)
+            assert covered <= fields[name]
+            if name.startswith("conv"):
+                assert covered > 0.8 * fields[name]  # pooling and ReLU hide some
 
 
 def test_patterns_see_what_smooth_bands_blur(stft):
