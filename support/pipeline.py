@@ -141,6 +141,7 @@ def run(
     optimizer: Callable = audiocnn.lbfgs,
     sample_optimizer: Callable = audiocnn.lbfgs,
     watch: Callable | None = None,
+    precondition: bool = True,
     **changes,
 ) -> Result:
     """Make one result with the settings: of runs > 1 the first.
@@ -151,6 +152,8 @@ def run(
         Of the image, and of the samples, see audiocnn.optimise.
     watch : function or None
         Called after every step with the title of the descent, the steps that are done, and the losses.
+    precondition : bool
+        Whether the descent on samples is made short, see Analysis.preconditioner.
     changes : analysis, networks, terms
         Take the place of what the settings stand for, see Parts: a fixed network keeps its filters to the end.
     """
@@ -195,7 +198,7 @@ def run(
         num_steps=settings.refine_steps,
         optimizer=sample_optimizer,
         redraw=redraw,
-        precondition=analysis.preconditioner,
+        precondition=analysis.preconditioner if precondition else None,
     )
     _follow(steps, result.refinement, watch, "refine")
     return result
