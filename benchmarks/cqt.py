@@ -13,8 +13,8 @@ import numpy as np
 import metrics
 from phase import LENGTH, RATE, SECONDS, STFT, load, measure, ours
 from report import SEEDED, write_section
-from support import transforms
-from support.settings import Settings
+from support.desk.settings import Settings
+from support.sound import transforms
 
 SAMPLES = ("speech", "piano", "tabla", "water_stream", "orchestra_1936", "guitar")
 GRID = dict(hop_length=128, bins_per_octave=48, fmin=41.2)

@@ -24,7 +24,9 @@ import soundfile
 
 import metrics
 from report import ROOT
-from support import transforms
+from support.sound.analysis import Analysis
+from support.sound.files import fit_full_scale, load_audio
+from support.sound.transforms import STFT
 
 RATE = 22050  # Hz; of the sounds in the page
 MP3 = dict(format="MP3", bitrate_mode="CONSTANT", compression_level=0.7)  # 56 kbit/s for mono at RATE
@@ -205,7 +207,7 @@ def row_title(row):
 
 def make_sounds(paths, figures):
     """Return what the page shows of the sounds of one row, a list of dicts."""
-    sounds = [transforms.load_audio(path, sample_rate=RATE) for path in paths]
+    sounds = [load_audio(path, sample_rate=RATE) for path in paths]
     longest = max(len(samples) for samples in sounds)
     return [
         dict(
@@ -232,18 +234,16 @@ def check_size(page):
 def encode(samples):
     """Return samples [shape=(n,)] at RATE as a data URI with MP3 inside."""
     file = io.BytesIO()
-    soundfile.write(file, transforms.fit_full_scale(samples), RATE, **MP3)
+    soundfile.write(file, fit_full_scale(samples), RATE, **MP3)
     return data_uri("audio/mpeg", file)
 
 
 def draw(sounds):
     """Return the spectrograms of sounds as data URIs with JPEG inside, all on one colour scale."""
-    transform = transforms.STFT(sample_rate=RATE, n_fft=1024, hop_length=256)
+    analysis = Analysis(transform=STFT(sample_rate=RATE, n_fft=1024, hop_length=256))
     bands = librosa.filters.mel(sr=RATE, n_fft=1024, n_mels=N_BANDS, norm=None)
     bands /= bands.sum(axis=1, keepdims=True)
-    spectrograms = [
-        transforms.compress(bands @ transform.magnitude(samples), use01scale=True, power=0.3) for samples in sounds
-    ]
+    spectrograms = [analysis.compress(bands @ analysis.transform.magnitude(samples)) for samples in sounds]
     top, pictures = max(spectrogram.max() for spectrogram in spectrograms), []
     for spectrogram in spectrograms:
         file = io.BytesIO()

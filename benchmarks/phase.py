@@ -18,8 +18,10 @@ from report import ROOT, SEEDED, write_section
 
 # isort: split
 import audiocnn
-from support import phase, pipeline, transforms
-from support.settings import Settings
+from support import pipeline
+from support.desk.settings import Settings
+from support.sound import phase, transforms
+from support.sound.files import load_audio
 
 RATE, SECONDS = 22050, 8.0
 LENGTH = int(SECONDS * RATE)
@@ -30,7 +32,7 @@ SMALL_STFT = transforms.STFT(sample_rate=RATE, n_fft=512, hop_length=128)
 
 def load(name):
     """Return 8 s of a sample, repeated where it is shorter."""
-    samples = transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)
+    samples = load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)
     return np.resize(samples, LENGTH)
 
 
@@ -38,8 +40,7 @@ def optimised(samples):
     """Return the magnitudes of a texture by the Gatys recipe with the shipped network, after 60 steps."""
     files = dict(param_pkl=str(ROOT / "params/stft_freq"), model_path=str(ROOT / "models/stft_freq.pth"))
     settings = Settings(recipe="gatys", sample_rate=RATE, num_steps=60, **files)
-    spectrogram, _, _ = pipeline.optimise_spectrogram(settings, {"style 1": samples})
-    return transforms.expand(spectrogram, **settings.compression)
+    return quality.Descent(settings, {"style 1": samples}).finish().magnitude()
 
 
 def convergence(samples, target):
@@ -100,11 +101,9 @@ def compare_refined():
     rows.append("|---|---|---|---|---|---|---|")
     for name in ("fire", "frogs", "speech", "piano"):
         style, other = metrics.takes(name, RATE)
-        settings, recordings = quality.prepare(style, length=3 * RATE, redraw=0)  # one model, to compare its losses
-        spectrogram, network, length = pipeline.optimise_spectrogram(settings, recordings)
-        images = pipeline.make_images(settings, recordings)[1]
-        model = pipeline.insert_losses(settings, images, network, pipeline.make_terms(settings))
-        magnitude = transforms.expand(spectrogram, **settings.compression)
+        settings, recordings = quality.prepare(style, length=3 * RATE, redraw=0)  # one network, to compare its losses
+        descent = quality.Descent(settings, recordings).finish()
+        magnitude, length = descent.magnitude(), descent.length
         for title, samples in {
             "fast Griffin-Lim, 200": SMALL_STFT.reconstruct(magnitude, n_iter=200, length=length),
             "fast Griffin-Lim, 50": SMALL_STFT.reconstruct(magnitude, n_iter=50, length=length),
@@ -112,8 +111,7 @@ def compare_refined():
             "ADMM, then fast Griffin-Lim, 50": librosa.util.fix_length(admm(magnitude, n_iter=50), size=length),
         }.items():
             error = np.linalg.norm(SMALL_STFT.magnitude(samples) - magnitude) / np.linalg.norm(magnitude)
-            refined = pipeline.refine(settings, recordings, samples, network=network)
-            losses = [total_loss(settings, each, model) for each in (samples, refined)]
+            losses, refined = refine(descent, torch.tensor(samples, device=settings.device), settings.refine_steps)
             figures = quality.score_texture(refined, style, other)
             cells = 20 * np.log10(error), *losses, figures["distance ratio"], figures["listener"]
             rows.append("| {} | {} | {:.1f} | {:.3f} | {:.4f} | {:.2f} | {:.2f} |".format(name, title, *cells))
@@ -121,11 +119,13 @@ def compare_refined():
     return rows
 
 
-def total_loss(settings, samples, model):
-    """Return the sum of the losses of samples."""
-    view = pipeline.view_of(settings, len(samples))
-    losses, _ = audiocnn.evaluate(torch.from_numpy(samples), model, segment=settings.segment, view=view)
-    return float(sum(losses.values()))
+def refine(descent, samples, num_steps):
+    """Refine samples in place; return the sums of the losses before and after, and the samples as an array."""
+    view = descent.analysis.view(len(samples), samples.device)
+    how = dict(num_steps=num_steps, through=view, precondition=descent.analysis.preconditioner)
+    losses = [pipeline.measured(descent.objective, view(samples))]
+    losses += audiocnn.optimise(samples, descent.objective, **how)
+    return [losses[0]["total"], losses[-1]["total"]], samples.cpu().numpy()
 
 
 def main():

@@ -24,9 +24,14 @@ import metrics
 from report import ROOT, SEEDED, write_section
 
 # isort: split
+import audiocnn
 import mosaic
-from support import pictures, pipeline, transforms
-from support.settings import Settings
+from support import pipeline
+from support.desk import pictures
+from support.desk.settings import DEFAULTS, Settings
+from support.sound.analysis import Analysis
+from support.sound.files import fit_full_scale, load_audio
+from support.sound.transforms import STFT
 
 RATE, SECONDS = 22050, 5.0
 PAIRS = (
@@ -64,21 +69,88 @@ def prepare(style, content=None, *, length=None, sample_rate=RATE, **changes):
     return Settings(sample_rate=sample_rate, stereo=style.ndim == 2, **source, **changes), recordings
 
 
-def default(style, content=None, *, length=None, transform="stft", sample_rate=RATE, **changes):
-    """Return the samples that a notebook makes with its defaults and some changes, see prepare."""
-    changes |= dict(length=length, transform=transform, sample_rate=sample_rate)
-    return pipeline.synthesise(*prepare(style, content, **changes))
+def default(style, content=None, *, losses=None, networks=None, precondition=True, **changes):
+    """Return the samples that a notebook makes with its defaults and some changes.
+
+    Parameters
+    ----------
+    losses : dict or None
+        Losses that take the place of the notebook's, by their kind: {"style": audiocnn.StyleLoss()}.
+    networks : function or None
+        From the settings and a seed to an nn.Module.
+    precondition : bool
+        See pipeline.run.
+    changes : see prepare
+    """
+    settings, recordings = prepare(style, content, **changes)
+    made = dict(terms=terms_of(pipeline.parts(settings, recordings), losses)) if losses else {}
+    made |= dict(networks=lambda draw: networks(settings, settings.seed + 10**6 * draw)) if networks else {}
+    return pipeline.synthesise(settings, recordings, precondition=precondition, **made)
 
 
-def baseline(style, content=None, *, length=None, style_weight=1e9, filters=4096, steps=200, device=None):
+def terms_of(parts, losses):
+    """Return the terms of pipeline.parts with other losses, a dict by their kind."""
+    return [(losses.get(loss.kind, loss), layer, weight) for loss, layer, weight, *_ in parts.terms]
+
+
+def gatys(style, content=None, *, filters=4096, **changes):
+    """Return the settings and the recordings of the Gatys recipe with random filters, see prepare."""
+    parameters = DEFAULTS["parameters"] | dict(l1channels=filters)
+    return prepare(style, content, recipe="gatys", parameters=parameters, **changes)
+
+
+def baseline(style, content=None, *, num_steps=200, losses=None, **changes):
     """Return the samples that the Gatys recipe makes with random filters and librosa's Griffin-Lim."""
-    network = dict(l1channels=filters, l2channels=256, l3channels=128, kernelsize=11, n_classes=50)
-    changes = dict(recipe="gatys", style_weight=style_weight, num_steps=steps, param_pkl=None, model_path=None)
-    settings, recordings = prepare(style, content, length=length, device=device, **changes, **network)
-    spectrogram, _, _ = pipeline.optimise_spectrogram(settings, recordings)
-    magnitude = transforms.expand(spectrogram, **settings.compression)
-    frames = dict(n_fft=settings.N_FFT, hop_length=settings.K_HOP, length=length)
-    return librosa.griffinlim(magnitude, n_iter=100, **SEEDED, **frames)
+    return Descent(*gatys(style, content, num_steps=num_steps, **changes), losses=losses).finish().by_librosa()
+
+
+class Descent:
+    """The descent of pipeline.run on a mono spectrogram, to be stopped, timed, and heard in other ways.
+
+    Parameters
+    ----------
+    settings, recordings : see prepare
+    losses : dict or None
+        See default.
+    networks : nn.Module or None
+        In place of those of the settings.
+
+    Attributes
+    ----------
+    steps : iterator of dict
+        The steps that change the image, see audiocnn.optimise.
+    """
+
+    def __init__(self, settings, recordings, *, losses=None, networks=None):
+        made = pipeline.parts(settings, recordings)
+        self.analysis, self.images = made.analysis, made.images
+        self.loudest = max(spectrogram.max() for spectrogram in made.spectrograms.values())
+        segment = made.analysis.frames(settings.segment_duration)
+        networks = made.networks if networks is None else networks
+        self.objective = pipeline.make_objective(made.images, networks, terms_of(made, losses or {}), segment=segment)
+        self.length = settings.length_of(recordings)
+        self.noise = audiocnn.matched_noise(recordings["style 1"], length=self.length, seed=settings.seed)
+        noise = made.analysis.to_image(made.analysis.spectrogram(self.noise), settings.device)
+        start = dict(like=noise, seed=settings.seed, noise=noise, content=made.images.get("content"))
+        self.image = audiocnn.start_image(settings.start, **start)
+        redraw = settings.steps_of_draw
+        self.steps = audiocnn.optimise(self.image, self.objective, num_steps=settings.num_steps, redraw=redraw)
+
+    def finish(self):
+        """Take all steps; return the descent."""
+        for _ in self.steps:
+            pass
+        return self
+
+    def magnitude(self):
+        """Return the image's magnitudes, at most as loud as the recordings."""
+        return self.analysis.expand(self.analysis.from_image(self.image).clip(0, self.loudest))
+
+    def by_librosa(self):
+        """Return the samples that librosa's Griffin-Lim finds."""
+        transform = self.analysis.transform
+        frames = dict(n_fft=transform.n_fft, hop_length=transform.hop_length, length=self.length)
+        return librosa.griffinlim(self.magnitude(), n_iter=100, **SEEDED, **frames)
 
 
 # 2. Textures -------------------------------------------------------------------------------------
@@ -160,7 +232,7 @@ def save_sounds(name, sounds, figures):
     folder = ROOT / "outputs/benchmarks" / name
     folder.mkdir(parents=True, exist_ok=True)
     for title, samples in sounds.items():
-        soundfile.write(folder / f"{title}.flac", transforms.fit_full_scale(samples), RATE)
+        soundfile.write(folder / f"{title}.flac", fit_full_scale(samples), RATE)
     path = folder / "figures.json"
     earlier = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps(earlier | figures, indent=1))
@@ -168,14 +240,13 @@ def save_sounds(name, sounds, figures):
 
 def draw():
     """Save the spectrograms of three textures: recording, Gatys recipe, default."""
-    transform = transforms.STFT(sample_rate=RATE, n_fft=512, hop_length=128)
+    analysis = Analysis(transform=STFT(sample_rate=RATE, n_fft=512, hop_length=128))
     for texture in ("water_stream", "birds", "babble"):
         spectrograms = {}
         for method in ("recording", "Gatys recipe", "default"):
             samples, _ = soundfile.read(ROOT / f"outputs/benchmarks/textures/{texture}/{method}.flac", dtype="float32")
-            magnitude = transform.magnitude(samples)
-            spectrograms[f"{texture}: {method}"] = transforms.compress(magnitude, use01scale=True, power=0.3)
-        figure = pictures.plot_spectrograms(spectrograms, transform)
+            spectrograms[f"{texture}: {method}"] = analysis.spectrogram(samples)
+        figure = pictures.plot_spectrograms(spectrograms, analysis.transform)
         figure.savefig(ROOT / f"benchmarks/texture_{texture}.png", dpi=80)
 
 
@@ -184,7 +255,7 @@ def draw():
 
 def excerpt(name):
     """Return 5 s of a sample from 0.25 s on, or less where it is shorter."""
-    return transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, offset=0.25, duration=SECONDS)
+    return load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, offset=0.25, duration=SECONDS)
 
 
 TRANSFER_COLUMNS = ("distance to the style", "like the style", "like the content", "rhythm kept", "pitch kept")

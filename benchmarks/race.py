@@ -9,21 +9,17 @@ Sources
 
 import functools
 import time
-from unittest import mock
 
-import librosa
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 import metrics
 import quality
-from report import ROOT, SEEDED, best_times
+from report import ROOT, best_times
 
 # isort: split
 import audiocnn
-from support import pipeline, transforms
-from support.settings import Settings
 
 RATE = quality.RATE
 TEXTURES = ("water_stream", "birds", "babble", "singing")
@@ -35,7 +31,7 @@ DRAFTS |= {"320 filters, 30 + 30 steps": dict(num_steps=30, refine_steps=30, red
 DRAFTS |= {"the default (320 filters, 60 + 60 steps)": {}}
 # The default before new filters, the preconditioner, balanced channels, the diversity loss and the free level of the
 # content; all are switched off.
-BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0)
+BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0, precondition=False)
 BEFORE |= dict(statistic="distribution", content_level="same", diversity_weight=0)
 EARLIER = {"300 + 150 steps": BEFORE | dict(num_steps=300, refine_steps=150)}
 CHECKPOINTS = (10, 25, 50, 100, 200)
@@ -46,32 +42,26 @@ TRANSFER_COLUMNS = ("distance to the style", "like the style", "rhythm kept", "p
 # 1. Methods: functions that yield (title, seconds, samples) ---------------------------------------
 
 
-def default(style, content=None, *, points=DRAFTS, precondition=True):
+def default(style, content=None, *, points=DRAFTS):
     """Make the sound by the default, with other settings for each point."""
-    replaced = {"precondition_of": pipeline.precondition_of if precondition else lambda *_: torch.clone}
-    length = {} if content is not None else dict(length=int(quality.SECONDS * RATE))
     for title, changes in points.items():
-        with mock.patch.multiple("support.pipeline", **replaced):
-            began = time.perf_counter()
-            samples = quality.default(style, content, **length, **changes)
-            yield title, time.perf_counter() - began, samples
+        began = time.perf_counter()
+        samples = quality.default(style, content, **_length(content), **changes)
+        yield title, time.perf_counter() - began, samples
 
 
 def gatys(style, content=None):
     """Make the sound by the Gatys recipe of quality.baseline, and stop at each checkpoint."""
-    filters = dict(l1channels=1024 if content is not None else 4096, l2channels=256, l3channels=128, n_classes=2)
-    weights = dict(style_weight=1e4) if content is not None else {}
-    length = {} if content is not None else dict(length=int(quality.SECONDS * RATE))
-    changes = dict(recipe="gatys", param_pkl=None, model_path=None)
-    yield from checkpoints(*quality.prepare(style, content, **length, **changes, **filters, **weights))
+    changes = dict(filters=1024, style_weight=1e4) if content is not None else {}
+    yield from checkpoints(*quality.gatys(style, content, num_steps=CHECKPOINTS[-1], **_length(content), **changes))
 
 
 def antognini(style, content=None, *, filters=512, widths=(2, 4, 8, 16, 64, 128)):
     """Make a texture by six separate random networks with Gram matrices; there are no transfers."""
     if content is not None:
         return
-    changes = dict(use_style_net=True, recipe="gatys", param_pkl=None, model_path=None, N_FFT=512, K_HOP=128)
-    settings, recordings = quality.prepare(style, length=int(quality.SECONDS * RATE), **changes)
+    changes = dict(recipe="gatys", N_FFT=512, K_HOP=128, num_steps=CHECKPOINTS[2])
+    settings, recordings = quality.prepare(style, **_length(content), **changes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         chains = [
@@ -79,34 +69,28 @@ def antognini(style, content=None, *, filters=512, widths=(2, 4, 8, 16, 64, 128)
             for width in widths
         ]
     network = torch.nn.ModuleDict({f"width_{width}": chain for width, chain in zip(widths, chains, strict=True)})
-    yield from checkpoints(settings, recordings, network=network, steps=CHECKPOINTS[:3])
+    yield from checkpoints(settings, recordings, networks=network.to(settings.device))
 
 
-def checkpoints(settings, recordings, *, network=None, steps=CHECKPOINTS):
+def _length(content):  # of a texture; a transfer is as long as its content
+    return {} if content is not None else dict(length=int(quality.SECONDS * RATE))
+
+
+def checkpoints(settings, recordings, *, networks=None):
     """Optimise a spectrogram; at each checkpoint, find the phase by librosa's Griffin-Lim."""
-    began = time.perf_counter()
-    spectrograms, images = pipeline.make_images(settings, recordings)
-    network = pipeline.make_network(settings, images, seed=0) if network is None else network
-    length = pipeline.result_length(settings, recordings)
-    samples = pipeline.start_samples(settings, recordings["style 1"], length=length, seed=0)
-    image = pipeline.start_image(settings, samples, images, seed=0)
-    model = pipeline.insert_losses(settings, images, network, pipeline.make_terms(settings))
-    objective = functools.partial(audiocnn.evaluate, model=model, segment=settings.segment)
-    loudest, spent = max(values.max() for values in spectrograms.values()), 0.0
-    for step, _ in enumerate(audiocnn.optimise(image, objective, num_steps=steps[-1]), start=1):
-        if step not in steps:
-            continue
-        magnitude = transforms.expand(transforms.from_image(image, "freq").clip(0, loudest), **settings.compression)
-        frames = dict(n_fft=settings.N_FFT, hop_length=settings.K_HOP, length=length)
-        stopped = time.perf_counter()
-        made = librosa.griffinlim(magnitude, n_iter=100, **SEEDED, **frames)
-        yield f"{step} steps", time.perf_counter() - began - spent, made
-        spent += time.perf_counter() - stopped  # the phase of this checkpoint and its measurement count only once
+    began, spent = time.perf_counter(), 0.0
+    descent = quality.Descent(settings, recordings, networks=networks)
+    for step, _ in enumerate(descent.steps, start=1):
+        if step in CHECKPOINTS:
+            stopped = time.perf_counter()
+            made = descent.by_librosa()
+            yield f"{step} steps", time.perf_counter() - began - spent, made
+            spent += time.perf_counter() - stopped  # the phase of this checkpoint and its measurement count only once
 
 
 METHODS = {
     "default": default,
-    "earlier default": functools.partial(default, points=EARLIER, precondition=False),
+    "earlier default": functools.partial(default, points=EARLIER),
     "Gatys recipe": gatys,
     "Antognini 2019": antognini,
 }
@@ -199,43 +183,51 @@ def draw(textures, transfers):
     plt.close(figure)
 
 
+class PlainDistribution(audiocnn.DistributionLoss):
+    """The same distance by PyTorch's sort, for an image as long as the style."""
+
+    def distance(self, features, target):
+        rows = audiocnn.rows_of(features)
+        difference = target.scale * (rows.sort(dim=1).values - target.by_number[rows.shape[1]])
+        return difference.square().sum() / rows.numel()
+
+
 def limit(gflops):
     """Return rows: what an evaluation of the default must cost, and what it costs, for 5 s of sound.
 
     The limit has the products of conv_1 forward and back at the speed of the machine's matrix product, and NumPy's
     sort of as many numbers; in the refinement also the Fourier transforms of the frames, forward and back.
     """
-    settings = Settings(device="cpu")
     style = np.resize(metrics.takes("fire", RATE)[0], int(quality.SECONDS * RATE))
-    spectrograms, images = pipeline.make_images(settings, {"style 1": style})
-    network = pipeline.make_network(settings, images, seed=0)
-    model = pipeline.insert_losses(settings, images, network, pipeline.make_terms(settings))
-    n_bins, n_frames = spectrograms["style 1"].shape
+    settings, recordings = quality.prepare(style, device="cpu")
+    plain = PlainDistribution(balance=audiocnn.STYLE_LOSSES[settings.statistic].balance)
+    here, with_pytorchs_sort = (quality.Descent(settings, recordings, losses=each) for each in (None, {"style": plain}))
+    image = here.images["style 1"]
+    n_bins, n_frames = image.shape[1], image.shape[3]
     rows_of_all = settings.filters * len(settings.widths)
     products = 4 * rows_of_all * (n_bins + np.mean(settings.widths)) * n_frames / gflops / 1e9
     values, frames = np.random.default_rng(0).random((rows_of_all, n_frames)), torch.rand(n_frames, settings.N_FFT)
     (sorting,) = best_times([lambda: values.copy().sort(axis=1)])
     (fourier,) = best_times([lambda: torch.fft.irfft(torch.fft.rfft(frames))])
-    samples = torch.from_numpy(audiocnn.matched_noise(style, length=len(style)))
-    view = pipeline.view_of(settings, len(style))
-    change = pipeline.precondition_of(settings, samples)
+    noisy, samples = image + 0.1 * torch.rand_like(image), torch.from_numpy(here.noise)
+    view, change = here.analysis.view(len(style)), here.analysis.preconditioner(samples)
 
-    def refinement():
+    def refinement(objective):
         moved = samples + change(torch.zeros_like(samples))
-        return change(audiocnn.evaluate(moved, model, segment=settings.segment, view=view)[1])
+        return change(objective.evaluate(moved, through=view)[1])
 
-    def with_pytorchs_sort(evaluate):
-        with mock.patch("support.fast.sorted_rows", lambda rows: rows.sort(dim=1)):
-            return evaluate()
-
-    noisy = images["style 1"] + 0.1 * torch.rand_like(images["style 1"])
-    steps = [functools.partial(audiocnn.evaluate, noisy, model, segment=settings.segment), refinement]
-    plain = best_times([functools.partial(with_pytorchs_sort, evaluate) for evaluate in steps])
+    times = best_times(
+        [
+            evaluate
+            for objective in (here.objective, with_pytorchs_sort.objective)
+            for evaluate in (functools.partial(objective.evaluate, noisy), functools.partial(refinement, objective))
+        ]
+    )
     titles = ("products", "sorting", "Fourier", "limit", "here", "with PyTorch's sort")
     rows = [f"| evaluation | {' | '.join(f'{title} [s]' for title in titles)} | here / limit |", "|---" * 8 + "|"]
     # The preconditioner transforms forward and back, and so does its gradient; the view and its gradient once more.
     costs = ((products, sorting, 0.0), (products, sorting, 3 * fourier))
-    for name, parts, *times in zip(("spectrogram", "samples"), costs, best_times(steps), plain, strict=True):
-        cells, here = " | ".join(f"{part:.4f}" for part in (*parts, sum(parts), *times)), times[0]
-        rows.append(f"| {name} | {cells} | {here / sum(parts):.1f} |")
+    for name, parts, *taken in zip(("spectrogram", "samples"), costs, times[:2], times[2:], strict=True):
+        cells = " | ".join(f"{part:.4f}" for part in (*parts, sum(parts), *taken))
+        rows.append(f"| {name} | {cells} | {taken[0] / sum(parts):.1f} |")
     return rows

@@ -8,9 +8,9 @@ race.py.
 """
 
 import argparse
+import dataclasses
 import functools
 import os
-from unittest import mock
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from report import ROOT, best_times, sgemm_speed, write_section
 # isort: split
 import audiocnn
 import race
-from support import networks, transforms
-from support.settings import Settings
+from support import networks
+from support.sound.analysis import Analysis
+from support.sound.files import load_audio
+from support.sound.transforms import STFT
 
 RATE, WIDTH = 22050, 11
-GATYS = Settings(recipe="gatys", device="cpu")
+ANALYSIS = Analysis(transform=STFT(sample_rate=RATE, n_fft=1024, hop_length=256), power="log1p")  # the Gatys recipe's
 
 
 class Baseline:
@@ -55,26 +57,32 @@ class Baseline:
         return loss, torch.autograd.grad(loss, image)[0]
 
 
-def our_model(network, style, *, weight=1.0):
-    """Return the model with the same loss as the baseline, times a weight."""
-    return audiocnn.insert_losses(network, [(audiocnn.StyleLoss, "relu_1", weight)], style=style)
+class Ours(audiocnn.Objective):
+    """The same loss, times a weight, by this project, which counts its evaluations."""
+
+    def __init__(self, network, style, *, weight=1.0):
+        super().__init__(network, [(audiocnn.StyleLoss(), "relu_1", weight)], style=style)
+        self.calls = 0
+
+    def evaluate(self, tensor, **how):
+        self.calls += 1
+        return super().evaluate(tensor, **how)
 
 
-def ours(network, style):
-    """Return this project's evaluation of the same loss, a function of the image."""
-    return functools.partial(audiocnn.evaluate, model=our_model(network, style))
+class PlainConv(torch.nn.Conv2d):
+    """A convolution that stays PyTorch's: fast.faster replaces nn.Conv2d alone, and no subclass."""
 
 
-def image_of(name, seconds, settings, orientation):
+def image_of(name, seconds, orientation):
     """Return the image of a sample, repeated where it is shorter."""
-    samples = transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)
-    magnitude = settings.make_transform().magnitude(np.resize(samples, int(seconds * RATE)))
-    return transforms.to_image(transforms.compress(magnitude, **settings.compression), orientation)
+    samples = np.resize(load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE), int(seconds * RATE))
+    analysis = dataclasses.replace(ANALYSIS, layout=orientation)
+    return analysis.to_image(analysis.spectrogram(samples))
 
 
 def make(filters, seconds, orientation, *, last=None):
     """Return a network, its second and third blocks of `last` filters or as wide as the first, and a style image."""
-    image = image_of("rain", seconds, GATYS, orientation)
+    image = image_of("rain", seconds, orientation)
     last = last or filters
     parameters = dict(l1channels=filters, l2channels=last, l3channels=last, kernelsize=WIDTH, n_classes=2)
     parameters |= dict(zip(("in_channels", "in_height", "in_width"), image.shape[1:], strict=True))
@@ -120,7 +128,7 @@ def compare_one(filters, orientation, seconds, fits, *, repeats):
     if fits.any():
         network, style = make(filters, seconds, orientation, last=None if fits[0] else 1)
         evaluations = [Baseline(network, style).evaluate] if fits[0] else []
-        evaluations.append(ours(network, style))
+        evaluations.append(Ours(network, style).evaluate)
         image = torch.rand_like(style) / 10
         times[-len(evaluations) :] = time_in_turns(evaluations, image, repeats=repeats)
     return times
@@ -129,13 +137,14 @@ def compare_one(filters, orientation, seconds, fits, *, repeats):
 def compare_steps(filters, seconds):
     """Return the rows of a table on the gain of each idea."""
     network, style = make(filters, seconds, "freq")
-    with mock.patch("support.fast.faster", lambda layer, image: layer):
-        plain_convolution = ours(network, style)
+    conv, *others = network.layer1[:3]
+    plain = PlainConv(conv.in_channels, conv.out_channels, conv.kernel_size, padding="same")
+    plain.load_state_dict(conv.state_dict())
     ways = {
         "the baseline": Baseline(network, style).evaluate,
         "without the layers after relu_1": Baseline(network, style, cut=True).evaluate,
-        "and without forming the Gram matrices": plain_convolution,
-        "and with overlap-save convolution": ours(network, style),
+        "and without forming the Gram matrices": Ours(nn.Sequential(plain, *others), style).evaluate,
+        "and with overlap-save convolution": Ours(network, style).evaluate,
     }
     times = time_in_turns(list(ways.values()), torch.rand_like(style) / 10)
     rows = [f"| {filters} filters, {seconds} s | an evaluation [s] |", "|---|---|"]
@@ -152,24 +161,24 @@ def compare_descents(filters, seconds, marks=(50, 100, 200, 500)):
     own.
     """
     network, style = make(filters, seconds, "freq")
-    model, start = our_model(network, style, weight=1e9), audiocnn.start_image("rand", like=style)
-    theirs, here = time_in_turns([Baseline(network, style).evaluate, ours(network, style)], start)
-    losses = baseline_losses(model, start, marks[-1])
+    objective, start = Ours(network, style, weight=1e9), audiocnn.start_image("rand", like=style)
+    theirs, here = time_in_turns([Baseline(network, style).evaluate, objective.evaluate], start)
+    losses = baseline_losses(objective, start, marks[-1])
     targets = [min(losses[:mark]) for mark in marks]
     rows = [f"| {filters} filters, {seconds} s: evaluations of the baseline | its loss | the same here | ratio |"]
     rows.append("|---|---|---|---|")
-    for mark, target, count in zip(marks, targets, count_evaluations(model, start, targets), strict=True):
+    for mark, target, count in zip(marks, targets, count_evaluations(objective, start, targets), strict=True):
         cells = f"{mark}, {mark * theirs:.0f} s", f"{target:.3g}", f"{count} evaluations, {count * here:.0f} s"
         rows.append(f"| {' | '.join(cells)} | {mark * theirs / (count * here):.0f} |")
     return rows
 
 
-def baseline_losses(model, start, n_evaluations):
+def baseline_losses(objective, start, n_evaluations):
     """Return the loss of every evaluation of torch's L-BFGS with its defaults, which has no line search."""
     image, seen = start.clone().requires_grad_(), []
 
     def closure():
-        losses, image.grad = audiocnn.evaluate(image, model)
+        losses, image.grad = objective.evaluate(image)
         seen.append(float(sum(losses.values())))
         return seen[-1]
 
@@ -179,19 +188,14 @@ def baseline_losses(model, start, n_evaluations):
     return seen
 
 
-def count_evaluations(model, start, targets):
+def count_evaluations(objective, start, targets):
     """Return how many evaluations this project's optimisation takes until the loss is as low as each target."""
-    calls, counts = [], []
-
-    def objective(image):
-        calls.append(None)
-        return audiocnn.evaluate(image, model)
-
+    before, counts = objective.calls, []
     for losses in audiocnn.optimise(start.clone(), objective, num_steps=2000):
-        counts += [len(calls) for target in targets[len(counts) :] if losses["total"] <= target]
+        counts += [objective.calls - before for target in targets[len(counts) :] if losses["total"] <= target]
         if len(counts) == len(targets):
             return counts
-    raise RuntimeError(f"{len(calls)} evaluations did not reach {targets[len(counts)]}; raise num_steps")
+    raise RuntimeError(f"2000 steps did not reach {targets[len(counts)]}; raise num_steps")
 
 
 def main():

@@ -7,9 +7,9 @@ other lengths and stereo, each on recordings that need it.
 """
 
 import argparse
+import functools
 import itertools
 import time
-from unittest import mock
 
 import librosa
 import numpy as np
@@ -22,8 +22,10 @@ from report import ROOT, write_section
 
 # isort: split
 import audiocnn
-from support import losses, pipeline, stereo, transforms
-from support.settings import Settings
+from support.desk.settings import Settings
+from support.losses import FreeContentLoss
+from support.sound import stereo
+from support.sound.files import load_audio
 
 RATE = quality.RATE
 TUNED = ("frogs", "speech", "choir", "piano")
@@ -58,49 +60,6 @@ DIVERSITY = {
     "diversity_weight 1000": dict(diversity_weight=1000),
     "no diversity loss, widths up to 12": dict(diversity_weight=0, widths=(1, 2, 4, 8, 12)),
 }
-NETWORKS = {
-    "the default": {},
-    "bands alone": dict(pattern_share=0.0),
-    "patterns, half of the filters": dict(pattern_share=0.5),
-    "patterns alone": dict(pattern_share=1.0),
-    "widths up to 8": dict(widths=WIDTHS[:4]),
-    "widths up to 12": dict(widths=(*WIDTHS[:4], 12)),
-    "widths up to 16": dict(widths=WIDTHS[:5]),
-    "widths up to 64": dict(widths=(*WIDTHS, 64)),
-    "widths 1, 3, 10, 32": dict(widths=(1, 3, 10, 32)),
-    "dilation 2": dict(dilation=2),
-    "patterns of 0.5 to 4 ERB": dict(own=dict(lowest=0.5, highest=4)),
-    "patterns of 2 to 16 ERB": dict(own=dict(lowest=2, highest=16)),
-    "patterns twice as strong": dict(own=dict(gain=2)),
-    "patterns half as strong": dict(own=dict(gain=0.5)),
-    "joint patterns of bins and frames": dict(own=dict(joint=True)),
-    "gliding patterns": dict(own=dict(glide=4.0)),
-    "every channel divided by the mean variance": dict(statistic="distribution"),
-    "by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
-    "by its own variance, to the power 0.8, and the mean variance": dict(scale="0.8"),
-    "by its own variance": dict(scale="each"),
-}
-
-
-class OfEachChannel(audiocnn.DistributionLoss):
-    """Every channel's distance divided by the channel's own variance."""
-
-    balance = 1.0
-
-
-class GeometricMean(audiocnn.DistributionLoss):
-    """Every channel's distance divided by the geometric mean of its own and the mean variance."""
-
-    balance = 0.5
-
-
-class BetweenBoth(audiocnn.DistributionLoss):
-    """Between these two."""
-
-    balance = 0.8
-
-
-SCALES = {"each": OfEachChannel, "geometric mean": GeometricMean, "0.8": BetweenBoth}
 
 
 def make_textures(texture, variants):
@@ -108,31 +67,20 @@ def make_textures(texture, variants):
     style, other = metrics.takes(texture, RATE)
     rows = []
     for changes in variants:
-        changes = dict(length=int(quality.SECONDS * RATE)) | changes
-        own, precondition = changes.pop("own", None), changes.pop("precondition", True)
-        replaced_functions = mock.patch.multiple("support.pipeline", **replaced(own, precondition))
-        with replaced_functions, style_of(changes.pop("scale", None)):
-            began = time.process_time()
-            made = quality.default(style, **changes)
-            took = time.process_time() - began
+        began = time.process_time()
+        made = quality.default(style, length=int(quality.SECONDS * RATE), **changes)
+        took = time.process_time() - began
         figures = quality.score_texture(made, style, other)
         rows.append([*(figures[name] for name in ("distance ratio", "listener", "copy score")), took])
-        print(texture, changes, own, rows[-1], flush=True)
+        print(texture, changes, rows[-1], flush=True)
     return rows
 
 
-def style_of(scale):
-    """Return the context in which the style's distribution is compared by one of SCALES, or as usual."""
-    names = ("distribution", "balanced") if scale else ()
-    return mock.patch.dict("audiocnn.STYLE_LOSSES", {name: SCALES[scale] for name in names})
-
-
-def replaced(own, precondition):
-    """Return the functions of support.pipeline that a variant replaces, by name."""
-    functions = {"precondition_of": pipeline.precondition_of if precondition else lambda *_: torch.clone}
-    if own is not None:
-        functions["make_network"] = lambda settings, images, *, seed: own_networks(settings, seed, **own)
-    return functions
+def dilated_networks(settings, seed):
+    """Return band networks whose filters skip every second frame."""
+    bands = dict(widths=settings.widths, filters=settings.filters, pattern_share=settings.pattern_share)
+    frequencies = settings.make_transform().frequencies
+    return audiocnn.band_networks(frequencies, dilation=2, seed=seed, **bands).to(settings.device)
 
 
 def own_networks(settings, seed, *, lowest=1.0, highest=8.0, gain=1.0, joint=False, glide=0.0):
@@ -178,6 +126,40 @@ def patterns(frequencies, count, width, generator, lowest, highest, joint, glide
     return noise * taps * torch.exp(-0.5 * (moved / spread) ** 2)
 
 
+def own(**values):
+    """Return the change to own_networks with these values."""
+    return dict(networks=functools.partial(own_networks, **values))
+
+
+def balanced(balance):
+    """Return the change to distributions whose channels are divided by their own variance to a power."""
+    return dict(losses={"style": audiocnn.DistributionLoss(balance=balance)})
+
+
+NETWORKS = {
+    "the default": {},
+    "bands alone": dict(pattern_share=0.0),
+    "patterns, half of the filters": dict(pattern_share=0.5),
+    "patterns alone": dict(pattern_share=1.0),
+    "widths up to 8": dict(widths=WIDTHS[:4]),
+    "widths up to 12": dict(widths=(*WIDTHS[:4], 12)),
+    "widths up to 16": dict(widths=WIDTHS[:5]),
+    "widths up to 64": dict(widths=(*WIDTHS, 64)),
+    "widths 1, 3, 10, 32": dict(widths=(1, 3, 10, 32)),
+    "dilation 2": dict(networks=dilated_networks),
+    "patterns of 0.5 to 4 ERB": own(lowest=0.5, highest=4),
+    "patterns of 2 to 16 ERB": own(lowest=2, highest=16),
+    "patterns twice as strong": own(gain=2),
+    "patterns half as strong": own(gain=0.5),
+    "joint patterns of bins and frames": own(joint=True),
+    "gliding patterns": own(glide=4.0),
+    "every channel divided by the mean variance": dict(statistic="distribution"),
+    "by the geometric mean of its own and the mean variance": balanced(0.5),
+    "by its own variance, to the power 0.8, and the mean variance": balanced(0.8),
+    "by its own variance": balanced(1.0),
+}
+
+
 def compare_textures(variants, textures=TUNED):
     """Return the rows of a table, for a dict from name to changed settings: means over the textures."""
     rows = ["| | distance ratio | listener | copy score | core time [s] |", "|---|---|---|---|---|"]
@@ -187,13 +169,23 @@ def compare_textures(variants, textures=TUNED):
     return rows
 
 
+class Louder(FreeContentLoss):
+    """Frames that are louder than the content's are compared at the content's level too."""
+
+    def distance(self, features, target):
+        levels = features.square().sum(dim=(0, 1, 2))
+        gain = ((target.levels + target.floor) / (levels + target.floor)).sqrt()
+        gain = gain.clamp(1 / self.largest_gain, self.largest_gain)
+        return (target.counts * (gain * features - target.features).square()).mean()
+
+
 TRANSFERS = {
     "the default": {},
     "content of the same level": dict(content_level="same"),
-    "frames quieter by up to 2 times": dict(content="quieter by 2"),
-    "frames quieter by up to 10 times": dict(content="quieter by 10"),
-    "frames quieter or louder by up to 3 times": dict(content="louder"),
-    "every channel divided by the geometric mean of its own and the mean variance": dict(scale="geometric mean"),
+    "frames quieter by up to 2 times": dict(losses={"content": FreeContentLoss(largest_gain=2)}),
+    "frames quieter by up to 10 times": dict(losses={"content": FreeContentLoss(largest_gain=10)}),
+    "frames quieter or louder by up to 3 times": dict(losses={"content": Louder()}),
+    "every channel divided by the geometric mean of its own and the mean variance": balanced(0.5),
 }
 PAIRS = (
     ("piano", "frogs"),
@@ -206,41 +198,14 @@ PAIRS = (
 WEIGHTS, LEVELS = (60.0, 200.0), (0.8, 0.75, 0.7)
 
 
-class By2(losses.FreeContentLoss):
-    """Frames may be quieter by up to 2 times."""
-
-    LARGEST_GAIN = 2.0
-
-
-class By10(losses.FreeContentLoss):
-    """Frames may be quieter by up to 10 times."""
-
-    LARGEST_GAIN = 10.0
-
-
-class Louder(losses.FreeContentLoss):
-    """Frames that are louder than the content's are compared at the content's level too."""
-
-    def distance(self, features):
-        levels = [each.square().sum(dim=1, keepdim=True) + self.floor for each in (self.target, features)]
-        gain = (levels[0] / levels[1]).sqrt().clamp(1 / self.LARGEST_GAIN, self.LARGEST_GAIN)
-        return (self.counts * (gain * features - self.target).square()).mean()
-
-
-CONTENTS = {None: losses.FreeContentLoss, "quieter by 2": By2, "quieter by 10": By10, "louder": Louder}
-
-
 def make_transfers(content, style):
     """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
     sounds = [quality.excerpt(name) for name in (content, style)]
     curves = []
     for changes in TRANSFERS.values():
-        changes, points = dict(changes), []
-        content_loss = CONTENTS[changes.pop("content", None)]
-        scale = changes.pop("scale", None)
+        points = []
         for weight in WEIGHTS:
-            with mock.patch.dict("support.losses.CONTENT_LOSSES", free=content_loss), style_of(scale):
-                made = quality.default(sounds[1], sounds[0], content_weight=weight, **changes)
+            made = quality.default(sounds[1], sounds[0], content_weight=weight, **changes)
             figures = quality.score_transfer(made, *sounds)
             kept = (figures["rhythm kept"] + figures["pitch kept"]) / 2
             points.append((kept, figures["distance to the style"], figures["like the style"]))
@@ -278,7 +243,7 @@ def compare_rhythm():
     """Return rows: how much of the style's rhythm the result has, over rhythm_weight."""
     rows = ["| rhythm_weight | drum_loop | tabla |", "|---|---|---|"]
     styles = {
-        name: transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, duration=5.0)
+        name: load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, duration=5.0)
         for name in ("drum_loop", "tabla")
     }
     for weight in (0.0, 0.1, 1.0, 10.0):
@@ -308,7 +273,7 @@ def compare_lengths():
 
 def stereo_of(name):
     """Return stereo of a recording: its thirds play together, on the left, in the middle and on the right."""
-    samples = transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)[RATE // 4 : -RATE // 4]
+    samples = load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)[RATE // 4 : -RATE // 4]
     left, middle, right = np.split(samples[: len(samples) // 3 * 3], 3)
     late = [np.pad(part, (9, 0))[: len(part)] for part in (left, right)]  # 0.4 ms, to the other ear
     return np.stack([left + 0.7 * middle + 0.4 * late[1], 0.4 * late[0] + 0.7 * middle + 0.8 * right]) * 0.7

@@ -23,13 +23,14 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-from support.settings import Settings  # noqa: E402
-
-import audiocnn  # noqa: E402
 import metrics  # noqa: E402
 import quality  # noqa: E402
 from report import write_section  # noqa: E402
-from support import networks, pipeline, transforms  # noqa: E402
+from support import networks, pipeline  # noqa: E402
+from support.desk.settings import Settings  # noqa: E402
+from support.layers import Tap  # noqa: E402
+from support.sound.analysis import Analysis  # noqa: E402
+from support.sound.files import load_audio  # noqa: E402
 
 RATE = 22050
 PAIRS = ("stft_freq", "stft_time", "stft_2d", "cqt_freq")
@@ -40,9 +41,10 @@ WIDTHS = (64, 128, 256, 2048)  # filters of the first block, for the texture tab
 STEPS = 100
 
 
-def make_transform(pair):
-    """Return the transform that a pair was trained with."""
-    return Settings(recipe="gatys", transform=_transform_of(pair)).make_transform()
+def make_analysis(pair, layout="freq"):
+    """Return the analysis that a pair was trained with."""
+    transform = Settings(recipe="gatys", transform=_transform_of(pair)).make_transform()
+    return Analysis(transform=transform, power="log1p", layout=layout)
 
 
 def _transform_of(pair):
@@ -57,31 +59,27 @@ def make_networks(pair):
     return made, parameters
 
 
-def read_probe(folder, transform):
+def read_probe(folder, analysis):
     """Return spectrograms, labels and recordings of the probe's files, each 2 s long."""
     spectrograms, labels, recordings = [], [], []
     for path in tqdm(sorted(folder.rglob("*.wav")), desc="probe"):
-        samples = transforms.load_audio(path, sample_rate=RATE)[: 2 * RATE]
+        samples = load_audio(path, sample_rate=RATE)[: 2 * RATE]
         samples = np.pad(samples, (0, 2 * RATE - len(samples)))
-        spectrograms.append(transforms.compress(transform.magnitude(samples), use01scale=True))
+        spectrograms.append(analysis.spectrogram(samples))
         labels.append(path.parent.name)
         recordings.append(f"{path.parent.name}/{path.stem.split('__')[0]}")
     return spectrograms, np.array(labels), np.array(recordings)
 
 
 @torch.no_grad()
-def average_features(network, spectrograms, orientation, frames):
+def average_features(network, spectrograms, analysis, frames):
     """Return the average features of every layer in LAYERS, and of the spectrogram itself as layer "input"."""
-    averages = {name: [] for name in ("input", *LAYERS)}
-    for spectrogram in spectrograms:
-        averages["input"].append(spectrogram.mean(axis=1))
-        features = transforms.to_image(spectrogram[:, :frames], orientation)
-        for name, layer in audiocnn.named_layers(network).items():
-            features = layer(features)
-            if name in LAYERS:
-                averages[name].append(features.mean(dim=(0, 2, 3)).numpy())
-            if name == LAYERS[-1]:
-                break
+    averages = {"input": [spectrogram.mean(axis=1) for spectrogram in spectrograms]} | {name: [] for name in LAYERS}
+    images = [analysis.to_image(spectrogram[:, :frames]) for spectrogram in spectrograms]
+    tap = Tap(network, LAYERS, images[0])
+    for image in images:
+        for name, features in tap(image).items():
+            averages[name].append(features.mean(dim=(0, 2, 3)).numpy())
     return {name: np.array(values) for name, values in averages.items()}
 
 
@@ -101,10 +99,11 @@ def probe(values, labels, recordings, seed):
 def probe_pair(pair, spectrograms, labels, recordings):
     """Return the accuracies of a pair's networks, a dict from (weights, seed, layer) to the mean over splits."""
     made, parameters = make_networks(pair)
+    analysis = make_analysis(pair, parameters["orientation"])
     frames = parameters["in_channels" if parameters["orientation"] == "time" else "in_width"]
     scores = {}
     for key, network in tqdm(made.items(), desc=pair):
-        averages = average_features(network, spectrograms, parameters["orientation"], frames)
+        averages = average_features(network, spectrograms, analysis, frames)
         for layer, values in averages.items():
             scores[*key, layer] = np.mean([probe(values, labels, recordings, seed) for seed in SEEDS])
     return scores
@@ -115,15 +114,15 @@ def compare_probes(folder):
     rows = ["| network | features | trained | random (mean of 3 seeds) |", "|---|---|---|---|"]
     data = {}
     for pair in PAIRS:
-        transform = make_transform(pair)
-        if transform not in data:
-            data[transform] = read_probe(folder, transform)
-        scores = probe_pair(pair, *data[transform])
+        analysis = make_analysis(pair)
+        if analysis not in data:
+            data[analysis] = read_probe(folder, analysis)
+        scores = probe_pair(pair, *data[analysis])
         for layer in ("input", *LAYERS):
             random = np.mean([scores["random", seed, layer] for seed in SEEDS])
             title = "the spectrogram itself" if layer == "input" else layer
             rows.append("| {} | {} | {:.1%} | {:.1%} |".format(pair, title, scores["trained", 0, layer], random))
-    _, labels, _ = data[transform]
+    _, labels, _ = data[analysis]
     classes = len(np.unique(labels))
     return [f"{classes} classes, {len(labels)} files, chance {1 / classes:.1%}.", "", *rows]
 
@@ -132,12 +131,12 @@ def synthesise(pair, network, orientation, style, content=None, *, style_weight=
     """Return the samples that the Gatys recipe makes with a network."""
     changes = dict(recipe="gatys", transform=_transform_of(pair), whichChannel=orientation, num_steps=STEPS)
     settings, recordings = quality.prepare(style, content, style_weight=style_weight, **changes)
-    return pipeline.synthesise(settings, recordings, network=network)
+    return pipeline.synthesise(settings, recordings, networks=network.to(settings.device))
 
 
 def load(name, duration):
     """Return a sample of samples/, cut to a duration."""
-    return transforms.load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, duration=duration)
+    return load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, duration=duration)
 
 
 def longest(orientation):

@@ -27,11 +27,12 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from support.saving import write_whole  # noqa: E402
-from support.settings import best_device  # noqa: E402
-
-from audiocnn import ORIENTATIONS  # noqa: E402
-from support import networks, transforms  # noqa: E402
+from support import networks  # noqa: E402
+from support.desk.saving import write_whole  # noqa: E402
+from support.desk.settings import best_device  # noqa: E402
+from support.sound import transforms  # noqa: E402
+from support.sound.analysis import LAYOUTS, Analysis  # noqa: E402
+from support.sound.files import load_audio  # noqa: E402
 
 ENDINGS = {".wav", ".flac", ".ogg", ".mp3"}
 
@@ -53,7 +54,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--name", required=True, help="stem of the files that are written")
     parser.add_argument("--into", type=Path, default=ROOT, help="folder with models/ and params/ (default: this one)")
     parser.add_argument("--transform", choices=("stft", "cqt"), default="stft")
-    parser.add_argument("--orientation", choices=ORIENTATIONS, default="freq")
+    parser.add_argument("--orientation", choices=LAYOUTS, default="freq")
     parser.add_argument("--channels", type=int, nargs=3, default=(256, 96, 64), help="filters of the three blocks")
     parser.add_argument("--kernelsize", type=int, default=11, help="length of the filters, in positions")
     parser.add_argument("--seconds", type=float, default=1.0, help="window that is classified")
@@ -115,7 +116,7 @@ def analyse(clips, names, transform, settings):
     dropped, short, kept = [], 0, []
     for clip in tqdm(clips, desc="magnitudes"):
         try:
-            samples = transforms.load_audio(clip.path, sample_rate=settings.sample_rate)
+            samples = load_audio(clip.path, sample_rate=settings.sample_rate)
         except (OSError, ValueError) as error:
             dropped.append(f"{clip.path}: {error}")
             continue
@@ -142,7 +143,8 @@ def n_frames(settings):
 def make_image(magnitude, first, settings, gain=1.0):
     """Return a window of a sound's magnitudes as the network's image [shape=(1, channels, height, width)]."""
     part = gain * magnitude[:, first : first + n_frames(settings)].astype(np.float32)
-    return transforms.to_image(transforms.compress(part, use01scale=True), settings.orientation)
+    analysis = Analysis(transform=None, power="log1p", layout=settings.orientation)  # the transform is done
+    return analysis.to_image(analysis.compress(part))
 
 
 def training_batches(clips, names, settings, epoch):
