@@ -64,7 +64,8 @@ def descents(settings, recordings, *, losses=None):
     descent = quality.Descent(settings, recordings, losses=losses)
     found = {"spectrogram": descent.steps}
     if settings.refine_steps:
-        samples = torch.tensor(descent.noise, device=settings.device)
+        style = recordings["style 1"]
+        samples = torch.tensor(audiocnn.matched_noise(style, length=len(style)), device=settings.device)
         found["samples"] = audiocnn.optimise(
             samples,
             descent.objective,

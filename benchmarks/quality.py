@@ -129,10 +129,8 @@ class Descent:
         networks = made.networks if networks is None else networks
         self.objective = pipeline.make_objective(made.images, networks, terms_of(made, losses or {}), segment=segment)
         self.length = settings.length_of(recordings)
-        self.noise = audiocnn.matched_noise(recordings["style 1"], length=self.length, seed=settings.seed)
-        noise = made.analysis.to_image(made.analysis.spectrogram(self.noise), settings.device)
-        start = dict(like=noise, seed=settings.seed, noise=noise, content=made.images.get("content"))
-        self.image = audiocnn.start_image(settings.start, **start)
+        start = dict(length=self.length, seed=settings.seed, **settings.start_values)
+        self.image = pipeline.make_start(settings.start, made.analysis, recordings["style 1"], made.images, **start)[1]
         redraw = settings.steps_of_draw
         self.steps = audiocnn.optimise(self.image, self.objective, num_steps=settings.num_steps, redraw=redraw)
 

@@ -209,7 +209,8 @@ def limit(gflops):
     values, frames = np.random.default_rng(0).random((rows_of_all, n_frames)), torch.rand(n_frames, settings.N_FFT)
     (sorting,) = best_times([lambda: values.copy().sort(axis=1)])
     (fourier,) = best_times([lambda: torch.fft.irfft(torch.fft.rfft(frames))])
-    noisy, samples = image + 0.1 * torch.rand_like(image), torch.from_numpy(here.noise)
+    noise = audiocnn.matched_noise(style, length=len(style))
+    noisy, samples = image + 0.1 * torch.rand_like(image), torch.from_numpy(noise)
     view, change = here.analysis.view(len(style)), here.analysis.preconditioner(samples)
 
     def refinement(objective):
