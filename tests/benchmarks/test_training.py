@@ -8,10 +8,12 @@ import pytest
 import soundfile
 import torch
 
-import audiocnn
 import train
-from support import networks
-from support.transforms import CQT, STFT, compress, load_audio, to_image
+from support import layers, networks
+from support.desk.settings import Settings
+from support.sound.analysis import Analysis
+from support.sound.files import load_audio
+from support.sound.transforms import CQT, STFT
 
 TREE = {"water": ("water_stream", "rain"), "music": ("piano", "guitar"), "drums": ("drum_loop", "tabla")}
 TINY = ["--channels", "8", "6", "4", "--windows", "48", "--batch", "8", "--epochs", "2", "--patience", "9"]
@@ -57,10 +59,10 @@ def test_the_loss_falls_and_the_pair_loads(options, tree, tmp_path, capsys, load
         transform = CQT(sample_rate=22050, hop_length=128, bins_per_octave=24, fmin=82.4, n_octaves=7)
     samples = load("speech", duration=2.0)
     frames = 87 if parameters["orientation"] == "time" else None
-    spectrogram = compress(transform.magnitude(samples), use01scale=True)[:, :frames]
-    image = to_image(spectrogram, parameters["orientation"])
+    analysis = Analysis(transform=transform, power="log1p", layout=parameters["orientation"])
+    image = analysis.to_image(analysis.spectrogram(samples)[:, :frames])
     networks.check_fit(parameters, parameters["orientation"], image)
-    assert audiocnn.layer_shapes(network, image)["relu_3"][1] == 4
+    assert layers.layer_shapes(network, image)["relu_3"][1] == 4
     assert torch.isfinite(network.layer3(network.layer2(network.layer1(image)))).all()
 
 
@@ -179,9 +181,9 @@ def test_windows_are_what_the_notebook_shows(tree):
     settings = train.parse_arguments([str(tree), "--name", "x"])
     settings.hop_length = 256
     samples = load_audio(tree / "music/piano__0.wav", sample_rate=22050)
-    magnitude = STFT(sample_rate=22050, n_fft=1024, hop_length=256).magnitude(samples)
-    expected = to_image(compress(magnitude, use01scale=True), "freq")[..., 10:97]
-    image = train.make_image(magnitude.astype(np.float16), 10, settings)
+    analysis = Settings(recipe="gatys").make_analysis()
+    expected = analysis.to_image(analysis.spectrogram(samples))[..., 10:97]
+    image = train.make_image(analysis.transform.magnitude(samples).astype(np.float16), 10, settings)
     torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-4)
 
 

@@ -8,16 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
-from kernel import ROOT
 from playwright.sync_api import sync_playwright
 
 import gallery
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 22050
 TRANSFER = ["content", "style", "mosaic, continuity 3", *(f"default, content_weight {w}" for w in (10, 30, 100))]

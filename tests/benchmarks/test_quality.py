@@ -1,0 +1,62 @@
+"""What the benchmarks measure is what the notebooks do, but for what a benchmark changes."""
+
+import numpy as np
+import pytest
+import torch
+
+import audiocnn
+import metrics
+import quality
+import variants
+from support import pipeline
+from support.desk.settings import Settings
+
+RATE = 22050
+
+
+def test_the_benchmark_measures_the_notebooks_recipe():
+    """Short runs of both recipes, with and without a content, have the right length and level."""
+    style, _ = metrics.takes("rain", RATE)
+    content = quality.excerpt("rooster")
+    few = dict(num_steps=6, refine_steps=2, filters=16)
+    for samples, length in (
+        (quality.default(style, length=30000, **few), 30000),
+        (quality.default(style, content, **few), len(content)),
+        (quality.baseline(style, length=30000, filters=16, num_steps=5), 30000),
+        (quality.baseline(style, content, filters=16, num_steps=5), len(content)),
+    ):
+        assert len(samples) == length and np.isfinite(samples).all() and 0.01 < np.abs(samples).max() < 3
+    (texture, _), (transfer, _) = quality.prepare(style), quality.prepare(style, content)
+    assert texture == Settings()
+    assert texture.start == "noise" and transfer.start == "content"
+    assert texture.recipe == transfer.recipe == "bands"
+
+
+@pytest.mark.parametrize("prepare", [quality.prepare, quality.gatys], ids=["default", "Gatys recipe"])
+@pytest.mark.parametrize("is_transfer", [False, True], ids=["texture", "transfer"])
+def test_a_benchmarks_descent_is_that_of_the_notebooks(prepare, is_transfer):
+    """The image is the same after every step, with the losses of the notebooks and with equal ones in their place."""
+    style, _ = metrics.takes("rain", RATE, longest=2.0)
+    content = quality.excerpt("rooster") if is_transfer else None
+    few = dict(num_steps=4, refine_steps=1, filters=16) | (dict(redraw=2) if prepare is quality.prepare else {})
+    settings, recordings = prepare(style, content, **few)
+    expected = pipeline.run(settings, recordings).image
+    kinds = {loss.kind: loss for loss, *_ in pipeline.parts(settings, recordings).terms}
+    for losses in (None, kinds):
+        assert torch.equal(quality.Descent(settings, recordings, losses=losses).finish().image, expected)
+
+
+def test_other_losses_networks_and_no_preconditioner_change_the_sound():
+    style, _ = metrics.takes("rain", RATE, longest=2.0)
+    few = dict(num_steps=2, refine_steps=2, filters=8, widths=[1, 4])
+    same = dict(losses={"style": audiocnn.DistributionLoss(balance=0.65)}, networks=bands, precondition=True)
+    sound = quality.default(style, **few)
+    np.testing.assert_array_equal(quality.default(style, **few, **same), sound)
+    other = dict(losses={"style": audiocnn.StyleLoss()}, networks=variants.dilated_networks, precondition=False)
+    for name, value in other.items():
+        assert not np.array_equal(quality.default(style, **few, **{name: value}), sound)
+
+
+def bands(settings, seed):
+    frequencies, shares = settings.make_transform().frequencies, dict(pattern_share=settings.pattern_share)
+    return audiocnn.band_networks(frequencies, widths=settings.widths, filters=settings.filters, seed=seed, **shares)
