@@ -137,18 +137,23 @@ def compare_one(filters, orientation, seconds, fits, *, repeats):
 def compare_steps(filters, seconds):
     """Return the rows of a table on the gain of each idea."""
     network, style = make(filters, seconds, "freq")
+    ways = ways_of(network, style)
+    times = time_in_turns(list(ways.values()), torch.rand_like(style) / 10)
+    rows = [f"| {filters} filters, {seconds} s | an evaluation [s] |", "|---|---|"]
+    return rows + [f"| {way} | {time:.2f} |" for way, time in zip(ways, times, strict=True)]
+
+
+def ways_of(network, style):
+    """Return evaluations of the same loss, each with one more idea, by name."""
     conv, *others = network.layer1[:3]
     plain = PlainConv(conv.in_channels, conv.out_channels, conv.kernel_size, padding="same")
     plain.load_state_dict(conv.state_dict())
-    ways = {
+    return {
         "the baseline": Baseline(network, style).evaluate,
         "without the layers after relu_1": Baseline(network, style, cut=True).evaluate,
         "and without forming the Gram matrices": Ours(nn.Sequential(plain, *others), style).evaluate,
         "and with overlap-save convolution": Ours(network, style).evaluate,
     }
-    times = time_in_turns(list(ways.values()), torch.rand_like(style) / 10)
-    rows = [f"| {filters} filters, {seconds} s | an evaluation [s] |", "|---|---|"]
-    return rows + [f"| {way} | {time:.2f} |" for way, time in zip(ways, times, strict=True)]
 
 
 # 2. Descents -------------------------------------------------------------------------------------

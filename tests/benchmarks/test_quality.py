@@ -5,10 +5,13 @@ import pytest
 import torch
 
 import audiocnn
+import gpu
 import metrics
 import quality
+import race
+import speed
 import variants
-from support import pipeline
+from support import fast, pipeline
 from support.desk.settings import Settings
 
 RATE = 22050
@@ -60,3 +63,36 @@ def test_other_losses_networks_and_no_preconditioner_change_the_sound():
 def bands(settings, seed):
     frequencies, shares = settings.make_transform().frequencies, dict(pattern_share=settings.pattern_share)
     return audiocnn.band_networks(frequencies, widths=settings.widths, filters=settings.filters, seed=seed, **shares)
+
+
+def test_plain_distributions_have_the_same_loss_and_gradient():
+    style, noise = torch.rand(2, 1, 30, 1, 200, generator=torch.Generator().manual_seed(0))
+    found = []
+    for kind in (audiocnn.DistributionLoss, race.PlainDistribution):
+        found.append(audiocnn.Objective(None, [(kind(balance=0.65), "input", 1.0)], style=style).evaluate(noise))
+    assert found[1][0]["style input"].item() == pytest.approx(found[0][0]["style input"].item(), rel=1e-5)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-4, atol=1e-8)
+
+
+def test_the_ways_to_the_faster_evaluation_have_the_same_loss_and_gradient():
+    """The baseline, also where it is cut, PyTorch's convolution, which stays PyTorch's, and the faster one."""
+    network, style = speed.make(64, 1, "freq")
+    ways, noise = speed.ways_of(network, style), audiocnn.start_image("rand", like=style)
+    found = [evaluate(noise) for evaluate in ways.values()]
+    losses = [each["style relu_1"] if isinstance(each, dict) else each for each, _ in found]
+    assert [each.item() for each in losses] == pytest.approx([losses[0].item()] * 4, rel=1e-3)
+    for _, gradient in found[1:]:
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-3 * found[0][1].abs().max().item())
+    kinds = [{type(part) for part in way.__self__.parts()} for way in list(ways.values())[2:]]
+    assert [fast.OverlapSaveConv in each for each in kinds] == [False, True]
+
+
+def test_an_objective_for_calls_one_by_one_is_not_recorded_and_has_the_same_losses():
+    style, _ = metrics.takes("rain", RATE, longest=2.0)
+    settings, recordings = quality.prepare(style, filters=8, num_steps=2)
+    one_by_one, usual = (quality.Descent(settings, recordings, losses=each) for each in (gpu.ONE_BY_ONE, None))
+    assert list(one_by_one.steps) == list(usual.steps)
+    foreign = [
+        {type(part).__module__.partition(".")[0] for part in each.objective.parts()} for each in (one_by_one, usual)
+    ]
+    assert [each - {"torch", "audiocnn", "support"} for each in foreign] == [{"gpu"}, set()]
