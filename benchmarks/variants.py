@@ -249,7 +249,7 @@ def compare_rhythm():
     for weight in (0.0, 0.1, 1.0, 10.0):
         correlations = []
         for style in styles.values():
-            changes = dict(rhythm_weight=weight, rhythm_layers=["conv_1"] if weight else [])
+            changes = dict(rhythm_weight=weight)
             made = quality.default(style, length=len(style), **changes)
             correlations.append(np.corrcoef(rhythm(made), rhythm(style))[0, 1])
         rows.append("| {:g} | {:.2f} | {:.2f} |".format(weight, *correlations))

@@ -79,12 +79,6 @@ def check_sweep(name, value):
             raise ValueError(f"{name}={{{key!r}: {values!r}}} must map names of settings to lists, such as [1, 2]")
 
 
-def check_jobs(name, value):
-    """Raise ValueError unless a value is a number of processes."""
-    if not (isinstance(value, int) and (value == -1 or value >= 1)):
-        raise ValueError(f"{name}={value!r} must be a positive whole number, or -1 for one run on each core")
-
-
 def check_start(name, value):
     """Raise ValueError unless a value names a start, or a sound file."""
     if value in STARTS:
@@ -185,14 +179,11 @@ def _check_losses(settings):
     blend = settings.style_blend
     if blend is not None and len(blend) != len(settings.styles):
         raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(settings.styles)} styles")
-    aims = dict(style=settings.style_layers_default, rhythm=settings.rhythm_layers, content=settings.content_layers)
+    aims = dict(style=settings.style_layers_default, rhythm={"conv_1": 1.0}, content=settings.content_layers)
     weights = {kind: getattr(settings, f"{kind}_weight") for kind in aims}
     if not any(weights[kind] * weight for kind, layers in aims.items() for weight in layers.values()):
         given = ", ".join(f"{kind}_weight={weights[kind]}" for kind in aims if aims[kind])
         raise ValueError(f"nothing to optimise: no loss has both a layer and a weight above 0 ({given})")
-    if bool(aims["rhythm"]) != bool(weights["rhythm"]):
-        both = f"rhythm_layers={list(aims['rhythm'])} with rhythm_weight={weights['rhythm']}"
-        _warn(f"{both} has no effect; set both")
     if settings.boundopt and settings.reg_weight and not settings.use01scale:
         _warn("boundopt pulls the values into [0, 1], but with use01scale=False they reach 7; set boundopt=False")
 

@@ -20,8 +20,11 @@ from support.desk.table import framed, in_words, losses_in_words, player, thumbn
 BAR = re.compile(r"(?P<title>[^|]*): +\d+%\|[^|]*\| (?P<done>\d+)/(?P<total>\d+) (?P<rest>.*)")  # as tqdm prints it
 
 
-def follow_sweep(notebook, settings):
-    """Run the settings' sweep of a notebook, show how far each run is meanwhile, and return the reports."""
+def follow_sweep(notebook, settings, *, n_jobs=-1):
+    """Run the settings' sweep of a notebook, n_jobs at once (-1: one for each core), and show how far each run is.
+
+    Returns the reports, see sweeps.py.
+    """
     if not settings.sweep:
         return []
     shown, reports = show(framed("")), []
@@ -31,7 +34,7 @@ def follow_sweep(notebook, settings):
         if shown:
             shown.update(progress_of_sweep(now, settings.sweep))
 
-    ended = list(run_sweep(notebook, settings, watch=watch))
+    ended = list(run_sweep(notebook, settings, n_jobs=n_jobs, watch=watch))
     watch(reports or ended)
     return ended
 

@@ -2,7 +2,7 @@
 
 Conventions
   spectrograms    dict from title to compressed magnitudes [shape=(n_bins, n_frames)]
-  frequency_axis  "linear", "log" or "mel", see README.md in this folder
+  frequency_axis  "linear", "log" or "mel"; None: as even as the bins, "log" for a constant-Q transform and else "mel"
   result          a pipeline.Result
   figures are returned, and never left open in matplotlib
 """
@@ -13,6 +13,7 @@ import librosa
 import numpy as np
 
 from support.layers import receptive_fields
+from support.sound.transforms import CQT
 
 WIDTH = 11  # inches; about as wide as a notebook, so that the browser hardly shrinks the picture and its text
 MOST_COLUMNS = 3
@@ -31,7 +32,7 @@ def _figure(width, height):
 # 1. Spectrograms and waveforms -------------------------------------------------------------------
 
 
-def plot_spectrograms(spectrograms, transform, *, frequency_axis="mel", sounds=None, difference=None):
+def plot_spectrograms(spectrograms, transform, *, frequency_axis=None, sounds=None, difference=None):
     """Draw spectrograms on one colour scale, in rows of at most three, with their waveforms above.
 
     Parameters
@@ -79,6 +80,7 @@ def _panels(number, *, waveforms):
 
 
 def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
+    frequency_axis = frequency_axis or ("log" if isinstance(transform, CQT) else "mel")
     # Means of neighbouring frames where there are more than a picture can show: matplotlib takes 32 bytes for each
     # value, and 5 minutes took 5.9 GB.
     group = max(1, values.shape[1] // MOST_FRAMES)
@@ -174,8 +176,7 @@ def plot_progress(result, analysis):
         spectrogram = analysis.spectrogram(result.samples.detach().cpu().numpy())
     figure = _figure(WIDTH, 3.5)
     axes = figure.subplots(1, 2)
-    axis = result.settings.frequency_axis
-    _draw_spectrogram(axes[0], spectrogram, analysis.transform, axis, vmin=0, cmap="magma")
+    _draw_spectrogram(axes[0], spectrogram, analysis.transform, None, vmin=0, cmap="magma")
     _draw_losses(axes[1], result)
     axes[0].set_title(f"After {len(result.history) + len(result.refinement)} steps")
     return figure

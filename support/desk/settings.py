@@ -38,13 +38,11 @@ NO_STEP = "no step"  # of settings that change no sound
 GROUPS = {
     "What most people change first": "STYLE_FILENAME CONTENT_FILENAME outname recipe content_weight style_weight "
     "filters num_steps refine_steps seed offset duration result_duration loop stereo",
-    "The sound and the transform": "sample_rate N_FFT K_HOP bins_per_octave lowest_frequency n_octaves power "
-    "use01scale",
-    "The network": "whichChannel widths pattern_share redraw model_path param_pkl parameters use_style_net",
-    "The losses": "statistic style_layers_default content_layers_default content_level style_blend rhythm_layers "
-    "rhythm_weight diversity_weight boundopt reg_weight segment_duration",
-    "The start, and back to sound": "start start_values phase_iterations",
-    "Many runs, pictures, device": "runs sweep n_jobs refresh frequency_axis device",
+    "The method, in the order of the steps": "sample_rate N_FFT K_HOP bins_per_octave lowest_frequency n_octaves power "
+    "use01scale whichChannel widths pattern_share redraw model_path param_pkl parameters use_style_net statistic "
+    "style_layers_default content_layers_default content_level style_blend rhythm_weight diversity_weight boundopt "
+    "reg_weight segment_duration start start_values phase_iterations",
+    "Many runs, and the device": "runs sweep device",
 }
 
 
@@ -211,7 +209,7 @@ class Settings:
         dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11),
         NETWORK,
         checks.check_mapping,
-        'of a random network of "gatys": filters of its blocks, and their length in positions',
+        'of a random network of "gatys"',
     )
     use_style_net: bool = _setting(
         False, NETWORK, checks.check_flag, 'True: the network written in the cell "Here we create a custom network"'
@@ -246,10 +244,7 @@ class Settings:
     style_blend: tuple | None = _setting(
         None, LOSSES, _optional(checks.check_blend), "shares of several styles, such as [1, 2]; None: equal"
     )
-    rhythm_layers: dict = _setting(
-        (), LOSSES, _layers, 'layers whose rhythm is compared with the style\'s, such as ["conv_1"]'
-    )
-    rhythm_weight: float = _setting(0.0, LOSSES, _number(0), "0 and more; try 0.1")
+    rhythm_weight: float = _setting(0.0, LOSSES, _number(0), "0 and more; the rhythm of layer conv_1; try 0.1")
     diversity_weight: float = _setting(
         None,
         LOSSES,
@@ -275,7 +270,7 @@ class Settings:
         dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05),
         START,
         checks.check_start_values,
-        'limits, mean and standard deviation of the start "samples"',
+        'limits, mean, deviation of the start "samples"',
     )
     phase_iterations: int = _setting(
         None,
@@ -291,16 +286,6 @@ class Settings:
         NO_STEP,
         checks.check_sweep,
         'lists of values, such as {"content_weight": [10, 30, 100], "seed": [0, 1]}; see the last step',
-    )
-    n_jobs: int = _setting(-1, NO_STEP, checks.check_jobs, "runs of a sweep at once; -1: one for each core")
-    refresh: float = _setting(10, NO_STEP, _number(0), "seconds between pictures of the progress; 0: none")
-    frequency_axis: str = _setting(
-        None,
-        NO_STEP,
-        _choice(("linear", "log", "mel")),
-        '"linear", "log" or "mel"; of the pictures; None: mel, constant-Q: log',
-        "mel",
-        "mel",
     )
     device: str = _setting(
         None, NETWORK, checks.check_device, '"cpu", "cuda" or "mps"; None: the fastest that is present'
@@ -457,7 +442,7 @@ class Settings:
         parts = [
             (audiocnn.STYLE_LOSSES[self.statistic], self.style_weight, self.style_layers_default),
             (losses.CONTENT_LOSSES[self.content_level], self.content_weight, self.content_layers),
-            (losses.RhythmLoss(), self.rhythm_weight, self.rhythm_layers),
+            (losses.RhythmLoss(), self.rhythm_weight, {"conv_1": 1.0}),
             (losses.DiversityLoss(), self.diversity_weight, {"input": 1.0}),
             (audiocnn.BoundLoss(), self.reg_weight * self.boundopt, {"input": 1.0}),
         ]
@@ -508,7 +493,7 @@ def filled_in(settings):
     if settings.use_style_net:
         values |= dict(style_layers_default=["relu_1"], content_layers_default=["relu_1"])
     if settings.transform == "cqt":
-        values |= dict(N_FFT=None, K_HOP=128, phase_iterations=80, frequency_axis="log")
+        values |= dict(N_FFT=None, K_HOP=128, phase_iterations=80)
     return values
 
 

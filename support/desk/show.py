@@ -20,7 +20,7 @@ from support.desk.saving import level
 # 1. Progress -------------------------------------------------------------------------------------
 
 
-def progress(steps, result, analysis, total, refresh):
+def progress(steps, result, analysis, total, refresh=10.0):
     """Yield the steps of a descent, and show how far it is: a bar, and from time to time a picture.
 
     Parameters

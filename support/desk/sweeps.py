@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
 
 
-def run_sweep(notebook, settings, *, watch=None):
+def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
     """Run a notebook once for every combination of the values in sweep; yield reports, see run_notebooks.
 
     Every run gets the settings as typed, so that its own recipe fills in what is None. A run that was made with other
@@ -40,12 +40,14 @@ def run_sweep(notebook, settings, *, watch=None):
     """
     if IN_SWEEP in os.environ:
         return
+    if not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
+        raise ValueError(f"{n_jobs=} must be a positive whole number, or -1 for one run on each core")
     given = plain(settings.given)
     fixed = {name: value for name, value in given.items() if STEP_OF[name] != NO_STEP and name not in _NOT_TYPED}
     other = {"stft": ("bins_per_octave", "lowest_frequency", "n_octaves"), "cqt": ("N_FFT",)}[settings.transform]
     fixed = {name: value for name, value in fixed.items() if name not in other} | given["own"]
     points = [fixed | plain(point) for point in settings.points()]
-    for report in run_notebooks(notebook, points, outname=settings.outname, n_jobs=settings.n_jobs, watch=watch):
+    for report in run_notebooks(notebook, points, outname=settings.outname, n_jobs=n_jobs, watch=watch):
         if "failed" not in report:
             report |= _compare(report, settings, Path(notebook).parent / "outputs")
         yield report
@@ -164,7 +166,7 @@ class _Job:
                 stderr=log,
                 start_new_session=True,
             )
-        own = {"outname": self.report["outname"], "sweep": {}, "refresh": 0}
+        own = {"outname": self.report["outname"], "sweep": {}}
         with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
             pipe.write(json.dumps(self.settings | own).encode())
 
