@@ -8,10 +8,10 @@ import nbformat
 
 ROOT = Path(__file__).parents[1]
 STFT, CQT = "neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb"
-SMALL = dict(filters=16, widths=[1, 8], num_steps=4, refine_steps=2, duration=2.0, phase_iterations=8, refresh=0)
+SMALL = dict(filters=16, widths=[1, 8], num_steps=4, refine_steps=2, duration=2.0, phase_iterations=8)
 # Cells by a part of their source.
-SETTINGS, CHECKED, LISTEN = "record.typed()", "Settings.of(", 'step("Listen'
-SPECTROGRAMS, NETWORK, LOSSES, START = 'step("Spectrograms', 'step("The network', 'step("The losses', 'step("The start'
+SETTINGS, CHECKED, LISTEN = "steps.typed()", "Settings.of(", 'step("Listen'
+SPECTROGRAMS, NETWORK, LOSSES, START = 'step("Spectrograms', 'step("The network', "sums = [", 'step("The start'
 OPTIMISE, BACK, REFINE, SAVE = 'step("Optimisation', 'step("Back', 'step("Refine', "stem = saving.save_result"
 RESULT, SWEEP = "outputs = {}", "follow_sweep"
 
@@ -32,7 +32,7 @@ class Notebook:
         self.folder, self.path, self.last_output = Path(folder), Path(folder) / name, ""
         self.notebook = nbformat.read(ROOT / name, as_version=4)
         self.cells = [cell for cell in self.notebook.cells if cell.cell_type == "code"]
-        self.edit(**SMALL | dict(STYLE_FILENAME=sample("fire"), outname="test", notebook=str(self.path)) | settings)
+        self.edit(**SMALL | dict(STYLE_FILENAME=sample("fire"), outname="test") | settings)
 
     def __enter__(self):
         self.manager, self.client = jupyter_client.manager.start_new_kernel(

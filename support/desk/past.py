@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+from support.checks import check_choice
 from support.desk.checks import without_effect
 from support.desk.settings import DEFAULTS, LAYERS, NO_STEP, STEP_OF, STEPS, filled_in, plain
 
@@ -34,12 +35,16 @@ def find_runs(folder="outputs", *, last=None, names=None, **settings):
     runs : dict
         From the path of the json file to the report. Files of other kinds, and reports without a sound, are left out.
     """
+    reports = ((path, _read(path)) for path in sorted(Path(folder).glob("[!.]*.json"), key=saved_at, reverse=True))
+    reports = {path: report for path, report in reports if report is not None}
+    known = {*DEFAULTS, *(name for report in reports.values() for name in report["settings"])}
+    for name in settings:
+        check_choice("the setting", name, sorted(known))
     asked = {name: _comparable(name, value) for name, value in settings.items()}
     found = (
         (path, report)
-        for path in sorted(Path(folder).glob("[!.]*.json"), key=saved_at, reverse=True)
-        if (report := _read(path)) is not None
-        and (names is None or report["settings"]["outname"] in names)
+        for path, report in reports.items()
+        if (names is None or report["settings"]["outname"] in names)
         and all(_comparable(name, report["settings"].get(name)) == value for name, value in asked.items())
     )
     return dict(itertools.islice(found, last))

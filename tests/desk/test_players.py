@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from playwright.sync_api import sync_playwright
 
-from support import players
+from support.desk import players
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

@@ -12,10 +12,10 @@ import pytest
 import scipy.signal
 import soundfile
 from kernel import CQT, ROOT, STFT, sample
+from support.desk.record import Record, plain
 
 from support import networks
-from support.record import Record, plain
-from support.settings import NO_STEP, STEPS, Settings
+from support.desk.settings import NO_STEP, STEPS, Settings
 
 GATYS = dict(
     recipe="gatys",

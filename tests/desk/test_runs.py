@@ -14,7 +14,7 @@ import soundfile
 from kernel import ROOT, STFT, sample
 from test_notebooks import BANDS, EXCERPT
 
-from support import sweeps
+from support.desk import sweeps
 
 SMALL = EXCERPT | BANDS | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], duration=1.0)
 

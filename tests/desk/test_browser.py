@@ -13,8 +13,8 @@ import pytest
 from kernel import CQT, ROOT, STFT, sample
 from playwright.sync_api import sync_playwright
 
-from support import saving
-from support.settings import Settings
+from support.desk import saving
+from support.desk.settings import Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

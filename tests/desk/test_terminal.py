@@ -10,7 +10,7 @@ from kernel import CQT, ROOT, STFT
 from nbclient.exceptions import CellExecutionError
 
 import start
-from support import terminal
+from support.desk import terminal
 
 
 def write(path, *sources):
@@ -38,7 +38,7 @@ def test_the_preparation_compiles_the_phase_for_later_processes(tmp_path):
     shutil.copytree(ROOT / "support", tmp_path / "support", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "audiocnn.py", tmp_path)
     (tmp_path / "samples").symlink_to(ROOT / "samples")
-    subprocess.run([sys.executable, "-m", "support.terminal"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "support.desk.terminal"], cwd=tmp_path, check=True)
     assert list((tmp_path / "support/__pycache__").glob("phase.*.nbc"))
 
 

@@ -1,4 +1,4 @@
-"""Past runs: found by their settings, compared, as a pandas frame, and those that earlier versions saved."""
+"""Past runs: found by their settings, compared, and as a pandas frame."""
 
 import builtins
 import json
@@ -9,9 +9,10 @@ import warnings
 import numpy as np
 import pytest
 
-from support import past, saving
-from support.settings import NO_STEP, Settings
+from support.desk import past, saving
+from support.desk.settings import NO_STEP, STEP_OF, Settings
 
+PARAMETERS = dict(l1channels=16, l2channels=8, l3channels=4, kernelsize=3)
 SAMPLES = np.sin(np.arange(3000) / 10)
 
 
@@ -31,7 +32,7 @@ def folder(tmp_path):
     save(tmp_path, "f-001", age=60, recipe="bands", **speech, content_weight=10)
     save(tmp_path, "e-001", age=50, recipe="bands", **speech, content_weight=10.0, seed=1)
     save(tmp_path, "d-001", age=40, recipe="gatys", **speech, content_weight=10, style_layers_default=["relu_1"])
-    save(tmp_path, "c-001", age=30, recipe="gatys", outname="other", refresh=3)
+    save(tmp_path, "c-001", age=30, recipe="gatys", outname="other")
     save(tmp_path, "b-001", age=20, recipe="bands", style_layers_default={"conv_1": 0.5, "conv_2": 1.0})
     save(tmp_path, "a-001", age=10, recipe="bands", losses=[{"total": 3.0}, {"total": 2.0, "style conv_2": 1.5}])
     (tmp_path / "list.json").write_text("[1]")
@@ -46,7 +47,7 @@ def found(folder, **how):
 
 def test_runs_are_found_by_their_settings_newest_first(folder):
     assert found(folder) == "abcdef" and found(folder, last=2) == "ab"
-    assert found(folder, recipe="gatys") == "cd" == found(folder, recipe="field")
+    assert found(folder, recipe="gatys") == "cd"
     assert found(folder, content_weight=10) == "def" and found(folder, content_weight=10, recipe="gatys") == "d"
     assert found(folder, content_weight=30) == "ab"  # as the recipe filled in
     assert found(folder, CONTENT_FILENAME=None) == "abc" and found(folder, widths=list(Settings().widths)) == "abcdef"
@@ -69,7 +70,7 @@ def test_settings_that_differ(folder):
     assert past.differing_settings({}) == []
     differing = past.differing_settings(past.find_runs(folder))
     expected = ["CONTENT_FILENAME", "recipe", "seed", "style_layers_default"]
-    assert differing == expected and not set(differing) & set(NO_STEP)
+    assert differing == expected and NO_STEP not in map(STEP_OF.get, differing)
     assert past.differing_settings(past.find_runs(folder, recipe="gatys")) == ["CONTENT_FILENAME"]
     save(folder, "g-001", recipe="gatys", N_FFT=2048)
     assert "N_FFT" in past.differing_settings(past.find_runs(folder))
@@ -82,35 +83,28 @@ def test_settings_without_effect_are_no_differences(tmp_path):
     for number, settings in enumerate(
         [
             dict(filters=8),
-            dict(recipe="gatys", l1channels=24),
-            dict(recipe="gatys", param_pkl="params/stft_freq", l1channels=3),
-            dict(recipe="gatys", l1channels=48),
+            dict(recipe="gatys", parameters=PARAMETERS | {"l1channels": 24}),
+            dict(recipe="gatys", param_pkl="params/stft_freq", parameters=PARAMETERS | {"l1channels": 3}),
+            dict(recipe="gatys", parameters=PARAMETERS | {"l1channels": 48}),
             dict(filters=16, CONTENT_FILENAME="a.wav", content_weight=3),
         ]
     ):
         save(tmp_path, f"g-00{number}", age=-number, **settings)
         differing.append(past.differing_settings(past.find_runs(tmp_path)))
-    one, two, three = ["recipe"], ["recipe", "param_pkl"], ["recipe", "param_pkl", "l1channels"]
+    one, two, three = ["recipe"], ["recipe", "param_pkl"], ["recipe", "param_pkl", "parameters"]
     assert differing == [[], one, two, three, ["CONTENT_FILENAME", "recipe", "filters", *three[1:]]]
     effective = [set(past.effective_settings(report)) for report in past.find_runs(tmp_path).values()]
-    assert {"filters", "content_weight"} <= effective[0] and not {"param_pkl", "l1channels"} & effective[0]
-    assert "param_pkl" in effective[2] and not {"filters", "l1channels", "content_weight", "outname"} & effective[2]
+    assert {"filters", "content_weight"} <= effective[0] and not {"param_pkl", "parameters"} & effective[0]
+    assert "param_pkl" in effective[2] and not {"filters", "parameters", "content_weight", "outname"} & effective[2]
 
 
-def test_runs_of_an_earlier_version(folder):
-    """As they were saved before there was transform, redraw or pattern_share, with names that exist no more."""
-    for number, more in enumerate([dict(recipe="field", run=2, seed=3), dict(bins_per_octave=24, nearest_steps=40)]):
-        old = dict(STYLE_FILENAME="a.wav", CONTENT_FILENAME=None, recipe="bands", outname="old") | more
-        (folder / f"old-00{number}.json").write_text(json.dumps({"settings": old}))
-        (folder / f"old-00{number}.wav").write_bytes((folder / "a-001.wav").read_bytes())
-    first, second = (
-        past.find_runs(folder, names=["old"], transform=transform).values() for transform in ("stft", "cqt")
-    )
-    (first,), (second,) = ([each["settings"] for each in runs] for runs in (first, second))
-    assert (first["recipe"], first["seed"], first["pattern_share"], first["redraw"]) == ("gatys", 5, 0.0, 0)
-    assert (second["bins_per_octave"], second["nearest_steps"]) == (24, 40)
-    differing = past.differing_settings(past.find_runs(folder))
-    assert {"transform", "redraw", "nearest_steps"} <= set(differing) and "stereo" not in differing
+def test_settings_of_the_users_own_are_found_and_compared(folder):
+    save(folder, "own-001", own={"my_weight": 2.0})
+    save(folder, "own-002", own={"my_weight": 3.0})
+    assert [path.stem for path in past.find_runs(folder, my_weight=2)] == ["own-001"]
+    assert past.differing_settings(past.find_runs(folder, recipe="bands", last=2)) == ["my_weight"]
+    with pytest.raises(ValueError, match=r"the setting='my_wieght' is unknown; choose one of .*my_weight"):
+        past.find_runs(folder, my_wieght=2)
 
 
 def test_a_frame_of_runs(folder):

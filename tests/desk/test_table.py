@@ -15,8 +15,8 @@ from bs4 import BeautifulSoup
 from matplotlib import image
 from nbconvert import HTMLExporter
 
-from support import grid, saving, table
-from support.settings import Settings
+from support.desk import grid, saving, table
+from support.desk.settings import Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 22050

@@ -1,17 +1,22 @@
 """Pictures, and the words for the losses: panels, axes, text that can be read, shares of the start."""
 
+import dataclasses
 import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from support import pictures, show, transforms
-from support.saving import Result
-from support.settings import Settings
+from support.desk import pictures, show
+from support.desk.settings import Settings
+from support.pipeline import Result
+from support.sound import transforms
+from support.sound.analysis import Analysis
 
+IMAGE = torch.zeros(1, 4, 1, 8)
 START = {"style conv_2": 2.0, "content conv_2": 0.5, "bound input": 0.0, "total": 2.5}
 STEP = {"style conv_2": 0.08, "content conv_2": 0.3, "bound input": 1e-7, "total": 0.3800001}
 
@@ -23,7 +28,7 @@ def rooster(load):
 
 @pytest.fixture(scope="module")
 def spectrogram(rooster, stft):
-    return transforms.compress(stft.magnitude(rooster), use01scale=True)
+    return Analysis(transform=stft, power="log1p").spectrogram(rooster)
 
 
 def titled(figure):
@@ -116,7 +121,7 @@ def test_a_tone_is_at_its_frequency_on_every_axis(axis):
         transforms.STFT(**grid, n_fft=1024),
         transforms.CQT(**grid, bins_per_octave=12, fmin=110, n_octaves=6),
     ):
-        values = transforms.compress(transform.magnitude(tone), use01scale=True)
+        values = Analysis(transform=transform, power="log1p").spectrogram(tone)
         figure = pictures.plot_spectrograms({"tone": values}, transform, frequency_axis=axis)
         figure.draw_without_rendering()
         ax, (mesh,) = figure.axes[0], [part for part in figure.axes[0].collections]
@@ -139,7 +144,7 @@ def curves(figure):
 
 
 def test_losses_are_shares_of_their_start():
-    result = Result(0, None, start=START, history=[STEP] * 3, refinement=[STEP] * 2)
+    result = Result(0, IMAGE, start=START, history=[STEP] * 3, refinement=[STEP] * 2)
     lines, ax = curves(pictures.plot_losses(result))
     assert list(lines) == ["style conv_2", "content conv_2", "total"]  # the bound is millions of times smaller
     assert list(lines["style conv_2"].get_xdata()) == [0, 1, 2, 3, 4, 5]
@@ -151,7 +156,7 @@ def test_losses_are_shares_of_their_start():
     assert [refined.get_x(), refined.get_width()] == [3, 2]
     assert "refinement of the samples" in [text.get_text() for text in ax.get_legend().get_texts()]
     large = STEP | {"bound input": 0.25}
-    lines, ax = curves(pictures.plot_losses(Result(0, None, start=START, history=[STEP, large])))
+    lines, ax = curves(pictures.plot_losses(Result(0, IMAGE, start=START, history=[STEP, large])))
     assert not ax.patches
     np.testing.assert_allclose(lines["bound input"].get_ydata(), [0, 100 * 1e-7 / 2.5, 10])  # of the total
     assert ax.get_ylim()[0] > 1
@@ -160,7 +165,7 @@ def test_losses_are_shares_of_their_start():
 def test_the_content_of_a_start_from_the_content_is_compared_with_noise():
     """The content's loss is 0 there, or as good as 0, and no number can be a share of 0."""
     start = START | {"content conv_2": 1e-15, "total": 2.0}
-    result = Result(0, None, start=start, noise={"content conv_2": 1.2}, history=[STEP])
+    result = Result(0, IMAGE, start=start, noise={"content conv_2": 1.2}, history=[STEP])
     lines, ax = curves(pictures.plot_losses(result))
     values = lines["content conv_2"].get_ydata()
     assert np.isnan(values[0]) and values[1] == pytest.approx(25)
@@ -171,26 +176,32 @@ def test_the_content_of_a_start_from_the_content_is_compared_with_noise():
 @pytest.mark.parametrize("start", [START, {}])
 def test_the_first_live_picture_shows_something(start, spectrogram, stft):
     """After one step, a curve has two points, or a mark."""
-    result = Result(0, None, start=start, history=[STEP])
-    figure = pictures.plot_progress(spectrogram, stft, result)
+    analysis = Analysis(transform=stft, power="log1p")
+    result = Result(0, analysis.to_image(spectrogram), start=start, history=[STEP])
+    figure = pictures.plot_progress(result, analysis)
+    assert np.asarray(meshes(figure)[0].get_array()).max() == pytest.approx(spectrogram.max())
     lines, _ = curves(figure)
     for line in lines.values():
         assert len(line.get_xdata()) >= 2 or line.get_marker() not in ("", "None", None)
     assert "After 1 steps" in [ax.get_title() for ax in figure.axes]
-    assert not pictures.plot_losses(Result(0, None)).axes[0].lines  # no step yet
+    assert not pictures.plot_losses(Result(0, IMAGE)).axes[0].lines  # no step yet
+
+
+def balance(result, settings):
+    return show.balance(dataclasses.replace(result, settings=settings))
 
 
 def test_the_balance_in_words():
     transfer = Settings(CONTENT_FILENAME="c.wav", content_weight=3.0, device="cpu")
-    said = show.balance(Result(0, None, start=START, history=[STEP, STEP]), transfer)
+    said = balance(Result(0, IMAGE, start=START, history=[STEP, STEP]), transfer)
     assert said.startswith("The style loss is at 4 % of its start, the content loss is at 60 % of its start")
     assert "for more style lower content_weight (now 3)" in said and "\n" not in said
-    result = Result(0, None, start=START | {"content conv_2": 0.0}, noise={"content conv_2": 1.2}, history=[STEP])
-    assert "the content loss is at 25 % of its value for noise" in show.balance(result, transfer)
+    result = Result(0, IMAGE, start=START | {"content conv_2": 0.0}, noise={"content conv_2": 1.2}, history=[STEP])
+    assert "the content loss is at 25 % of its value for noise" in balance(result, transfer)
     layers = {"style conv_1": 1.0, "style conv_2": 3.0, "total": 4.0}
-    texture = Result(0, None, start=layers, refinement=[{"style conv_1": 0.5, "style conv_2": 0.5, "total": 1.0}])
-    assert show.balance(texture, Settings(device="cpu")) == "The style loss is at 25 % of its start."
-    assert "No step was done" in show.balance(Result(0, None), transfer)
+    texture = Result(0, IMAGE, start=layers, refinement=[{"style conv_1": 0.5, "style conv_2": 0.5, "total": 1.0}])
+    assert balance(texture, Settings(device="cpu")) == "The style loss is at 25 % of its start."
+    assert "No step was done" in balance(Result(0, IMAGE), transfer)
 
 
 @pytest.mark.parametrize(
