@@ -248,6 +248,7 @@ def execute(source, target, parameters=None):
             str(target),
             parameters=parameters or {},
             cwd=str(Path(source).resolve().parent),
+            kernel_name="python3",
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,

@@ -95,7 +95,9 @@ def _own_code(parts):
         functions = [each for each in vars(part).values() if isinstance(each, types.FunctionType)]
         for function in [part] if isinstance(part, types.FunctionType) else functions:
             named = [function.__globals__.get(name) for name in function.__code__.co_names]
-            todo += [each for each in named if isinstance(each, type | types.FunctionType)]
+            todo += [
+                each for each in [*named, *(function.__defaults__ or ())] if isinstance(each, type | types.FunctionType)
+            ]
     return found
 
 

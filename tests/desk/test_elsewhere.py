@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from kernel import CQT, ROOT, STFT, CellError, Notebook
 
-SUPPORT = [str(path.relative_to(ROOT)) for path in ROOT.glob("support/*.py")]
+SUPPORT = [str(path.relative_to(ROOT)) for path in ROOT.glob("support/**/*.py")]
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git on this machine")
 
 # Notes every command before the cell runs the command.

@@ -16,6 +16,7 @@ from test_notebooks import BANDS, EXCERPT
 
 from support.desk import sweeps
 
+SETTINGS = "outname = None\nsweep = {}"  # that every run gets
 SMALL = EXCERPT | BANDS | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], duration=1.0)
 
 
@@ -32,7 +33,7 @@ def runs_of(folder):
 def test_a_sweep_survives_a_failing_run_and_goes_on(notebook, tmp_path):
     """The notebook sweeps itself: two runs succeed, one names a layer that isn't there; again, only that is tried."""
     sweep = dict(style_layers_default=[["conv_1"], ["relu_7"], ["conv_2"]])
-    settings = SMALL | dict(sweep=sweep, notebook=notebook, n_jobs=2, num_steps=3)
+    settings = SMALL | dict(sweep=sweep, num_steps=3)
     executed = papermill.execute_notebook(
         notebook, tmp_path / "executed.ipynb", parameters=settings, cwd=tmp_path, progress_bar=False
     )
@@ -61,7 +62,7 @@ def test_runs_are_made_again_where_the_code_changed(tmp_path):
     """Other settings in the settings cell change nothing, since each run brings its own; other cells do."""
     save = "import pathlib\npathlib.Path('outputs', f'{outname}-001.json').write_text(str(value))"
     for number, (settings, code) in enumerate([("value = 1", save), ("value = 2", save), ("value = 1", save + "\n")]):
-        write_notebook(tmp_path / "job.ipynb", [("parameters", f"{settings}\noutname = None"), ("rest", code)])
+        write_notebook(tmp_path / "job.ipynb", [("parameters", f"{settings}\n{SETTINGS}"), ("rest", code)])
         report = sweeps.run_notebook(tmp_path / "job.ipynb", outname="x", value=7)
         assert "failed" not in report
         assert len(list((tmp_path / "outputs").glob("x-*-001.json"))) == [1, 1, 2][number]
@@ -71,7 +72,7 @@ def test_a_killed_process_is_a_failing_run(tmp_path):
     notebook = tmp_path / "dies.ipynb"
     write_notebook(
         notebook,
-        [("parameters", "outname = None"), ("rest", "import os\nprint('the last words')\nos.kill(os.getpid(), 9)")],
+        [("parameters", SETTINGS), ("rest", "import os\nprint('the last words')\nos.kill(os.getpid(), 9)")],
     )
     report = sweeps.run_notebook(notebook, outname="dead", threads=1)
     assert "died with code -9" in report["failed"] and report["outname"].startswith("dead-")
@@ -83,7 +84,7 @@ def test_the_progress_of_every_run(tmp_path):
     """Two runs, one at a time: each waits, shows its own bar as the bar stands, and ends; a third was made earlier."""
     steps = "import time\nfrom tqdm import tqdm\nfor _ in tqdm(range(40), desc=f'run {value}', mininterval=0.1):"
     steps += "\n    time.sleep(0.1)\nimport pathlib\npathlib.Path('outputs', f'{outname}-001.json').touch()"
-    write_notebook(tmp_path / "job.ipynb", [("parameters", "value, outname = 0, None"), ("rest", steps)])
+    write_notebook(tmp_path / "job.ipynb", [("parameters", f"value = 0\n{SETTINGS}"), ("rest", steps)])
     sweeps.run_notebook(tmp_path / "job.ipynb", outname="x", value=3)
     seen = []
     points = [dict(value=value) for value in (1, 2, 3)]
@@ -121,7 +122,7 @@ def test_a_sweep_on_a_dask_cluster(tmp_path):
         pathlib.Path("outputs").mkdir(exist_ok=True)
         pathlib.Path(f"outputs/{outname}-001.json").write_text(json.dumps(dict(value=value)))
     """
-    settings = "import os\nvalue, outname = 0, None\nworker = os.getppid()"
+    settings = f"import os\nvalue = 0\n{SETTINGS}\nworker = psutil.Process(os.getppid()).ppid()"
     write_notebook(tmp_path / "job.ipynb", [("parameters", settings), ("rest", textwrap.dedent(source))])
     cluster = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
     with distributed.LocalCluster(**cluster) as local, distributed.Client(local):

@@ -7,10 +7,9 @@ import sys
 import nbformat
 import pytest
 from kernel import CQT, ROOT, STFT
-from nbclient.exceptions import CellExecutionError
 
 import start
-from support.desk import terminal
+from support.desk import sweeps
 
 
 def write(path, *sources):
@@ -20,13 +19,14 @@ def write(path, *sources):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
 
 
-def test_steps_and_progress_are_shown_and_the_notebook_is_written(tmp_path, capfd, monkeypatch):
+def test_what_cells_print_is_shown_and_the_notebook_is_written(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    bar = "from support import show\nfor _ in show.bar(range(3), title='optimise', total=3):\n    pass"
+    bar = "import sys\nfrom tqdm import tqdm\nfor _ in tqdm(range(3), desc='optimise', file=sys.stdout):\n    pass"
     write(tmp_path / "steps.ipynb", "## The network\n\ntext that is not shown", "print(6 * 7)", "## Optimisation", bar)
-    terminal.execute(tmp_path / "steps.ipynb", tmp_path / "outputs/steps.ipynb")
-    shown = capfd.readouterr().err
-    places = [shown.index(part) for part in ("The network", "42", "Optimisation", "optimise: 100%")]
+    (tmp_path / "outputs").mkdir()
+    sweeps.execute(tmp_path / "steps.ipynb", tmp_path / "outputs/steps.ipynb")
+    shown = capfd.readouterr().out
+    places = [shown.index(part) for part in ("42", "optimise: 100%")]
     assert places == sorted(places) and "not shown" not in shown
     executed = nbformat.read(tmp_path / "outputs/steps.ipynb", as_version=4)
     assert executed.cells[1].outputs[0].text == "42\n"
@@ -39,7 +39,7 @@ def test_the_preparation_compiles_the_phase_for_later_processes(tmp_path):
     shutil.copy(ROOT / "audiocnn.py", tmp_path)
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     subprocess.run([sys.executable, "-m", "support.desk.terminal"], cwd=tmp_path, check=True)
-    assert list((tmp_path / "support/__pycache__").glob("phase.*.nbc"))
+    assert list((tmp_path / "support/sound/__pycache__").glob("phase.*.nbc"))
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
@@ -51,6 +51,7 @@ def test_the_imports_cell_loads_nothing_heavy(name):
         "numba",
         "nbformat",
         "ipywidgets",
+        "papermill",
         "scipy.signal",
         "scipy.fft",
         "scipy.stats",
@@ -70,5 +71,5 @@ def test_the_benchmark_of_the_first_minutes_finds_its_cells():
 
 def test_a_failing_cell_stops_the_run(tmp_path):
     write(tmp_path / "steps.ipynb", "print(1)", "raise ValueError('the sound is silent')")
-    with pytest.raises(CellExecutionError, match="the sound is silent"):
-        terminal.execute(tmp_path / "steps.ipynb", tmp_path / "executed.ipynb")
+    with pytest.raises(RuntimeError, match="the sound is silent"):
+        sweeps.execute(tmp_path / "steps.ipynb", tmp_path / "executed.ipynb")
