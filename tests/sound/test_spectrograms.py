@@ -224,6 +224,7 @@ def test_spectra_of_frames_are_pytorchs(n_fft, hop_length, shape):
     assert torch.autograd.gradcheck(lambda x: frames.FrameSpectra.apply(x, window, hop_length), samples)
 
 
+@pytest.mark.filterwarnings("ignore:hop_length=.* is more than a quarter")
 @pytest.mark.parametrize("extra", [-1, 0, 1, 77, 3 * frames.BLOCK // 2 * 64])
 @pytest.mark.parametrize(("n_fft", "hop_length"), [(256, 64), (255, 64), (256, 128)])
 @pytest.mark.parametrize("channels", [(), (2,)])
