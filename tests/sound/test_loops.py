@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-import audiocnn
 from support import pipeline
 from support.desk.settings import Settings
 from support.sound import loops, transforms
