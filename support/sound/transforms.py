@@ -54,10 +54,12 @@ class Transform:
     def magnitude(self, samples):
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, n_frames)]."""
         check_samples(samples, "samples")
-        return self.magnitude_function(len(samples))(torch.from_numpy(samples)).numpy()
+        with torch.no_grad():
+            return self.magnitude_function(len(samples))(torch.from_numpy(samples)).numpy()
 
     def reconstruct(self, magnitude, *, n_iter=80, length=None, seed=0):
         """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by L-BFGS from quiet noise."""
+        check_positive_int(n_iter=n_iter)
         magnitude = _check_magnitude(magnitude, len(self.frequencies))
         length = length or self.hop_length * (magnitude.shape[1] - 1)
         noise = 1e-2 * np.random.default_rng(seed).standard_normal(length).astype(np.float32)
@@ -88,6 +90,8 @@ class STFT(Transform):
     def __post_init__(self):
         check_positive_int(sample_rate=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length)
         try:
+            if not isinstance(self.window, str | tuple):
+                raise TypeError("it must be a name, or a tuple of a name and numbers")
             window = phase.window_of(self.window, self.n_fft).numpy()
         except (ValueError, TypeError) as error:
             raise ValueError(f"window={self.window!r}: {error}; give a name such as 'hann' or 'hamming'") from error
@@ -287,8 +291,9 @@ class Mel(Transform):
     @functools.cached_property
     def matrix(self):
         """Weight of each bin in each band [shape=(n_mels, n_fft // 2 + 1)]; each band's largest weight is 1."""
+        stft = self.stft  # raises ValueError for a grid that can't be inverted
         with warnings.catch_warnings(action="ignore"):  # librosa's warning of empty bands
-            return librosa.filters.mel(sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, norm=np.inf)
+            return librosa.filters.mel(sr=stft.sample_rate, n_fft=stft.n_fft, n_mels=self.n_mels, norm=np.inf)
 
     @property
     def frequencies(self):
