@@ -1,24 +1,34 @@
 """Checks of single values: every message names the value and says what is allowed."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 
-def check_choice(setting, value, allowed):
-    """Raise ValueError unless a setting's value is one of the allowed ones."""
-    if value not in allowed:
-        raise ValueError(f"{setting}={value!r} is unknown; choose one of {', '.join(allowed)}")
+def check_choice(setting: str, value: object, allowed: Iterable[str | int]) -> None:
+    """Raise ValueError unless a setting's value is one of the allowed ones, which are strings or whole numbers.
+
+    >>> check_choice("layout", "freq", ("freq", "time"))
+    >>> check_choice("layout", "2d", ("freq", "time"))
+    Traceback (most recent call last):
+    ValueError: layout='2d' is unknown; choose one of freq, time
+    """
+    simple = isinstance(value, str | int | np.integer) and not isinstance(value, bool)
+    if not simple or value not in tuple(allowed):  # a list can't be looked up in a dict; arrays compare value by value
+        raise ValueError(f"{setting}={value!r} is unknown; choose one of {', '.join(map(str, allowed))}")
 
 
-def check_positive_int(**values):
+def check_positive_int(**values: object) -> None:
     """Raise ValueError unless every value is a whole number above 0."""
     for name, value in values.items():
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}={value!r} must be a positive whole number")
 
 
-def check_number(name, value, least, *, most=math.inf, beyond=False, whole=False):
+def check_number(
+    name: str, value: object, least: float, *, most: float = math.inf, beyond: bool = False, whole: bool = False
+) -> None:
     """Raise ValueError unless a value is a finite number from the least one (or beyond) to the most."""
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not least <= value <= most or (beyond and value == least):

@@ -18,7 +18,9 @@ Sources
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,10 +28,12 @@ import torch
 from support.checks import check_choice
 from support.sound import loops, stereo
 from support.sound.preconditioning import preconditioner
+from support.sound.transforms import Transform
 
 LAYOUTS = ("freq", "time", "2D")
 LOUDEST = np.expm1(7.0)  # no full-scale sound reaches this magnitude at n_fft 1024; log1p of it is 7
 KNEE = 1e-2  # magnitude below which a power becomes a straight line; -82 dB of a full-scale sine at n_fft 512
+Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +53,13 @@ class Analysis:
         Whether sounds are circles. Recordings are not; a result may be one: dataclasses.replace(analysis, loop=True).
     """
 
-    transform: object
+    transform: Transform
     power: float | str = 0.3
     scaled: bool = True
     layout: str = "freq"
     loop: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_power(self.power)
         check_choice("layout", self.layout, LAYOUTS)
         if self.loop and self.layout == "time":
@@ -63,13 +67,13 @@ class Analysis:
 
     # From samples to the image
 
-    def spectrogram(self, samples):
+    def spectrogram(self, samples: np.ndarray) -> np.ndarray:
         """Return the spectrogram of samples; of a stereo sound, that of the mean of both channels."""
         samples = samples.mean(axis=0) if samples.ndim == 2 else samples
         magnitude = loops.magnitude(samples, self.transform) if self.loop else self.transform.magnitude(samples)
         return self.compress(magnitude)
 
-    def to_image(self, spectrogram, device="cpu"):
+    def to_image(self, spectrogram: np.ndarray | torch.Tensor, device: str | torch.device = "cpu") -> torch.Tensor:
         """Turn a spectrogram [shape=(n_bins, n_frames) or (planes, n_bins, n_frames)] into an image."""
         planes = torch.as_tensor(spectrogram, dtype=torch.float32)
         planes = planes if planes.ndim == 3 else planes[None]
@@ -78,7 +82,7 @@ class Analysis:
         rows = planes.mT if self.layout == "time" else planes
         return rows[:, :, None].to(device)  # (planes, n_bins, 1, n_frames) or (planes, n_frames, 1, n_bins)
 
-    def view(self, length, device="cpu"):
+    def view(self, length: int, device: str | torch.device = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the torch function from samples [shape=(length,) or (2, length)] to their image, with gradients."""
         hop_length = self.transform.hop_length
         places = loops.places(length, self.transform, device) if self.loop else None
@@ -91,15 +95,15 @@ class Analysis:
 
         return loops.cropped(image, self.transform.reach, hop_length) if self.loop else image
 
-    def image(self, samples):
+    def image(self, samples: torch.Tensor) -> torch.Tensor:
         """Return the image of a tensor of samples [shape=(n,) or (2, n)], with gradients; see view for many."""
         return self.view(samples.shape[-1], samples.device)(samples)
 
-    def length_of(self, length):
+    def length_of(self, length: int) -> int:
         """Return the length that a result of about this length has [samples]: a loop has a whole number of hops."""
         return loops.circle_length(length, self.transform.hop_length) if self.loop else length
 
-    def frames(self, seconds):
+    def frames(self, seconds: float | None) -> int | None:
         """Return how many frames a duration has; None for None, and where frames are channels."""
         if seconds is None or self.layout == "time":
             return None
@@ -107,12 +111,14 @@ class Analysis:
 
     # From an image back to samples
 
-    def from_image(self, image):
+    def from_image(self, image: torch.Tensor) -> np.ndarray:
         """Turn an image back into a spectrogram [shape=(n_bins, n_frames)]: the inverse of to_image for one plane."""
         rows = image[0, 0] if self.layout == "2D" else image[0, :, 0]
         return (rows.T if self.layout == "time" else rows).detach().cpu().numpy()
 
-    def sound(self, image, *, length, n_iter, loudest=np.inf, seed=0):
+    def sound(
+        self, image: torch.Tensor, *, length: int, n_iter: int, loudest: float = np.inf, seed: int = 0
+    ) -> np.ndarray:
         """Find samples [shape=(length,)] with the magnitudes of an image.
 
         loudest : float
@@ -121,7 +127,7 @@ class Analysis:
         """
         return self.reconstruct(self.from_image(image).clip(0, loudest), length=length, n_iter=n_iter, seed=seed)
 
-    def reconstruct(self, spectrogram, *, length, n_iter, seed=0):
+    def reconstruct(self, spectrogram: np.ndarray, *, length: int, n_iter: int, seed: int = 0) -> np.ndarray:
         """Find samples [shape=(length,)] with a spectrogram; those of a loop have no seam."""
         magnitude = self.expand(spectrogram)
 
@@ -132,7 +138,7 @@ class Analysis:
             return loops.reconstruct(magnitude, part, hop_length=self.transform.hop_length)
         return part(magnitude, length)
 
-    def preconditioner(self, samples):
+    def preconditioner(self, samples: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the map that makes the descent on samples short, see preconditioning.py."""
         n_fft, hop_length = self.transform.n_fft_of_refinement, self.transform.hop_length
         make = functools.partial(preconditioner, compress=self.compress, n_fft=n_fft, hop_length=hop_length)
@@ -142,8 +148,16 @@ class Analysis:
 
     # Compression
 
-    def compress(self, magnitude):
-        """Magnitude to spectrogram; takes numpy arrays, and torch tensors with gradients, without a warning."""
+    def compress(self, magnitude: Values) -> Values:
+        """Magnitude to spectrogram; takes numpy arrays, and torch tensors with gradients, without a warning.
+
+        >>> from support.sound.transforms import STFT
+        >>> analysis = Analysis(transform=STFT(sample_rate=22050, n_fft=512, hop_length=128), power="log1p")
+        >>> analysis.compress(np.expm1([0.0, 3.5, 7.0])).round(3).tolist()
+        [0.0, 0.5, 1.0]
+        >>> analysis.expand(analysis.compress(np.array([0.0, 1.0, 100.0]))).round(3).tolist()
+        [0.0, 1.0, 100.0]
+        """
         spectrogram, top = self._bend(magnitude), float(self._bend(LOUDEST))
         if isinstance(spectrogram, np.ndarray) and spectrogram.max() > top:
             warnings.warn(
@@ -153,7 +167,7 @@ class Analysis:
             )
         return spectrogram / top if self.scaled else spectrogram
 
-    def expand(self, spectrogram):
+    def expand(self, spectrogram: Values) -> Values:
         """Spectrogram to magnitude: the inverse of compress, of an array or a tensor; values below 0 become 0."""
         spectrogram = spectrogram * float(self._bend(LOUDEST)) if self.scaled else spectrogram
         library = torch if isinstance(spectrogram, torch.Tensor) else np
@@ -168,7 +182,7 @@ class Analysis:
         return (magnitude + KNEE) ** self.power - KNEE**self.power
 
 
-def check_power(power):
+def check_power(power: object) -> None:
     """Raise ValueError unless magnitudes can be compressed by this power."""
     number = isinstance(power, int | float) and not isinstance(power, bool)
     if power != "log1p" and not (number and 0 < power <= 1):

@@ -13,7 +13,14 @@ import numpy as np
 import soundfile
 
 
-def load_audio(path, *, sample_rate, offset=0.0, duration=None, mono=True):
+def load_audio(
+    path: str | Path,
+    *,
+    sample_rate: int,
+    offset: float = 0.0,
+    duration: float | None = None,
+    mono: bool = True,
+) -> np.ndarray:
     """Read and resample a sound file: samples [shape=(n,)], or [shape=(2, n)] where mono is False.
 
     Parameters
@@ -53,7 +60,7 @@ def load_audio(path, *, sample_rate, offset=0.0, duration=None, mono=True):
     return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
 
 
-def check_samples(samples, name):
+def check_samples(samples: np.ndarray, name: str) -> None:
     """Raise ValueError if samples are none, silent or not finite."""
     if samples.size == 0:
         raise ValueError(f"{name}: no samples; give a longer sound, or a smaller offset")
@@ -63,6 +70,12 @@ def check_samples(samples, name):
         raise ValueError(f"{name} is silent; choose another file or excerpt")
 
 
-def fit_full_scale(samples):
-    """Scale samples down if they would clip (peak above 0.99), and return them unchanged otherwise."""
+def fit_full_scale(samples: np.ndarray) -> np.ndarray:
+    """Scale samples down if they would clip (peak above 0.99), and return them unchanged otherwise.
+
+    >>> fit_full_scale(np.array([0.5, -1.98])).round(3).tolist()
+    [0.25, -0.99]
+    >>> fit_full_scale(np.array([0.5, -0.9])).tolist()
+    [0.5, -0.9]
+    """
     return samples * min(1.0, 0.99 / max(np.abs(samples).max(), 1e-10))

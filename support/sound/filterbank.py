@@ -25,7 +25,7 @@ class FilterBank(nn.Module):
     n_frames : int
     """
 
-    def __init__(self, frequencies, lengths, hop_length, length, n_frames):
+    def __init__(self, frequencies: np.ndarray, lengths: np.ndarray, hop_length: int, length: int, n_frames: int):
         super().__init__()
         self.length, self.n_frames, self.hop_length = length, n_frames, hop_length
         self.n_bins = len(lengths)
@@ -45,14 +45,14 @@ class FilterBank(nn.Module):
         power = torch.zeros(self.n_fft // 2 + 1).index_add_(0, self.sources, self.gains**2)
         self.register_buffer("power", power + 1e-3 * power.max())
 
-    def transform(self, samples):
+    def transform(self, samples: torch.Tensor) -> torch.Tensor:
         """Turn samples into coefficients."""
         spectrum = torch.fft.rfft(samples, self.n_fft)
         folded = spectrum.new_zeros(*samples.shape[:-1], self.n_bins * self.period)
         folded = folded.index_add(-1, self.targets, spectrum[..., self.sources] * self.gains)
         return torch.fft.ifft(folded.unflatten(-1, (self.n_bins, self.period)))[..., : self.n_frames] / self.hop_length
 
-    def inverse(self, coefficients):
+    def inverse(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Turn coefficients [shape=(n_bins, n_frames)] into samples [shape=(length,)], nearly."""
         bands = torch.fft.fft(coefficients, self.period).flatten()
         spectrum = torch.zeros(self.n_fft // 2 + 1, dtype=bands.dtype)

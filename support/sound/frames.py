@@ -8,6 +8,8 @@ Conventions
   n_fft, hop_length  length of a frame, and from one frame to the next [samples]
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -24,14 +26,14 @@ class FrameSpectra(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, samples, window, hop_length):
+    def forward(ctx, samples: torch.Tensor, window: torch.Tensor, hop_length: int) -> torch.Tensor:
         """Take samples [shape=(..., n)] and a window, return their spectra [shape=(..., n_bins, n_frames)]."""
         ctx.length, ctx.hop_length = samples.shape[-1], hop_length
         ctx.save_for_backward(window)
         return torch.fft.rfft(samples.unfold(-1, len(window), hop_length) * window).mT
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Return the gradient of the samples; irfft counts each bin between the first and the last one twice."""
         (window,) = ctx.saved_tensors
         halves = window.new_full(((len(window) - 1) // 2,), 0.5)
@@ -41,8 +43,12 @@ class FrameSpectra(torch.autograd.Function):
         return nn.functional.pad(samples, (0, ctx.length - samples.shape[-1])), None, None
 
 
-def overlap_add(frames, hop_length):
-    """Return the sum [shape=(..., n)] of frames [shape=(..., n_frames, n_fft)] that begin hop_length samples apart."""
+def overlap_add(frames: torch.Tensor, hop_length: int) -> torch.Tensor:
+    """Return the sum [shape=(..., n)] of frames [shape=(..., n_frames, n_fft)] that begin hop_length samples apart.
+
+    >>> overlap_add(torch.tensor([[1, 1, 1], [10, 10, 10]]), hop_length=2).tolist()
+    [1, 1, 11, 10, 10]
+    """
     n_frames, n_fft = frames.shape[-2:]
     n_hops = -(-n_fft // hop_length)
     parts = nn.functional.pad(frames, (0, n_hops * hop_length - n_fft)).unflatten(-1, (n_hops, hop_length))
@@ -52,7 +58,9 @@ def overlap_add(frames, hop_length):
     return samples.flatten(-2)[..., : (n_frames - 1) * hop_length + n_fft]
 
 
-def by_blocks(function, samples, *, n_fft, hop_length):
+def by_blocks(
+    function: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor, *, n_fft: int, hop_length: int
+) -> torch.Tensor:
     """Apply a function from samples [shape=(..., n)] to frames [shape=(..., n_frames)], many frames block by block.
 
     The function takes frames of n_fft samples, hop_length apart, from the first sample on. A block's intermediate

@@ -7,18 +7,26 @@ Conventions
           spectrogram has n + 1 frames: the last one is the first one again
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+
+from support.sound.transforms import Transform
 
 FADE = 16  # frames over which the two sounds of a seam are mixed
 
 
-def circle_length(length, hop_length):
-    """Return the length nearest to a length that is a whole number of hops [samples]."""
+def circle_length(length: int, hop_length: int) -> int:
+    """Return the length nearest to a length that is a whole number of hops [samples].
+
+    >>> circle_length(1000, 128), circle_length(1, 128)
+    (1024, 128)
+    """
     return max(1, round(length / hop_length)) * hop_length
 
 
-def magnitude(samples, transform):
+def magnitude(samples: np.ndarray, transform: Transform) -> np.ndarray:
     """Return the magnitude [shape=(n_bins, n_frames + 1)] of a circle of samples [shape=(n_frames * hop_length,)].
 
     A frame at an end sees the other end there, in place of the sound's reflection.
@@ -28,14 +36,16 @@ def magnitude(samples, transform):
     return transform.magnitude(wrapped)[:, around : around + n_frames + 1]
 
 
-def places(length, transform, device="cpu"):
+def places(length: int, transform: Transform, device: str | torch.device = "cpu") -> torch.Tensor:
     """Return which samples of a circle of a length the transform sees, in their order: those of both ends twice."""
     hop_length, around = transform.hop_length, _around(transform.reach, transform.hop_length)
     first, last = -around * hop_length, (length // hop_length + around) * hop_length
     return torch.arange(first, last, device=device) % length
 
 
-def cropped(image, reach, hop_length):
+def cropped(
+    image: Callable[[torch.Tensor], torch.Tensor], reach: int, hop_length: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function from samples at `places` to their image without the frames around the circle."""
     around = _around(reach, hop_length)
     return lambda samples: image(samples)[..., around:-around]
@@ -45,7 +55,9 @@ def _around(reach, hop_length):  # frames around a circle that see its samples
     return -(-reach // hop_length)
 
 
-def preconditioner(samples, make, *, around):
+def preconditioner(
+    samples: torch.Tensor, make: Callable[[torch.Tensor], Callable], *, around: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the map that make returns for samples, of the circle; without this, speech got clicks at the seam.
 
     around : int [samples]
@@ -57,7 +69,9 @@ def preconditioner(samples, make, *, around):
     return lambda signal: change(signal[..., places])[..., around : around + length]
 
 
-def reconstruct(magnitude, reconstruct_part, *, hop_length):
+def reconstruct(
+    magnitude: np.ndarray, reconstruct_part: Callable[[np.ndarray, int], np.ndarray], *, hop_length: int
+) -> np.ndarray:
     """Find the samples of a circle with a magnitude [shape=(n_bins, n_frames + 1)].
 
     The phase of the first frames is found twice, at the beginning and behind the end. The sound from behind the end

@@ -15,6 +15,7 @@ Sources
 
 import functools
 import heapq
+from collections.abc import Callable
 
 import librosa
 import numpy as np
@@ -23,14 +24,26 @@ import torch
 GAUSSIANS = dict(hann=0.25645, hamming=0.29794, blackman=0.17954)  # squared width of the Gaussian next to a window
 
 
-def window_of(window, n_fft):
-    """Return a periodic window as a torch tensor [shape=(n_fft,)], see scipy.signal.get_window."""
+def window_of(window: str | tuple, n_fft: int) -> torch.Tensor:
+    """Return a periodic window as a torch tensor [shape=(n_fft,)], see scipy.signal.get_window.
+
+    >>> window_of("hann", 4).tolist()
+    [0.0, 0.5, 1.0, 0.5]
+    """
     if window == "hann":
         return torch.hann_window(n_fft)
     return torch.from_numpy(librosa.filters.get_window(window, n_fft).astype(np.float32))
 
 
-def pghi(magnitude, frequencies, lengths, hop_length, *, window="hann", seed=0):
+def pghi(
+    magnitude: np.ndarray,
+    frequencies: np.ndarray,
+    lengths: np.ndarray,
+    hop_length: int,
+    *,
+    window: str | tuple = "hann",
+    seed: int = 0,
+) -> np.ndarray:
     """Estimate the phase at the frames' centres by phase gradient heap integration (Průša 2017).
 
     The phase of a transform with a Gaussian window follows from the slopes of its log magnitude; a Hann window is
@@ -75,7 +88,16 @@ def _integrate(log_magnitude, along_time, along_bins, floor, phase):
     return phase
 
 
-def griffinlim(magnitude, phase, *, n_fft, hop_length, window="hann", length=None, n_iter=200):
+def griffinlim(
+    magnitude: np.ndarray,
+    phase: np.ndarray,
+    *,
+    n_fft: int,
+    hop_length: int,
+    window: str | tuple = "hann",
+    length: int | None = None,
+    n_iter: int = 200,
+) -> np.ndarray:
     """Find samples [shape=(length,)] by fast Griffin-Lim with momentum 0.99, from a phase (Perraudin 2013).
 
     librosa.griffinlim can't start from an estimated phase: given a complex S with init=None, it multiplies by the
@@ -126,7 +148,14 @@ class _OverlapAdd:
         return self.blocks.view(-1).mul_(self.gain)
 
 
-def match_magnitude(magnitude_of, magnitude, start, weights, *, n_iter):
+def match_magnitude(
+    magnitude_of: Callable[[torch.Tensor], torch.Tensor],
+    magnitude: np.ndarray,
+    start: np.ndarray,
+    weights: np.ndarray,
+    *,
+    n_iter: int,
+) -> np.ndarray:
     """Find samples [shape=(length,)] whose magnitude is the given one, by L-BFGS on the samples.
 
     Squared differences are weighted by weights [shape=(n_bins,)].

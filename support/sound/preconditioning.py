@@ -12,12 +12,16 @@ Sources
   Nocedal, Wright 2006, Numerical Optimization, section 7.2, for L-BFGS and the scaling of variables
 """
 
+from collections.abc import Callable
+
 import torch
 
 from support.sound.frames import BLOCK, FrameSpectra, overlap_add
 
 
-def preconditioner(samples, *, compress, n_fft, hop_length):
+def preconditioner(
+    samples: torch.Tensor, *, compress: Callable[[torch.Tensor], torch.Tensor], n_fft: int, hop_length: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the symmetric linear map, from a tensor like samples to a change of samples.
 
     Parameters

@@ -5,23 +5,30 @@ Conventions
   planes   left, right, half their sum (middle) and half their difference (side) [shape=(4, n)]
 """
 
+from typing import TypeVar
+
 import numpy as np
 import scipy  # loads scipy.signal where it is used: that takes a second
 import torch
 
+Samples = TypeVar("Samples", np.ndarray, torch.Tensor)
 
-def planes(samples):
+
+def planes(samples: Samples) -> Samples:
     """Left, right, half their sum and half their difference [shape=(4, n)] of samples [shape=(2, n)].
 
     In stereo the losses compare these four, so that a result is as wide as its style in every band.
     Takes numpy arrays, and torch tensors with gradients.
+
+    >>> planes(np.array([[1.0], [0.5]])).ravel().tolist()
+    [1.0, 0.5, 0.75, 0.25]
     """
     left, right = samples
     stack = torch.stack if isinstance(samples, torch.Tensor) else np.stack
     return stack([left, right, (left + right) / 2, (left - right) / 2])
 
 
-def widen(samples, *, like, seed=0):
+def widen(samples: np.ndarray, *, like: np.ndarray, seed: int = 0) -> np.ndarray:
     """Make stereo [shape=(2, n)] of mono samples [shape=(n,)], placed and as wide as another stereo sound.
 
     Its side signal is what can be predicted from the middle, and for the rest the middle again, blurred

@@ -11,6 +11,7 @@ a magnitude_function.
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import librosa
@@ -24,6 +25,11 @@ from support.sound.filterbank import FilterBank
 from support.sound.frames import FrameSpectra, by_blocks
 
 CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that log1p compresses both alike
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _unchanged(magnitude):
+    return magnitude
 
 
 class Transform:
@@ -37,27 +43,37 @@ class Transform:
         Centre of each bin.
     """
 
+    sample_rate: int
+    hop_length: int
+    frequencies: np.ndarray
+
     @property
-    def reach(self):
+    def reach(self) -> int:
         """How far a frame sees to each side [samples]."""
         return 2 * self.hop_length
 
     @property
-    def n_fft_of_refinement(self):
+    def n_fft_of_refinement(self) -> int:
         """Window of the STFT on which the refinement of samples is preconditioned [samples]."""
         return 4 * self.hop_length
 
-    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+    def magnitude_function(
+        self, length: int, *, device: str | torch.device = "cpu", then: Function = _unchanged
+    ) -> Function:
         """Return the torch function from samples [shape=(..., length)] to then(magnitude) [(..., n_bins, n_frames)]."""
         raise NotImplementedError(f"{type(self).__name__} has no magnitude_function; write one")
 
-    def magnitude(self, samples):
+    def magnitude(self, samples: np.ndarray) -> np.ndarray:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, n_frames)]."""
         check_samples(samples, "samples")
-        return self.magnitude_function(len(samples))(torch.from_numpy(samples)).numpy()
+        with torch.no_grad():
+            return self.magnitude_function(len(samples))(torch.from_numpy(samples)).numpy()
 
-    def reconstruct(self, magnitude, *, n_iter=80, length=None, seed=0):
+    def reconstruct(
+        self, magnitude: np.ndarray, *, n_iter: int = 80, length: int | None = None, seed: int = 0
+    ) -> np.ndarray:
         """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by L-BFGS from quiet noise."""
+        check_positive_int(n_iter=n_iter)
         magnitude = _check_magnitude(magnitude, len(self.frequencies))
         length = length or self.hop_length * (magnitude.shape[1] - 1)
         noise = 1e-2 * np.random.default_rng(seed).standard_normal(length).astype(np.float32)
@@ -78,6 +94,9 @@ class STFT(Transform):
         At most half of n_fft, otherwise the frames can't be inverted; at most a quarter to find a phase.
     window : str or tuple
         As scipy.signal.get_window takes it: "hann", "hamming", ("kaiser", 8.0).
+
+    >>> STFT(sample_rate=16000, n_fft=512, hop_length=128).frequencies[:3].tolist()
+    [0.0, 31.25, 62.5]
     """
 
     sample_rate: int
@@ -85,9 +104,11 @@ class STFT(Transform):
     hop_length: int
     window: str | tuple = "hann"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive_int(sample_rate=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length)
         try:
+            if not isinstance(self.window, str | tuple):
+                raise TypeError("it must be a name, or a tuple of a name and numbers")
             window = phase.window_of(self.window, self.n_fft).numpy()
         except (ValueError, TypeError) as error:
             raise ValueError(f"window={self.window!r}: {error}; give a name such as 'hann' or 'hamming'") from error
@@ -105,26 +126,28 @@ class STFT(Transform):
             )
 
     @property
-    def frequencies(self):
+    def frequencies(self) -> np.ndarray:
         """Centre of each bin [shape=(n_bins,), Hz]."""
         return librosa.fft_frequencies(sr=self.sample_rate, n_fft=self.n_fft)
 
     @property
-    def reach(self):
+    def reach(self) -> int:
         """How far a frame sees to each side [samples]."""
         return self.n_fft // 2
 
     @property
-    def n_fft_of_refinement(self):
+    def n_fft_of_refinement(self) -> int:
         """The transform's own window [samples]."""
         return self.n_fft
 
-    def magnitude(self, samples):
+    def magnitude(self, samples: np.ndarray) -> np.ndarray:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
         _check_length(samples, self.n_fft, self.sample_rate, f"n_fft={self.n_fft}")
         return np.abs(librosa.stft(samples, n_fft=self.n_fft, hop_length=self.hop_length, window=self.window))
 
-    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+    def magnitude_function(
+        self, length: int, *, device: str | torch.device = "cpu", then: Function = _unchanged
+    ) -> Function:
         """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
         window = phase.window_of(self.window, self.n_fft).to(device)
         pad = (self.n_fft // 2, self.n_fft // 2)
@@ -138,7 +161,9 @@ class STFT(Transform):
 
         return whole
 
-    def reconstruct(self, magnitude, *, n_iter=200, length=None, seed=0):
+    def reconstruct(
+        self, magnitude: np.ndarray, *, n_iter: int = 200, length: int | None = None, seed: int = 0
+    ) -> np.ndarray:
         """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter Griffin-Lim steps."""
         check_positive_int(n_iter=n_iter)
         magnitude = _check_magnitude(magnitude, len(self.frequencies))
@@ -179,7 +204,7 @@ class CQT(Transform):
     fmin: float
     n_octaves: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive_int(**{name: value for name, value in vars(self).items() if name != "fmin"})
         if not self.fmin > 0:
             raise ValueError(f"fmin={self.fmin} must be a positive frequency in Hz, for example 41.2")
@@ -197,7 +222,7 @@ class CQT(Transform):
             )
 
     @property
-    def frequencies(self):
+    def frequencies(self) -> np.ndarray:
         """Centre of each bin [shape=(n_bins,), Hz]."""
         return librosa.cqt_frequencies(
             self.bins_per_octave * self.n_octaves, fmin=self.fmin, bins_per_octave=self.bins_per_octave
@@ -209,11 +234,11 @@ class CQT(Transform):
         return librosa.filters.wavelet_lengths(freqs=self.frequencies, sr=self.sample_rate, window="hann")
 
     @property
-    def reach(self):
+    def reach(self) -> int:
         """How far a frame of the lowest bin sees to each side [samples]."""
         return int(np.ceil(self._filters[0][0] / 2))
 
-    def magnitude(self, samples):
+    def magnitude(self, samples: np.ndarray) -> np.ndarray:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
         longest = int(np.ceil(self._filters[0][0]))
         _check_length(samples, longest, self.sample_rate, "the lowest filter; raise fmin, or lower bins_per_octave,")
@@ -229,16 +254,20 @@ class CQT(Transform):
             )
         return CQT_GAIN * np.abs(transformed)
 
-    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+    def magnitude_function(
+        self, length: int, *, device: str | torch.device = "cpu", then: Function = _unchanged
+    ) -> Function:
         """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
         bank = self.filter_bank(length, 1 + length // self.hop_length).to(device)
         return lambda samples: then(CQT_GAIN * bank.transform(samples).abs())
 
-    def filter_bank(self, length, n_frames):
+    def filter_bank(self, length: int, n_frames: int) -> FilterBank:
         """Return the same transform as a linear map of samples [shape=(length,)], without CQT_GAIN."""
         return FilterBank(self.frequencies / self.sample_rate, self._filters[0], self.hop_length, length, n_frames)
 
-    def reconstruct(self, magnitude, *, n_iter=80, length=None, seed=0):
+    def reconstruct(
+        self, magnitude: np.ndarray, *, n_iter: int = 80, length: int | None = None, seed: int = 0
+    ) -> np.ndarray:
         """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter L-BFGS steps."""
         check_positive_int(n_iter=n_iter)
         magnitude = _check_magnitude(magnitude, len(self.frequencies)) / CQT_GAIN
@@ -265,6 +294,10 @@ class Mel(Transform):
         Of the STFT.
     n_mels : int > 0
         Bands, evenly on the mel scale; more bands than the STFT has bins leave some bands empty.
+
+    >>> mel = Mel(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+    >>> mel.magnitude(np.ones(1024, dtype=np.float32)).shape
+    (40, 9)
     """
 
     sample_rate: int
@@ -272,7 +305,7 @@ class Mel(Transform):
     hop_length: int
     n_mels: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive_int(n_mels=self.n_mels)
         if (self.matrix.max(axis=1) == 0).any():
             raise ValueError(
@@ -280,41 +313,46 @@ class Mel(Transform):
             )
 
     @functools.cached_property
-    def stft(self):
+    def stft(self) -> STFT:
         """The STFT below."""
         return STFT(sample_rate=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length)
 
     @functools.cached_property
-    def matrix(self):
+    def matrix(self) -> np.ndarray:
         """Weight of each bin in each band [shape=(n_mels, n_fft // 2 + 1)]; each band's largest weight is 1."""
+        stft = self.stft  # raises ValueError for a grid that can't be inverted
         with warnings.catch_warnings(action="ignore"):  # librosa's warning of empty bands
-            return librosa.filters.mel(sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, norm=np.inf)
+            return librosa.filters.mel(sr=stft.sample_rate, n_fft=stft.n_fft, n_mels=self.n_mels, norm=np.inf)
 
     @property
-    def frequencies(self):
+    def frequencies(self) -> np.ndarray:
         """Centre of each band [shape=(n_mels,), Hz]."""
         return librosa.mel_frequencies(self.n_mels + 2, fmin=0.0, fmax=self.sample_rate / 2)[1:-1]
 
     @property
-    def reach(self):
+    def reach(self) -> int:
         """How far a frame sees to each side [samples]."""
         return self.n_fft // 2
 
     @property
-    def n_fft_of_refinement(self):
+    def n_fft_of_refinement(self) -> int:
         """The window of the STFT [samples]."""
         return self.n_fft
 
-    def magnitude(self, samples):
+    def magnitude(self, samples: np.ndarray) -> np.ndarray:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_mels, 1 + n // hop_length)]."""
         return self.matrix @ self.stft.magnitude(samples)
 
-    def magnitude_function(self, length, *, device="cpu", then=lambda magnitude: magnitude):
+    def magnitude_function(
+        self, length: int, *, device: str | torch.device = "cpu", then: Function = _unchanged
+    ) -> Function:
         """Return `magnitude` of samples [shape=(..., length)], then another function, as one torch function."""
         matrix = torch.from_numpy(self.matrix).to(device)
         return self.stft.magnitude_function(length, device=device, then=lambda bins: then(matrix @ bins))
 
-    def reconstruct(self, magnitude, *, n_iter=200, length=None, seed=0):
+    def reconstruct(
+        self, magnitude: np.ndarray, *, n_iter: int = 200, length: int | None = None, seed: int = 0
+    ) -> np.ndarray:
         """Find samples [shape=(length,)] with a magnitude [shape=(n_mels, n_frames)]: first bins, then their phase."""
         bins = librosa.util.nnls(self.matrix, _check_magnitude(magnitude, self.n_mels))
         return self.stft.reconstruct(bins.astype(np.float32), n_iter=n_iter, length=length, seed=seed)

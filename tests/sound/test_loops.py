@@ -5,12 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-import audiocnn
-from support import loops, pipeline, transforms
-from support.settings import Settings
+from support import pipeline
+from support.desk.settings import Settings
+from support.sound import loops, transforms
+from support.sound.analysis import Analysis
 
 BANDS = dict(filters=24, num_steps=15, refine_steps=15)
-GATYS = dict(recipe="gatys", num_steps=30, refine_steps=0, l1channels=64, l2channels=32, l3channels=16)
+GATYS = dict(
+    recipe="gatys",
+    num_steps=30,
+    refine_steps=0,
+    parameters=dict(l1channels=64, l2channels=32, l3channels=16, kernelsize=11),
+)
 CQT = dict(BANDS, transform="cqt", K_HOP=256, phase_iterations=20)
 
 
@@ -76,37 +82,59 @@ def test_in_stereo_both_channels_have_no_seam(load):
 # The circle --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [0, 5, 300])
-def test_turning_the_circle_turns_the_image(more):
-    """Samples that begin some hops later have the same image, beginning as many frames later."""
+def circle_analysis(**changes):
     stft = transforms.STFT(sample_rate=22050, n_fft=512, hop_length=128)
-    samples = torch.randn(100 * 128, generator=torch.Generator().manual_seed(0))
+    return Analysis(**dict(transform=stft, loop=True) | changes)
 
-    def view_of(length):
-        return lambda changed: torch.from_numpy(stft.magnitude(changed.numpy()))[None, None]
 
-    view = loops.samples_view(samples, more, hop_length=128, reach=stft.reach, view_of=view_of)
-    image, turned = view(samples), view(samples.roll(-7 * 128))
-    assert image.shape == (1, 1, 257, 100 + more)
-    torch.testing.assert_close(turned[..., :90], image[..., 7:97], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(image[..., 100:], image[..., torch.arange(more) % 100], rtol=1e-4, atol=1e-4)
-    wrapped = loops.magnitude(samples.numpy(), stft)
-    np.testing.assert_allclose(wrapped[:, :100], image[0, 0, :, :100], rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(wrapped[:, 100], wrapped[:, 0], rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("layout", ["freq", "2D"])
+@pytest.mark.parametrize("n_hops", [3, 100])  # of 3 hops the window of 4 sees more than the whole circle
+def test_turning_the_circle_turns_the_image(n_hops, layout):
+    """Samples that begin some hops later have the same image, beginning as many frames later; the last is the first."""
+    samples = torch.randn(2, n_hops * 128, generator=torch.Generator().manual_seed(0))
+    view = circle_analysis(layout=layout).view(n_hops * 128)
+    for given, n_planes in ((samples, 4), (samples[0], 1)):
+        image, turned = view(given), view(given.roll(-2 * 128, dims=-1))
+        assert image.shape == ((n_planes, 257, 1, n_hops + 1) if layout == "freq" else (n_planes, 1, 257, n_hops + 1))
+        torch.testing.assert_close(image[..., -1], image[..., 0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(turned[..., :-1], image[..., :-1].roll(-2, dims=-1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_circles_frames_are_those_of_the_sound_played_three_times():
+    samples = np.random.default_rng(0).normal(0, 0.1, 40 * 128).astype(np.float32)
+    thrice = np.abs(librosa.stft(np.tile(samples, 3), n_fft=512, hop_length=128))[:, 40:81]
+    analysis = circle_analysis(power="log1p", scaled=False)
+    np.testing.assert_allclose(np.expm1(analysis.spectrogram(samples)), thrice, rtol=1e-3, atol=1e-4)
+    image = analysis.image(torch.from_numpy(samples))
+    np.testing.assert_allclose(np.expm1(image[0, :, 0].numpy()), thrice, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("transform", "bound"), [("stft", -90), ("cqt", -26)])
+def test_the_view_of_a_circle_is_its_spectrogram(transform, bound, load):
+    """From the same samples, by numpy, and by torch with gradients that reach every sample."""
+    settings = Settings(device="cpu", transform=transform, N_FFT=None if transform == "cqt" else 512)
+    analysis = circle_analysis(transform=settings.make_transform())
+    samples = load("water_stream")[: 300 * 128]
+    tensor = torch.from_numpy(samples).requires_grad_()
+    image = analysis.view(len(samples))(tensor)
+    expected = analysis.spectrogram(samples)
+    error = analysis.from_image(image) - expected
+    assert error.shape == (len(analysis.transform.frequencies), 301)
+    assert 20 * np.log10(np.linalg.norm(error) / np.linalg.norm(expected)) < bound
+    (gradient,) = torch.autograd.grad(image.square().sum(), tensor)
+    assert gradient.isfinite().all() and (gradient != 0).all()
 
 
 @pytest.mark.parametrize("recipe", [dict(filters=12, widths=[1, 5, 12]), GATYS], ids=["bands", "gatys"])
 def test_the_losses_do_not_see_where_the_circle_begins(recipe, load):
     """Turned by a number of frames that the pooling divides, a circle has the same losses: no frame counts twice."""
-    settings = Settings(**recipe | dict(device="cpu", loop=True, segment_duration=None))
-    recordings = {"style 1": load("frogs", duration=2.0)}
-    images = pipeline.make_images(settings, recordings)[1]
-    network = pipeline.make_network(settings, images, seed=0)
-    model = pipeline.insert_losses(settings, images, network, pipeline.make_terms(settings))
-    image = torch.rand((*images["style 1"].shape[:3], 161), generator=torch.Generator().manual_seed(0))
-    turned = torch.cat([image[..., :160].roll(-40, dims=3), image[..., 160:]], dim=3)
-    view = pipeline.closed_view(settings, image, model, None)
-    losses, of_turned = (audiocnn.evaluate(each, model, view=view)[0] for each in (image, turned))
+    settings = Settings(**recipe | dict(device="cpu", loop=True))
+    made = pipeline.parts(settings, {"style 1": load("frogs", duration=2.0)})
+    objective = pipeline.make_objective(made.images, made.networks, made.terms, loop=True)
+    circle = torch.rand((*made.images["style 1"].shape[:3], 160), generator=torch.Generator().manual_seed(0))
+    closed = [torch.cat([each, each[..., :1]], dim=3) for each in (circle, circle.roll(-40, dims=3))]
+    losses, of_turned = (objective.evaluate(each)[0] for each in closed)
+    assert len(losses) > 1
     assert {name: float(loss) for name, loss in of_turned.items()} == pytest.approx(
         {name: float(loss) for name, loss in losses.items()}, rel=1e-3
     )
@@ -148,3 +176,11 @@ def test_a_loop_that_cannot_be_made_is_refused(wrong, named):
 def test_the_length_is_a_whole_number_of_hops():
     lengths = [loops.circle_length(length, 128) for length in (1, 1000, 1023, 1024, 1100, 44100)]
     assert lengths == [128, 1024, 1024, 1024, 1152, 44160]
+    analysis = circle_analysis()
+    assert [analysis.length_of(length) for length in (1000, 1100)] == [1024, 1152]
+    assert circle_analysis(loop=False).length_of(1000) == 1000
+
+
+def test_a_circle_of_frames_that_are_channels_is_refused():
+    with pytest.raises(ValueError, match="loop=True can't close frames that are channels; set layout to 'freq'"):
+        circle_analysis(layout="time")

@@ -11,9 +11,10 @@ import soundfile
 import torch
 
 from report import SEEDED
-from support import fast, stereo, transforms
+from support.sound import files, frames, stereo, transforms
+from support.sound.analysis import Analysis
 
-SAMPLES = sorted(path.stem for path in Path(__file__).parents[1].glob("samples/*.flac"))
+SAMPLES = sorted(path.stem for path in Path(__file__).parents[2].glob("samples/*.flac"))
 
 
 def convergence(target, samples):
@@ -37,7 +38,7 @@ def test_formats_rates_and_stereo(tmp_path, ending):
     time = np.arange(rate) / rate
     tone = np.sin(2 * np.pi * 1000 * time)
     soundfile.write(tmp_path / f"tone.{ending}", np.stack([0.5 * tone, 0.1 * tone], axis=1), rate)
-    samples = transforms.load_audio(tmp_path / f"tone.{ending}", sample_rate=22050)
+    samples = files.load_audio(tmp_path / f"tone.{ending}", sample_rate=22050)
     assert abs(len(samples) - 22050) < 0.06 * 22050  # mp3 pads
     middle = samples[5000:16000]
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.03)
@@ -50,11 +51,11 @@ def test_two_channels_are_kept_where_asked(tmp_path):
     for number in (1, 2, 8):
         soundfile.write(tmp_path / "noise.wav", channels[:, :number], 22050, subtype="FLOAT")
         with warnings.catch_warnings(record=True) as caught:
-            both = transforms.load_audio(tmp_path / "noise.wav", sample_rate=22050, mono=False)
+            both = files.load_audio(tmp_path / "noise.wav", sample_rate=22050, mono=False)
         expected = ["noise.wav has one channel: stereo makes both channels the same; set stereo=False"]
         assert [str(warning.message).rpartition("/")[2] for warning in caught] == (expected if number == 1 else [])
         np.testing.assert_array_equal(both, channels[:, [0, min(1, number - 1)]].T)
-        middle = transforms.load_audio(tmp_path / "noise.wav", sample_rate=22050)
+        middle = files.load_audio(tmp_path / "noise.wav", sample_rate=22050)
         np.testing.assert_allclose(middle, channels[:, :number].mean(axis=1), atol=1e-6)
 
 
@@ -143,33 +144,35 @@ def test_short_sounds_give_no_warning_of_librosa(load, cqt):
         cqt.magnitude(samples)
 
 
-@pytest.mark.parametrize("use01scale", [True, False])
-def test_compression_inverts(use01scale, load, stft):
+@pytest.mark.parametrize("scaled", [True, False])
+def test_compression_inverts(scaled, load, stft):
     magnitude = stft.magnitude(load("fire", duration=1.0))
-    features = transforms.compress(magnitude, use01scale=use01scale)
-    assert features.min() >= 0
-    assert features.max() == pytest.approx(np.log1p(magnitude.max()) / (7 if use01scale else 1), rel=1e-5)
-    np.testing.assert_allclose(transforms.expand(features, use01scale=use01scale), magnitude, rtol=1e-4, atol=1e-5)
-    assert transforms.expand(np.full((2, 2), -0.3), use01scale=use01scale).max() == 0
+    analysis = Analysis(transform=stft, power="log1p", scaled=scaled)
+    spectrogram = analysis.compress(magnitude)
+    assert spectrogram.min() >= 0
+    assert spectrogram.max() == pytest.approx(np.log1p(magnitude.max()) / (7 if scaled else 1), rel=1e-5)
+    np.testing.assert_allclose(analysis.expand(spectrogram), magnitude, rtol=1e-4, atol=1e-5)
+    assert analysis.expand(np.full((2, 2), -0.3)).max() == 0
 
 
-@pytest.mark.parametrize("use01scale", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("power", [0.3, 0.5])
-def test_a_power_inverts_and_takes_tensors(use01scale, power, load, stft):
+def test_a_power_inverts_and_takes_tensors(scaled, power, load, stft):
     magnitude = stft.magnitude(load("birds", duration=1.0))
-    settings = dict(use01scale=use01scale, power=power)
-    features = transforms.compress(magnitude, **settings)
-    assert features.min() >= 0 and features.max() > 0.1
-    np.testing.assert_allclose(transforms.expand(features, **settings), magnitude, rtol=1e-3, atol=1e-4)
-    loudest = transforms.compress(np.full((1, 1), np.expm1(7.0)), use01scale=True, power=power)
+    analysis = Analysis(transform=stft, power=power, scaled=scaled)
+    spectrogram = analysis.compress(magnitude)
+    assert spectrogram.min() >= 0 and spectrogram.max() > 0.1
+    np.testing.assert_allclose(analysis.expand(spectrogram), magnitude, rtol=1e-3, atol=1e-4)
+    loudest = Analysis(transform=stft, power=power).compress(np.full((1, 1), np.expm1(7.0)))
     assert loudest.item() == pytest.approx(1, abs=1e-6)
     tensor = torch.from_numpy(magnitude).requires_grad_()
-    same = transforms.compress(tensor, **settings)
-    np.testing.assert_allclose(same.detach().numpy(), features, rtol=1e-5, atol=1e-6)
+    same = analysis.compress(tensor)
+    np.testing.assert_allclose(same.detach().numpy(), spectrogram, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(analysis.expand(same), tensor, rtol=1e-3, atol=1e-4)
     same.sum().backward()
     assert torch.isfinite(tensor.grad).all()
     silence = torch.zeros(3, 3, requires_grad=True)
-    transforms.compress(silence, **settings).sum().backward()
+    analysis.compress(silence).sum().backward()
     assert torch.isfinite(silence.grad).all()
 
 
@@ -216,17 +219,18 @@ def test_spectra_of_frames_are_pytorchs(n_fft, hop_length, shape):
     generator = torch.Generator().manual_seed(0)
     samples = torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
     window = torch.rand(n_fft, generator=generator, dtype=torch.float64)
-    frames = dict(n_fft=n_fft, hop_length=hop_length, window=window, center=False, return_complex=True)
-    torch.testing.assert_close(fast.FrameSpectra.apply(samples, window, hop_length), torch.stft(samples, **frames))
-    assert torch.autograd.gradcheck(lambda x: fast.FrameSpectra.apply(x, window, hop_length), samples)
+    how = dict(n_fft=n_fft, hop_length=hop_length, window=window, center=False, return_complex=True)
+    torch.testing.assert_close(frames.FrameSpectra.apply(samples, window, hop_length), torch.stft(samples, **how))
+    assert torch.autograd.gradcheck(lambda x: frames.FrameSpectra.apply(x, window, hop_length), samples)
 
 
-@pytest.mark.parametrize("extra", [-1, 0, 1, 77, 3 * fast.BLOCK // 2 * 64])
+@pytest.mark.filterwarnings("ignore:hop_length=.* is more than a quarter")
+@pytest.mark.parametrize("extra", [-1, 0, 1, 77, 3 * frames.BLOCK // 2 * 64])
 @pytest.mark.parametrize(("n_fft", "hop_length"), [(256, 64), (255, 64), (256, 128)])
 @pytest.mark.parametrize("channels", [(), (2,)])
 def test_long_samples_have_the_same_image_and_gradient(channels, n_fft, hop_length, extra):
     """At lengths around those where another block begins, against PyTorch's transform of the whole."""
-    length = 2 * fast.BLOCK * hop_length + extra
+    length = 2 * frames.BLOCK * hop_length + extra
     samples = torch.rand((*channels, length), generator=torch.Generator().manual_seed(0)).requires_grad_()
     window, direction = torch.hann_window(n_fft), torch.Generator().manual_seed(1)
     whole = torch.stft(samples, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True).abs()
@@ -240,44 +244,70 @@ def test_long_samples_have_the_same_image_and_gradient(channels, n_fft, hop_leng
 
 
 @pytest.mark.parametrize("kind", ["stft", "cqt"])
-@pytest.mark.parametrize("which_channel", ["freq", "time", "2D"])
-def test_the_image_of_samples_is_that_of_the_single_steps(kind, which_channel, load, request):
+@pytest.mark.parametrize("layout", ["freq", "time", "2D"])
+def test_the_image_of_samples_is_that_of_the_single_steps(kind, layout, load, request):
     """Sample by sample through numpy, and at once with gradients; the four planes of stereo one by one."""
     transform = request.getfixturevalue(kind)
     both = np.stack([load("fire")[:40000], load("rain")[:40000]])
-    settings = dict(use01scale=True, power=0.3)
-    image_of = transforms.image_function(transform, 40000, which_channel=which_channel, **settings)
+    analysis = Analysis(transform=transform, power=0.3, layout=layout)
+    view = analysis.view(40000)
     four = [both[0], both[1], (both[0] + both[1]) / 2, (both[0] - both[1]) / 2]
     for samples, planes in ((both[0], four[:1]), (both, four)):
-        image = image_of(torch.from_numpy(samples).requires_grad_())
+        image = view(torch.from_numpy(samples).requires_grad_())
         assert image.requires_grad and len(image) == len(planes)
+        torch.testing.assert_close(analysis.image(torch.from_numpy(samples)), image.detach())
         for found, plane in zip(image, planes, strict=True):
-            expected = transforms.compress(transform.magnitude(plane), **settings)
-            error = transforms.from_image(found[None], which_channel) - expected
+            expected = analysis.compress(transform.magnitude(plane))
+            error = analysis.from_image(found[None]) - expected
             assert np.linalg.norm(error) < 10 ** (-26 / 20) * np.linalg.norm(expected)
+    np.testing.assert_array_equal(analysis.spectrogram(both), analysis.compress(transform.magnitude(four[2])))
 
 
 @pytest.mark.parametrize("power", [0, -0.3, 1.5, "log", None, True])
-def test_bad_powers(power):
+def test_bad_powers(power, stft):
     with pytest.raises(ValueError, match=re.escape(f"power={power!r} must be above 0 and at most 1")):
-        transforms.compress(np.ones((2, 2)), use01scale=True, power=power)
+        Analysis(transform=stft, power=power)
 
 
-def test_loud_magnitudes_warn():
+@pytest.mark.parametrize("layout", ["2d", "frequency", None, ["freq"]])
+def test_bad_layouts(layout, stft):
+    with pytest.raises(ValueError, match=re.escape(f"layout={layout!r} is unknown; choose one of freq, time, 2D")):
+        Analysis(transform=stft, layout=layout)
+
+
+def test_loud_magnitudes_warn(stft):
     with pytest.warns(UserWarning, match=re.escape("reaches 9.21, above 7")):
-        transforms.compress(np.full((3, 3), 1e4), use01scale=True)
+        Analysis(transform=stft, power="log1p").compress(np.full((3, 3), 1e4))
 
 
-@pytest.mark.parametrize(
-    ("which_channel", "shape"), [("freq", (1, 5, 1, 9)), ("time", (1, 9, 1, 5)), ("2D", (1, 1, 5, 9))]
-)
-def test_orientations(which_channel, shape):
-    features = np.arange(45, dtype=np.float32).reshape(5, 9)
-    image = transforms.to_image(features, which_channel)
+@pytest.mark.parametrize(("layout", "shape"), [("freq", (1, 5, 1, 9)), ("time", (1, 9, 1, 5)), ("2D", (1, 1, 5, 9))])
+def test_layouts(layout, shape, stft):
+    analysis = Analysis(transform=stft, layout=layout)
+    spectrogram = np.arange(45, dtype=np.float32).reshape(5, 9)
+    image = analysis.to_image(spectrogram)
     assert tuple(image.shape) == shape and image.dtype == torch.float32
-    np.testing.assert_array_equal(transforms.from_image(image, which_channel), features)
-    where = {"freq": (0, 2, 0, 7), "time": (0, 7, 0, 2), "2D": (0, 0, 2, 7)}[which_channel]
-    assert image[where] == features[2, 7]
+    np.testing.assert_array_equal(analysis.from_image(image), spectrogram)
+    where = {"freq": (0, 2, 0, 7), "time": (0, 7, 0, 2), "2D": (0, 0, 2, 7)}[layout]
+    assert image[where] == spectrogram[2, 7]
+
+
+def test_seconds_are_frames_where_frames_are_no_channels(stft):
+    analysis = Analysis(transform=stft)
+    assert [analysis.frames(seconds) for seconds in (None, 1e-6, 1.0, 2.5)] == [None, 1, 86, 215]
+    assert Analysis(transform=stft, layout="time").frames(1.0) is None
+
+
+def test_the_loudest_values_of_an_image_can_be_cut(load, stft):
+    """As a result's are by those of its recordings; values below 0 become 0."""
+    samples = load("piano", duration=1.0)
+    analysis = Analysis(transform=stft)
+    spectrogram = analysis.spectrogram(samples)
+    loud = analysis.to_image(np.where(spectrogram > 0.6 * spectrogram.max(), 3, spectrogram - 1e-6))
+    how = dict(length=len(samples), n_iter=20, seed=3)
+    made = analysis.sound(loud, loudest=0.5 * spectrogram.max(), **how)
+    expected = analysis.reconstruct(np.clip(analysis.from_image(loud), 0, 0.5 * spectrogram.max()), **how)
+    np.testing.assert_array_equal(made, expected)
+    assert np.abs(made).max() < np.abs(samples).max()
 
 
 def write(path, samples, rate=22050):
@@ -287,28 +317,28 @@ def write(path, samples, rate=22050):
 
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.wav is not a file; give the path"):
-        transforms.load_audio(tmp_path / "nowhere.wav", sample_rate=22050)
+        files.load_audio(tmp_path / "nowhere.wav", sample_rate=22050)
     with pytest.raises(FileNotFoundError, match="is not a file"):
-        transforms.load_audio(tmp_path, sample_rate=22050)
+        files.load_audio(tmp_path, sample_rate=22050)
     (tmp_path / "text.wav").write_text("this is no sound")
     (tmp_path / "empty.wav").write_bytes(b"")
     for name in ("text.wav", "empty.wav"):
         with pytest.raises(ValueError, match="not a sound file that libsndfile can read"):
-            transforms.load_audio(tmp_path / name, sample_rate=22050)
+            files.load_audio(tmp_path / name, sample_rate=22050)
     cases = {"no samples": [], "silent": np.zeros(9000), "NaN or infinite": [0.1] * 500 + [np.nan] + [0.1] * 500}
     for message, samples in cases.items():
         with pytest.raises(ValueError, match=message):
-            transforms.load_audio(write(tmp_path / "bad.wav", samples), sample_rate=22050)
+            files.load_audio(write(tmp_path / "bad.wav", samples), sample_rate=22050)
 
 
 def test_bad_excerpts(tmp_path):
     path = write(tmp_path / "noise.wav", 0.1 * np.ones(22050))
     with pytest.raises(ValueError, match=r"offset=-1 must be at least 0"):
-        transforms.load_audio(path, sample_rate=22050, offset=-1)
+        files.load_audio(path, sample_rate=22050, offset=-1)
     with pytest.raises(ValueError, match=r"duration=0 positive or None"):
-        transforms.load_audio(path, sample_rate=22050, duration=0)
+        files.load_audio(path, sample_rate=22050, duration=0)
     with pytest.raises(ValueError, match=r"offset=5.*no samples.*smaller offset"):
-        transforms.load_audio(path, sample_rate=22050, offset=5)
+        files.load_audio(path, sample_rate=22050, offset=5)
 
 
 @pytest.mark.parametrize(
@@ -359,9 +389,3 @@ def test_bad_magnitudes(stft, cqt):
     for transform in (stft, cqt):
         with pytest.raises(ValueError, match="n_iter=0 must be a positive whole number"):
             transform.reconstruct(np.ones((len(transform.frequencies), 9)), n_iter=0)
-    for which_channel in ("2d", "frequency", None):
-        message = f"whichChannel={which_channel!r} is unknown; choose one of freq, time, 2D"
-        with pytest.raises(ValueError, match=message):
-            transforms.to_image(np.ones((3, 3)), which_channel)
-        with pytest.raises(ValueError, match=message):
-            transforms.from_image(torch.ones(1, 3, 1, 3), which_channel)
