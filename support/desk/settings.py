@@ -503,11 +503,9 @@ def line_of(name, value=None):
     return f"{name} = {_typed(DEFAULTS[name] if value is None else value)}  # {about['help']}"
 
 
-def _typed(value):  # as a person types it
+def _typed(value):  # as a person types it, and as papermill can read it
     value = plain(value)
-    if value and isinstance(value, dict):
-        return f"dict({', '.join(f'{name}={each!r}' for name, each in value.items())})"
-    return json.dumps(value) if isinstance(value, str | list) else repr(value)
+    return json.dumps(value) if isinstance(value, str | list | dict) else repr(value)
 
 
 def table_of_settings():

@@ -236,35 +236,33 @@ def _files(settings, folder):
 
 
 def execute(source, target, parameters=None):
-    """Execute a notebook by papermill in the folder of its file, and print what its cells print.
-
-    The executed notebook is written to target. The cell that fails is named in a RuntimeError.
-    """
+    """Execute a notebook by papermill in the folder of its file, print what its cells print, and write it to target."""
     import papermill  # takes half a second
 
-    try:
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            parameters=parameters or {},
-            cwd=str(Path(source).resolve().parent),
-            kernel_name="python3",
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            coalesce_streams=True,
-        )
-    except papermill.PapermillExecutionError as error:
-        raise RuntimeError(f"{error.ename}: {error.evalue}") from None
+    papermill.execute_notebook(
+        str(source),
+        str(target),
+        parameters=parameters or {},
+        cwd=str(Path(source).resolve().parent),
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+        coalesce_streams=True,
+    )
 
 
 def main(parent, source, target):
     """Execute a notebook with parameters from standard input; the process ends with the process called parent."""
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    from papermill import PapermillExecutionError
+
     try:
         execute(source, target, json.loads(sys.stdin.buffer.read()))
-    except RuntimeError as error:
-        sys.exit(str(error))
+    except PapermillExecutionError as error:  # its last line is a line of code
+        sys.stderr.write("\n".join(error.traceback))
+        sys.exit(f"\n{error.ename}: {error.evalue}")
 
 
 def _end_with(parent):

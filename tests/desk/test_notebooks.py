@@ -263,7 +263,7 @@ def test_a_shipped_pair_in_its_notebook(pair, tmp_path, monkeypatch):
 @pytest.mark.parametrize("recipe", ["bands", "gatys"])
 def test_a_notebook_makes_the_samples_of_the_pipeline(name, content, recipe, tmp_path, monkeypatch):
     settings = dict(recipe=recipe, STYLE_FILENAME=sample("tabla"), CONTENT_FILENAME=content and sample(content))
-    settings |= dict(num_steps=4, refine_steps=3, duration=1.0, device="cpu")
+    settings |= dict(num_steps=4, refine_steps=3, device="cpu")
     outputs, _ = run(name, tmp_path, monkeypatch, **settings)
     saved, _ = soundfile.read(outputs / "test-001.wav", dtype="float32")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

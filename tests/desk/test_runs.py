@@ -50,7 +50,7 @@ def test_a_sweep_survives_a_failing_run_and_goes_on(notebook, tmp_path):
     assert grid.count("<audio") == 2 and grid.count("failed: ") == 1  # those of the sweep alone
     (log,) = (tmp_path / "outputs").glob("*.log")  # all that the failing run printed
     assert "Traceback" in log.read_text() and f"(all that the run printed: outputs/{log.name})" in text
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").iterdir() if path != log}
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").iterdir() if path.stem != log.stem}
     papermill.execute_notebook(
         notebook, tmp_path / "executed.ipynb", parameters=settings, cwd=tmp_path, progress_bar=False
     )
@@ -75,9 +75,9 @@ def test_a_killed_process_is_a_failing_run(tmp_path):
         [("parameters", SETTINGS), ("rest", "import os\nprint('the last words')\nos.kill(os.getpid(), 9)")],
     )
     report = sweeps.run_notebook(notebook, outname="dead", threads=1)
-    assert "died with code -9" in report["failed"] and report["outname"].startswith("dead-")
+    assert "Kernel died" in report["failed"] and report["outname"].startswith("dead-")
     (log,) = (tmp_path / "outputs").glob("dead-*.log")
-    assert log.read_text() == "the last words\n" and str(log) in report["failed"]
+    assert "the last words\n" in log.read_text() and str(log) in report["failed"]
 
 
 def test_the_progress_of_every_run(tmp_path):
@@ -122,7 +122,7 @@ def test_a_sweep_on_a_dask_cluster(tmp_path):
         pathlib.Path("outputs").mkdir(exist_ok=True)
         pathlib.Path(f"outputs/{outname}-001.json").write_text(json.dumps(dict(value=value)))
     """
-    settings = f"import os\nvalue = 0\n{SETTINGS}\nworker = psutil.Process(os.getppid()).ppid()"
+    settings = f"import os\nimport psutil\nvalue = 0\n{SETTINGS}\nworker = psutil.Process(os.getppid()).ppid()"
     write_notebook(tmp_path / "job.ipynb", [("parameters", settings), ("rest", textwrap.dedent(source))])
     cluster = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
     with distributed.LocalCluster(**cluster) as local, distributed.Client(local):

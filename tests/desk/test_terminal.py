@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import nbformat
+import papermill
 import pytest
 from kernel import CQT, ROOT, STFT
 
@@ -71,5 +72,5 @@ def test_the_benchmark_of_the_first_minutes_finds_its_cells():
 
 def test_a_failing_cell_stops_the_run(tmp_path):
     write(tmp_path / "steps.ipynb", "print(1)", "raise ValueError('the sound is silent')")
-    with pytest.raises(RuntimeError, match="the sound is silent"):
+    with pytest.raises(papermill.PapermillExecutionError, match="the sound is silent"):
         sweeps.execute(tmp_path / "steps.ipynb", tmp_path / "executed.ipynb")
