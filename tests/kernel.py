@@ -11,7 +11,9 @@ STFT, CQT = "neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb
 SMALL = dict(filters=16, widths=[1, 8], num_steps=4, refine_steps=2, duration=2.0, phase_iterations=8)
 # Cells by a part of their source.
 SETTINGS, CHECKED, LISTEN = "steps.typed()", "Settings.of(", 'step("Listen'
+TRANSFORM = 'step("The transform'
 SPECTROGRAMS, NETWORK, LOSSES, START = 'step("Spectrograms', 'step("The network', "sums = [", 'step("The start'
+OPTIMIZER, PAIRS = "optimizer = audiocnn.lbfgs  # of the image", "def pairs_of"
 OPTIMISE, BACK, REFINE, SAVE = 'step("Optimisation', 'step("Back', 'step("Refine', "stem = saving.save_result"
 RESULT, SWEEP = "outputs = {}", "follow_sweep"
 
@@ -50,6 +52,12 @@ class Notebook:
         for name, value in settings.items():
             cell.source, count = re.subn(rf"(?m)^{name} = .*$", lambda _, n=name, v=value: f"{n} = {v!r}", cell.source)
             assert count == 1, name
+
+    def replace(self, text, old, new):
+        """Change a part of the cell whose source holds a text, as a person edits it."""
+        cell = self.cell(text)
+        assert cell.source.count(old) == 1, old
+        cell.source = cell.source.replace(old, new)
 
     def save(self):
         """Write the notebook's file, as the sweep reads it."""

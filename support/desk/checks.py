@@ -209,8 +209,9 @@ def _warn_of_settings_without_effect(settings):
     defaults = type(settings)  # declares them
     defaults = {each.name: each.default_factory() for each in fields(defaults)}
     for reason, names in without_effect(settings).items():
-        given = {name: settings.given[name] for name in names}
-        changed = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
+        given = {name: settings.given[name] for name in names if settings.given[name] != defaults[name]}
+        given = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
+        changed = [f"{name}={value!r}" for name, value in given.items()]
         if changed:
             _warn(f"{', '.join(changed)} has no effect, because {reason}")
 

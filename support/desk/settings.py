@@ -70,6 +70,20 @@ def _layers(name, value):
     _weights_by_layer(name, value)
 
 
+def _own(name, value):
+    checks.check_mapping(name, value)
+    for each, given in value.items():
+        if hasattr(Settings, each):
+            raise ValueError(f"{each!r} is a name that the settings use themselves; choose another one")
+        try:
+            json.dumps(plain(given))
+        except TypeError as error:
+            raise ValueError(
+                f"{each}={given!r} can't be kept in a json file ({error}); set numbers, strings, and lists and dicts "
+                "of them, or write this line in a cell below"
+            ) from error
+
+
 _whole, _positive = _number(0, whole=True), _number(1, whole=True)
 _seconds = _optional(_number(0, beyond=True))
 
@@ -262,7 +276,7 @@ class Settings:
         None,
         START,
         checks.check_start,
-        '"noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, in a transfer content',
+        '"noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, transfer: content',
         ("noise", "content"),
         ("rand", "content"),
     )
@@ -291,7 +305,7 @@ class Settings:
         None, NETWORK, checks.check_device, '"cpu", "cuda" or "mps"; None: the fastest that is present'
     )
     transform: str = _setting("stft", TRANSFORM, _choice(("stft", "cqt")), "given by the notebook")
-    own: dict = _setting({}, LOSSES, checks.check_mapping, "settings of the user's own")
+    own: dict = _setting({}, LOSSES, _own, "settings of the user's own")
 
     def __post_init__(self):
         self._set("given", _frozen({each.name: getattr(self, each.name) for each in fields(self)}))
@@ -304,7 +318,7 @@ class Settings:
             value = _frozen(getattr(self, each.name))
             if each.metadata["transform"] in (None, self.transform):
                 each.metadata["check"](each.name, value)
-            self._set(each.name, _weights_by_layer(each.name, value) if each.name in LAYERS else value)
+            self._set(each.name, _frozen(_weights_by_layer(each.name, value)) if each.name in LAYERS else value)
         checks.check_together(self)
         self.make_transform()  # raises ValueError for windows and grids that can't be inverted
         self._check_sweep()
@@ -323,9 +337,8 @@ class Settings:
         """
         declared = [each.name for each in fields(cls) if each.metadata["transform"] in (None, transform)]
         declared = [name for name in declared if name not in ("transform", "own")]
-        own = {name: names[name] for name in own if name not in declared}
         for name in own:
-            checks.check_own(name, [*declared])
+            checks.check_own(name, declared)
         missing = [name for name in declared if name not in names]
         if missing:
             lines = ", ".join(f"{name} = {DEFAULTS[name]!r}" for name in missing)
@@ -333,7 +346,8 @@ class Settings:
                 f"the settings cell has no line for {', '.join(missing)}; add {lines} to the settings cell, run the "
                 "settings cell, and then this cell again"
             )
-        return cls(transform=transform, own=own, **{name: names[name] for name in declared})
+        typed = {name: names[name] for name in DEFAULTS if name in names and name not in ("transform", "own")}
+        return cls(transform=transform, own={name: names[name] for name in own}, **typed)
 
     def __getattr__(self, name):
         own = {} if name.startswith("__") else self.__dict__.get("own", {})
@@ -345,11 +359,15 @@ class Settings:
         object.__setattr__(self, name, value)
 
     def _check_sweep(self):
+        swept = [each.name for each in fields(self) if each.metadata["transform"] in (None, self.transform)]
+        swept = [name for name in swept if STEP_OF[name] != NO_STEP and name not in ("transform", "own")]
         for name in self.sweep:
-            if name in (*DEFAULTS, *self.own) and name not in ("transform", "own"):
+            if name in (*swept, *self.own):
                 continue
-            checks.check_own(name, [*DEFAULTS, *self.own], what="sweep: ")
-            raise ValueError(f"sweep: {name!r} must be a setting, or a name of your own in the settings cell")
+            checks.check_own(name, [*swept, *self.own], what="sweep: ")
+            raise ValueError(
+                f"sweep: {name!r} must be a setting of the sound, or a name of your own in the settings cell"
+            )
         for point in self.points():
             with warnings.catch_warnings(action="ignore"):
                 self.changed(sweep={}, **point)

@@ -75,8 +75,8 @@ class Steps:
         if shell is None or self._typed_at is None:
             return []
         typed, *later = shell.user_ns["In"][self._typed_at :]
-        names = [name for name in _assigned(typed) if name not in DEFAULTS]
-        for name in [name for cell in later if cell.startswith("# Parameters") for name in _assigned(cell)]:
+        names = [name for name in assigned(typed) if name not in DEFAULTS]
+        for name in [name for cell in later if cell.startswith("# Parameters\n") for name in assigned(cell)]:
             if name not in (*names, *DEFAULTS):
                 checks.check_own(name, [*DEFAULTS, *names])
                 raise ValueError(f"{name!r} is not a setting; write a line {name} = ... in the settings cell first")
@@ -149,9 +149,12 @@ def _steps_to(title):
     return STEPS[: STEPS.index(title) + 1]
 
 
-def _assigned(source):  # names that the lines of a cell assign
-    targets = [each for line in ast.parse(source).body if isinstance(line, ast.Assign) for each in line.targets]
-    return [each.id for each in targets if isinstance(each, ast.Name)]
+def assigned(source):
+    """Return the names that the lines of a cell assign, each once."""
+    lines = [line for line in ast.parse(source).body if isinstance(line, ast.Assign | ast.AnnAssign)]
+    targets = [target for line in lines for target in (line.targets if isinstance(line, ast.Assign) else [line.target])]
+    names = [each for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+    return list(dict.fromkeys(each.id for each in names if isinstance(each.ctx, ast.Store)))
 
 
 def _fingerprint(tensors):

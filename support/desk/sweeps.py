@@ -7,7 +7,6 @@ Conventions
   threads  processor threads of a run; None: all
 """
 
-import ast
 import collections
 import contextlib
 import glob
@@ -27,6 +26,7 @@ import psutil
 from support.desk import checks
 from support.desk.saving import load_settings, uninterrupted
 from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, plain
+from support.desk.steps import assigned
 
 ROOT = Path(__file__).parents[2]
 IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
@@ -216,8 +216,7 @@ def _other_cells(path, settings):
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if not tagged:
         raise ValueError(f"{path} has no cell tagged 'parameters'; tag its settings cell")
-    lines = [line for line in ast.parse(tagged[0].source).body if isinstance(line, ast.Assign)]
-    names = [target.id for line in lines for target in line.targets if isinstance(target, ast.Name)]
+    names = assigned(tagged[0].source)
     for name in settings:
         if name not in names:
             checks.check_own(name, names)

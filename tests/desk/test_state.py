@@ -39,8 +39,9 @@ from kernel import (
     sample,
 )
 
-from support import pipeline, saving
-from support.settings import NO_STEP, STEPS, Settings
+from support import pipeline
+from support.desk import saving
+from support.desk.settings import DEFAULTS, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -69,15 +70,17 @@ def in_one_call(folder, stem):
     """
     source = f"""
         import numpy as np
-        from support import pipeline, saving, transforms
+        from support import pipeline
+        from support.desk import saving
+        from support.sound.files import fit_full_scale
         samples = pipeline.synthesise(saving.load_settings("outputs/{stem}.json"))
-        np.save("again.npy", transforms.fit_full_scale(samples))
+        np.save("again.npy", fit_full_scale(samples))
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(source)], cwd=folder, check=True)
     return np.load(folder / "again.npy")
 
 
-# Records -----------------------------------------------------------------------------------------
+# Stale steps -----------------------------------------------------------------------------------------
 
 
 def test_settings_changed_after_the_optimisation_are_not_saved(notebook, tmp_path):
@@ -113,7 +116,8 @@ def test_a_weight_changed_before_the_optimisation_is_used_or_refused(tmp_path):
         notebook.run_all(START)
     first, second = reports(tmp_path).values()
     assert first["settings"]["content_weight"] == 30 and second["settings"]["content_weight"] == 100
-    assert ["FreeContentLoss", "conv_2", 100] in second["used"]["terms"]
+    ((layer, weight),) = [each[1:] for each in second["used"]["terms"] if "FreeContentLoss" in each[0]]
+    assert (layer, weight) == ("conv_2", 100)
     assert second["losses"][0]["content conv_2"] != first["losses"][0]["content conv_2"]
 
 
@@ -134,12 +138,10 @@ def test_a_file_that_changed_under_its_name_is_noticed(tmp_path):
     soundfile.write(tmp_path / "mine.wav", sound_of("fire"), 22050)
     with Notebook(tmp_path, STYLE_FILENAME="mine.wav") as notebook:
         notebook.run_all()
-        notebook.run(LISTEN)
-        notebook.run(OPTIMISE)  # the same sound: nothing has changed
         soundfile.write(tmp_path / "mine.wav", sound_of("rain"), 22050)
         notebook.run(LISTEN)
         with pytest.raises(
-            CellError, match="'Listen to the inputs' was made anew after 'The transform': run again from"
+            CellError, match="'Listen to the inputs' was run or changed after 'The transform': run again from"
         ):
             notebook.run(OPTIMISE)
 
@@ -150,15 +152,17 @@ def sound_of(name):
 
 def test_an_edited_sum_starts_afresh_and_is_saved(notebook, tmp_path):
     notebook.run_all()
-    cell = notebook.cell(LOSSES)
-    cell.source = cell.source.replace(
-        '{"input": 1.0})', '{"input": 1.0}),\n        (losses.RhythmLoss, 0.25, {"conv_1": 2})'
-    )
+    notebook.replace(LOSSES, "(RhythmLoss(), settings.rhythm_weight, {", '(RhythmLoss(), 0.25, {"conv_2": 2, ')
     notebook.run(LOSSES)
-    with pytest.raises(CellError, match="'The losses' was made anew after 'The start': run again from 'The start'"):
+    with pytest.raises(
+        CellError, match="'The losses' was run or changed after 'The start': run again from 'The start'"
+    ):
         notebook.run(OPTIMISE)
     notebook.run_all(START)
-    assert ["RhythmLoss", "conv_1", 0.5] in reports(tmp_path)["test-002"]["used"]["terms"]
+    first, second = (report["used"] for report in reports(tmp_path).values())
+    rhythm = [(layer, weight) for loss, layer, weight in second["terms"] if "RhythmLoss" in loss]
+    assert rhythm == [("conv_2", 0.5), ("conv_1", 0.25)]
+    assert first["not_in_settings"] == [] and second["not_in_settings"] == ["terms"]
     assert "rhythm conv_1" in reports(tmp_path)["test-002"]["losses"][0]
 
 
@@ -207,7 +211,7 @@ def test_settings_that_were_not_checked_are_not_used(notebook):
 def test_steps_that_are_done_are_reported(notebook):
     assert "All 4 steps are done. To go on, raise num_steps" in notebook.run_all()
     said = notebook.run(OPTIMISE)
-    assert "All 4 steps are done" in said and "to begin afresh, run again from 'The start'" in said
+    assert "All 4 steps are done" in said and "to begin again, run again from 'The start'" in said
     notebook.edit(num_steps=7)
     assert "run again from 'Optimisation'" in notebook.run(SETTINGS, CHECKED)
     assert "All 7 steps are done" in notebook.run(OPTIMISE)
@@ -221,7 +225,7 @@ def test_going_on_keeps_both_results(notebook, tmp_path):
     first, second = reports(tmp_path).values()
     assert [len(first["losses"]), len(second["losses"])] == [6, 9]
     assert [first["settings"]["refine_steps"], second["settings"]["refine_steps"]] == [2, 5]
-    assert second["used"]["lbfgs_began_after_steps"] == [0, 4, 6]
+    assert second["used"]["optimizer_began_after_steps"] == [0, 4, 6]
 
 
 def test_two_runs_of_a_transfer_differ_and_each_can_be_repeated(tmp_path):
@@ -250,13 +254,24 @@ def test_a_custom_network_in_a_transfer(tmp_path):
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
-@pytest.mark.parametrize("settings", [{}, dict(recipe="gatys", param_pkl=None, model_path=None, l1channels=24)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        dict(
+            recipe="gatys",
+            param_pkl=None,
+            model_path=None,
+            parameters=dict(l1channels=24, l2channels=8, l3channels=8, kernelsize=5),
+        ),
+    ],
+)
 def test_the_pipeline_is_the_notebook_and_a_json_repeats_it(name, settings, tmp_path):
     """The same settings give the same samples: in the notebook, in one call, and from the saved json."""
     with Notebook(tmp_path, name, sample_rate=22050, **settings) as notebook:
         notebook.run_all()
         notebook.edit(filters=8, recipe="bands")  # what follows comes from the json alone
-        load = 'settings = saving.load_settings("outputs/test-001.json")\nprint(record.accept(settings))'
+        load = 'settings = saving.load_settings("outputs/test-001.json")\nprint(steps.accept(settings))'
         notebook.execute(load)
         notebook.run_all(LISTEN)
     first, again = (sound(tmp_path, stem) for stem in ("test-001", "test-002"))
@@ -264,19 +279,15 @@ def test_the_pipeline_is_the_notebook_and_a_json_repeats_it(name, settings, tmp_
     np.testing.assert_allclose(in_one_call(tmp_path, "test-001"), first, atol=1e-3)
 
 
-def test_a_json_of_an_earlier_version_loads(tmp_path):
-    """Settings as earlier versions saved them, with names that exist no more, and an old name of a recipe."""
-    old = dict(STYLE_FILENAME="a.wav", CONTENT_FILENAME=None, recipe="field", N_FFT=1024, K_HOP=256, power="log1p")
-    old |= dict(statistic="gram", style_layers_default=["relu_1"], start="rand", nearest_steps=0, run=2, seed=3)
-    old |= dict(used={"start": "rand"}, sweep={"seed": [0, 1]}, notebook="x.ipynb")
-    (tmp_path / "old-001.json").write_text(json.dumps({"settings": old}))
-    settings = saving.load_settings(tmp_path / "old-001.json")
-    assert settings.recipe == "gatys" and settings.seed == 5 and not settings.sweep and settings.N_FFT == 1024
-    (tmp_path / "old-002.json").write_text(json.dumps({"settings": old | dict(nearest_steps=40)}))
-    with pytest.warns(UserWarning, match=r"settings that were removed: {'nearest_steps': 40}; the result will differ"):
-        saving.load_settings(tmp_path / "old-002.json")
-    (tmp_path / "other.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"other.json is not the json file of a run"):
+def test_files_that_are_no_json_of_a_run(tmp_path):
+    for text in ("[1]", "{", '{"settings": 3}', "{}"):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(ValueError, match=r"other.json is not the json file of a run"):
+            saving.load_settings(tmp_path / "other.json")
+    (tmp_path / "other.json").write_text('{"settings": {"seed": 3, "tone": 1}}')
+    with pytest.raises(
+        ValueError, match=r"other.json has settings that are not known: tone; take them out of the file"
+    ):
         saving.load_settings(tmp_path / "other.json")
     with pytest.raises(FileNotFoundError, match="give the json file of a run"):
         saving.load_settings(tmp_path / "gone.json")
@@ -289,12 +300,12 @@ def test_the_defaults_of_the_object_are_those_of_the_notebook(name, monkeypatch)
     given = {}
     cells = [cell.source for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code"]
     (source,) = [cell for cell in cells if SETTINGS in cell]
-    exec(source.replace("record.typed()", ""), given)
+    exec(source.replace("steps.typed()", ""), given)
     del given["__builtins__"]
     transform = "stft" if name == STFT else "cqt"
     typed, default = Settings(transform=transform, **given), Settings(transform=transform)
     differing = [each for each in given if getattr(typed, each) != getattr(default, each)]
-    assert set(differing) <= {"outname", "notebook", "model_path", "param_pkl"}
+    assert set(differing) == {"outname", "model_path", "param_pkl"}
 
 
 # Interrupts --------------------------------------------------------------------------------------
@@ -352,7 +363,7 @@ def children(folder):
     """Processes of a sweep in a folder."""
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
-        if "sweeps.run_cells" in " ".join(process.info["cmdline"] or []) and process.info["cwd"] == str(folder):
+        if "support.desk.sweeps" in " ".join(process.info["cmdline"] or []) and process.info["cwd"] == str(folder):
             found.append(process)
     return found
 
@@ -366,7 +377,7 @@ def wait_for(condition, seconds):
 
 
 def test_a_sweep_in_the_saved_settings_cell_runs_every_point_once(tmp_path):
-    with Notebook(tmp_path, sweep={"num_steps": [3, 5], "seed": [0, 1]}, n_jobs=2) as notebook:
+    with Notebook(tmp_path, sweep={"num_steps": [3, 5], "seed": [0, 1]}) as notebook:
         notebook.save()
         notebook.run_all(timeout=600)
         assert not children(tmp_path)
@@ -377,7 +388,7 @@ def test_a_sweep_in_the_saved_settings_cell_runs_every_point_once(tmp_path):
 
 @pytest.mark.parametrize("end", ["interrupt", "kill"])
 def test_the_runs_of_a_sweep_end_with_the_sweep(end, tmp_path):
-    with Notebook(tmp_path, sweep={"seed": [0, 1, 2, 3]}, n_jobs=2, num_steps=100000) as notebook:
+    with Notebook(tmp_path, sweep={"seed": [0, 1, 2, 3]}, num_steps=100000) as notebook:
         notebook.save()
         notebook.run("import audiocnn", SETTINGS, CHECKED)
         pressed = threading.Thread(target=lambda: (wait_for(lambda: len(children(tmp_path)) == 2, 60), stop()))
@@ -405,7 +416,7 @@ def test_the_runs_of_a_sweep_end_with_the_sweep(end, tmp_path):
 def test_a_run_of_a_sweep_never_sweeps_and_is_what_was_asked(tmp_path):
     """Also where a cell behind the settings sets a sweep, and a value that the sweep varies: that is reported."""
     sweep = {"num_steps": [1, 2]}
-    with Notebook(tmp_path, sweep=sweep, n_jobs=2) as notebook:
+    with Notebook(tmp_path, sweep=sweep) as notebook:
         scratch = "sweep = {'num_steps': [1, 2]}\nnum_steps = 2"
         code = notebook.notebook.cells.index(notebook.cell(CHECKED)) - 1
         notebook.notebook.cells.insert(code, nbformat.v4.new_code_cell(scratch))
@@ -419,22 +430,22 @@ def test_a_run_of_a_sweep_never_sweeps_and_is_what_was_asked(tmp_path):
 # Smaller traps -----------------------------------------------------------------------------------
 
 
-def test_an_edited_loss_class_is_another_sum(notebook):
-    loss = (
-        "class MyLoss(audiocnn.Loss):\n    kind = 'mine'\n    def distance(self, x): return FACTOR * x.square().mean()"
-    )
+def test_an_edited_loss_class_is_another_sum(notebook, tmp_path):
+    loss = "class MyLoss(audiocnn.Loss):\n    kind = 'mine'\n    def distance(self, x, target):\n        return FACTOR * x.square().mean()"
     notebook.run("import audiocnn")
     notebook.execute(loss.replace("FACTOR", "1.0"))
-    cell = notebook.cell(LOSSES)
-    cell.source = cell.source.replace('{"input": 1.0})', '{"input": 1.0}),\n        (MyLoss, 1.0, {"input": 1.0})')
+    notebook.replace(LOSSES, "(RhythmLoss(), settings.rhythm_weight, {", "(MyLoss(), 1.0, {")
     notebook.run_all()
-    notebook.run(LOSSES, OPTIMISE)  # the same class
-    for edited in (loss.replace("FACTOR", "7.0"), loss.replace("FACTOR", "1.0") + "\n    constant = 2"):
-        notebook.execute(edited)
-        notebook.run(LOSSES)
-        with pytest.raises(CellError, match="'The losses' was made anew after 'The start'"):
-            notebook.run(OPTIMISE)
-        notebook.run(START, OPTIMISE)
+    notebook.execute(loss.replace("FACTOR", "7.0"))
+    notebook.run(LOSSES)
+    with pytest.raises(CellError, match="'The losses' was run or changed after 'The start'"):
+        notebook.run(OPTIMISE)
+    notebook.run_all(START)
+    values = [report["losses"][0]["mine conv_1"] for report in reports(tmp_path).values()]
+    assert values[1] > 2 * values[0]
+    assert [report["used"]["own_code"]["MyLoss"] for report in reports(tmp_path).values()] == [
+        loss.replace("FACTOR", factor) for factor in ("1.0", "7.0")
+    ]
 
 
 def test_a_setting_whose_line_is_gone_has_no_value(notebook):
@@ -449,7 +460,7 @@ def test_a_setting_whose_line_is_gone_has_no_value(notebook):
 @pytest.mark.parametrize("name", [STFT, CQT])
 def test_no_cell_sets_a_setting(name):
     """Otherwise the check of the settings, run again, would take what a later cell left."""
-    names = {name for step in (*STEPS.values(), NO_STEP) for name in step} - {"transform"}
+    names = set(DEFAULTS) - {"transform"}
     cells = [cell.source for cell in nbformat.read(ROOT / name, as_version=4).cells if cell.cell_type == "code"]
     for cell in cells:
         if SETTINGS not in cell:
@@ -486,9 +497,9 @@ def test_a_continued_run_says_where_l_bfgs_began_anew(notebook, tmp_path):
     notebook.edit(num_steps=7)
     notebook.run(SETTINGS, CHECKED)
     notebook.run_all(OPTIMISE)
-    assert reports(tmp_path)["test-001"]["used"]["lbfgs_began_after_steps"] == [0, 4]
-    assert reports(tmp_path)["test-002"]["used"]["lbfgs_began_after_steps"] == [0, 4, 7]
-    with pytest.warns(UserWarning, match=r"L-BFGS began anew after steps \[0, 4, 7\]"):
+    assert reports(tmp_path)["test-001"]["used"]["optimizer_began_after_steps"] == [0, 4]
+    assert reports(tmp_path)["test-002"]["used"]["optimizer_began_after_steps"] == [0, 4, 7]
+    with pytest.warns(UserWarning, match=r"the optimiser began again after steps \[0, 4, 7\]"):
         saving.load_settings(tmp_path / "outputs/test-002.json")
 
 
@@ -505,12 +516,12 @@ def test_a_start_that_is_gone_does_not_cost_the_sound(notebook, tmp_path):
 def test_nothing_is_overwritten_by_another_process(tmp_path):
     """Two results under one name, the second made while the first was a draft and its files were tidied away."""
     settings, samples = Settings(outname="r"), torch.sin(torch.arange(9000.0))
-    first, second = (saving.Result(0, samples, samples=samples * level) for level in (0.5, 0.1))
-    saving.save_result(first, settings, used={}, draft=True, folder=tmp_path)
+    first, second = (pipeline.Result(0, samples, samples=samples * level, settings=settings) for level in (0.5, 0.1))
+    saving.save_result(first, used={}, draft=True, folder=tmp_path)
     for path in tmp_path.iterdir():
         path.unlink()
-    saving.save_result(second, settings, used={}, folder=tmp_path)
-    saving.save_result(first, settings, used={}, folder=tmp_path)
+    saving.save_result(second, used={}, folder=tmp_path)
+    saving.save_result(first, used={}, folder=tmp_path)
     peaks = [np.abs(soundfile.read(tmp_path / f"r-00{n}.wav")[0]).max() for n in (1, 2)]
     np.testing.assert_allclose(peaks, [0.1, 0.5], atol=1e-3)
     with pytest.raises(FileExistsError, match=r"r-001.wav exists already"):
@@ -524,5 +535,5 @@ def test_settings_of_numpy_and_pathlib_come_back_from_json(tmp_path):
 
 
 def test_the_pipeline_needs_the_custom_network():
-    with pytest.raises(ValueError, match="use_style_net=True: pass the network too"):
+    with pytest.raises(ValueError, match="use_style_net=True: pass your network too"):
         pipeline.synthesise(Settings(use_style_net=True), {"style 1": np.random.default_rng(0).normal(0, 0.1, 9000)})

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_record import OTHER
+from kernel import STFT
+from test_steps import OTHER
 
-from support import sweeps
-from support.settings import NO_STEP, STEPS, Settings, best_device
+from support.desk import sweeps
+from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, Settings, best_device
 
 BANDS = dict(power=0.3, style_layers_default={"conv_2": 1.0}, num_steps=60, refine_steps=60)
 BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=30.0, content_level="free")
@@ -35,8 +36,7 @@ def chosen(settings, names):
 
 def names_of(**typed):
     """The names of a notebook: all settings, and names that are none."""
-    default = {each.name: getattr(Settings, each.name, {}) for each in dataclasses.fields(Settings)}
-    return default | typed | {"sounds": [1], "_": 3, "record": object()}
+    return DEFAULTS | typed | {"sounds": [1], "_": 3, "steps": object()}
 
 
 # From a notebook's names -------------------------------------------------------------------------
@@ -46,12 +46,12 @@ def names_of(**typed):
 def test_every_setting_is_taken_from_the_names(transform):
     """Each has another value than its default in one of two cases, so that a setting that is left out shows."""
     cases = [OTHER | dict(loop=False), dict(recipe="gatys", model_path="b.pth", param_pkl="b", loop=True)]
-    others = [{name for name in case if case[name] != getattr(Settings, name, {})} for case in cases]
-    assert set.union(*others) == {each.name for each in dataclasses.fields(Settings)}
+    others = [{name for name in case if case[name] != DEFAULTS[name]} for case in cases]
+    assert set.union(*others) == set(DEFAULTS)
     with warnings.catch_warnings(action="ignore"):
         for case in cases:
             names = names_of(**case) | {"transform": object()}  # the notebooks give this name to the transform itself
-            settings = Settings.of(names, transform=transform)
+            settings = Settings.of(names | case.get("own", {}), transform=transform, own=case.get("own", ()))
             expected = Settings(**case | {"transform": transform})
             assert settings == expected and settings.given == expected.given
 
@@ -62,14 +62,14 @@ def test_a_setting_that_the_notebook_lacks_is_named(transform):
     for each in dataclasses.fields(Settings):
         names = names_of()
         del names[each.name]
-        if each.name in others | {"transform"}:
+        if each.name in others | {"transform", "own"}:
             assert Settings.of(names, transform=transform) == Settings(transform=transform)
             continue
-        line = re.escape(f"{each.name} = {getattr(Settings, each.name, {})!r}")
+        line = re.escape(f"{each.name} = {DEFAULTS[each.name]!r}")
         with pytest.raises(ValueError, match=rf"has no line for {each.name}; add {line} to the settings cell, run the"):
             Settings.of(names, transform=transform)
     names = {name: value for name, value in names_of().items() if name not in ("seed", "filters")}
-    with pytest.raises(ValueError, match="no line for seed, filters; add seed = 0, filters = 320 to"):
+    with pytest.raises(ValueError, match="no line for filters, seed; add filters = 320, seed = 0 to"):
         Settings.of(names, transform=transform)
     with pytest.raises(ValueError, match="transform='mel' is unknown; choose one of stft, cqt"):
         Settings.of(names_of(), transform="mel")
@@ -94,33 +94,11 @@ def test_a_recipe_fills_in_every_setting_that_is_none(recipe, content, transform
     expected = expected | dict(zip(("N_FFT", "K_HOP", "phase_iterations"), hops, strict=True))
     assert chosen(settings, expected) == expected
     assert settings.device == best_device()
-    assert settings.frequency_axis == ("mel" if transform == "stft" else "log")
     # These say by None that the sound, or nothing, decides.
     free = {"CONTENT_FILENAME"} if content is None else set()
     free |= {"N_FFT"} if transform == "cqt" else set()
-    free |= {"model_path", "param_pkl", "orientation", "in_channels", "in_height", "in_width", "style_blend"}
-    empty = {each.name for each in dataclasses.fields(settings) if getattr(settings, each.name) is None}
-    assert empty == free | {"result_duration", "history_size"}
-
-
-@pytest.mark.parametrize(
-    ("given", "seconds", "expected"),
-    [
-        (None, 5, 50),
-        (None, 16, 50),
-        (None, 28, 30),
-        (None, 56, 15),
-        (None, 120, 7),
-        (None, 300, 5),
-        (None, 3000, 5),
-        (3, 300, 3),
-        (99, 300, 99),
-    ],
-)
-def test_lbfgs_remembers_as_many_steps_as_fit(given, seconds, expected):
-    """Two copies of the spectrogram for each step, in 0.3 GB."""
-    spectrogram = torch.empty((1, 257, 1, 1 + seconds * 22050 // 128), device="meta")
-    assert Settings(history_size=given).history_of(spectrogram) == expected
+    free |= {"model_path", "param_pkl", "style_blend", "result_duration"}
+    assert {each.name for each in dataclasses.fields(settings) if getattr(settings, each.name) is None} == free
 
 
 def test_typed_values_are_kept():
@@ -152,21 +130,17 @@ def test_a_network_of_ones_own_has_its_relu():
     assert typed.style_layers_default == {"conv_1": 1.0} and typed.content_layers_default == {"relu_1": 1.0}
 
 
-def test_the_old_name_of_a_recipe():
-    assert Settings(recipe="field") == Settings(recipe="gatys")
-
-
 # Immutability ------------------------------------------------------------------------------------
 
 
 def test_settings_do_not_change():
     widths, layers, points, styles = [1, 8], {"conv_1": 2.0}, {"seed": [1, 2]}, ["a.wav", "b.wav"]
-    given = dict(widths=widths, style_layers_default=layers, sweep=points, STYLE_FILENAME=styles, notebook=__file__)
+    given = dict(widths=widths, style_layers_default=layers, sweep=points, STYLE_FILENAME=styles, own={"mine": [1]})
     settings, untouched = Settings(**given), Settings(**json.loads(json.dumps(given)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.filters = 3
     assert settings.widths == (1, 8) and settings.styles == ("a.wav", "b.wav") and settings.sweep["seed"] == (1, 2)
-    for mapping in (settings.style_layers_default, settings.sweep, settings.given):
+    for mapping in (settings.style_layers_default, settings.sweep, settings.given, settings.own, settings.parameters):
         with pytest.raises(TypeError):
             mapping["new"] = 1
     widths.append(16)
@@ -174,6 +148,7 @@ def test_settings_do_not_change():
     layers["conv_2"] = 1.0
     points["seed"].append(3)
     points["filters"] = [9]
+    given["own"]["mine"].append(2)
     assert settings == untouched
     assert Settings(**settings.given) == untouched  # what was typed is kept too, not only what is filled in
 
@@ -187,13 +162,8 @@ def test_paths_may_be_objects():
 # What depends on settings ------------------------------------------------------------------------
 
 
-def test_every_setting_is_read_by_one_step_or_by_none():
-    listed = [name for names in (*STEPS.values(), NO_STEP) for name in names]
-    assert sorted(listed) == sorted(each.name for each in dataclasses.fields(Settings))
-
-
 def test_one_run_of_many():
-    settings = silently(runs=3, seed=5, sweep={"filters": [8, 9]}, notebook=__file__, rhythm_weight=1.0)
+    settings = silently(runs=3, seed=5, sweep={"filters": [8, 9]}, rhythm_weight=1.0)
     with warnings.catch_warnings(action="error"):  # the warnings were shown before
         run = settings.of_run(2, num_steps=11)
     differing = {
@@ -205,14 +175,14 @@ def test_one_run_of_many():
 
 def test_the_points_of_a_sweep_are_all_combinations():
     sweep = {"seed": [0, 1, 2], "widths": [[1], [1, 8]], "power": ["log1p", 0.5]}
-    points = Settings(sweep=sweep, notebook=__file__).points()
+    points = Settings(sweep=sweep).points()
     expected = [
         {"seed": seed, "widths": widths, "power": power}
         for seed, widths, power in itertools.product(range(3), [(1,), (1, 8)], ["log1p", 0.5])
     ]
     assert len(points) == 12 and all(point in points for point in expected)
     assert not Settings().points()
-    repeated = Settings(sweep={"seed": [1, 0, 1]}, notebook=__file__)
+    repeated = Settings(sweep={"seed": [1, 0, 1]})
     assert repeated.points() == [{"seed": 1}, {"seed": 0}]
 
 
@@ -220,18 +190,12 @@ def test_a_sweep_runs_settings_as_they_were_typed(monkeypatch):
     """Every point gets its own recipe's values: none that the recipe of the sweeping notebook filled in."""
     seen = []
     monkeypatch.setattr(sweeps, "run_notebooks", lambda path, points, **how: seen.append((path, points, how)) or [])
-    settings = Settings(sweep={"recipe": ["bands", "gatys"]}, notebook=__file__, outname="x", n_jobs=3)
-    list(sweeps.run_sweep(settings))
+    settings = Settings(sweep={"recipe": ["bands", "gatys"]}, outname="x")
+    list(sweeps.run_sweep(STFT, settings, n_jobs=3))
     ((path, points, how),) = seen
-    assert path == __file__ and how == dict(outname="x", n_jobs=3, watch=None) and len(points) == 2
+    assert path == STFT and how == dict(outname="x", n_jobs=3, watch=None) and len(points) == 2
     assert [Settings(**point).N_FFT for point in points] == [512, 1024]
-    assert not set(points[0]) & {*NO_STEP, "transform"}
-
-
-def test_the_segment_in_frames():
-    assert Settings().segment == round(5 * 22050 / 128)
-    assert Settings(segment_duration=None).segment is None
-    assert Settings(segment_duration=1e-6).segment == 1
+    assert not set(points[0]) & {"transform", "own", *(name for name in STEP_OF if STEP_OF[name] == NO_STEP)}
 
 
 def test_the_transform_is_that_of_the_settings():
@@ -245,36 +209,31 @@ def test_the_transform_is_that_of_the_settings():
 # What is refused ---------------------------------------------------------------------------------
 
 NUMBER = "must be a finite number"
+VALUES = dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05)
 REFUSED = [
     # settings, the value as the message names it, what is allowed or what to do
-    (
-        dict(sweep={"N_FFT": [512]}, transform="cqt", notebook=__file__),
-        "sweep: 'N_FFT'",
-        "is no setting that can be swept; choose among CONTENT_FILENAME, ",
-    ),
     (dict(content_weight=-1), "content_weight=-1", "must be a finite number of at least 0"),
     (dict(content_weight="10"), "content_weight='10'", "must be a finite number of at least 0"),
     (dict(content_weight=float("nan")), "content_weight=nan", "must be a finite number of at least 0"),
     (dict(style_weight=float("inf")), "style_weight=inf", NUMBER),
     (dict(style_weight=True), "style_weight=True", NUMBER),
-    (dict(mu=True), "mu=True", NUMBER),
-    (dict(mu=float("-inf")), "mu=-inf", NUMBER),
-    (dict(filters=True), "filters=True", "must be a positive whole number"),
+    (dict(start_values=VALUES | dict(mu=True)), "start_values['mu']=True", NUMBER),
+    (dict(start_values=VALUES | dict(mu=float("-inf"))), "start_values['mu']=-inf", NUMBER),
+    (dict(filters=True), "filters=True", "must be a whole number of at least 1"),
     (dict(seed=True), "seed=True", "must be a whole number of at least 0"),
     (dict(seed=-1), "seed=-1", "must be a whole number of at least 0"),
     (dict(num_steps=1.5), "num_steps=1.5", "must be a whole number of at least 0"),
-    (dict(runs=0), "runs=0", "must be a positive whole number"),
-    (dict(sample_rate=22050.0), "sample_rate=22050.0", "must be a positive whole number"),
+    (dict(runs=0), "runs=0", "must be a whole number of at least 1"),
+    (dict(sample_rate=22050.0), "sample_rate=22050.0", "must be a whole number of at least 1"),
     (dict(duration=0), "duration=0", "must be a finite number above 0"),
     (dict(duration="5"), "duration='5'", "must be a finite number above 0"),
     (dict(offset=-0.1), "offset=-0.1", "must be a finite number of at least 0"),
     (dict(segment_duration=0.0), "segment_duration=0.0", "must be a finite number above 0"),
-    (dict(n_jobs=0), "n_jobs=0", "must be a positive whole number"),
     (dict(use01scale=1), "use01scale=1", "must be True or False"),
     (dict(stereo="yes"), "stereo='yes'", "must be True or False"),
     (dict(widths=[]), "widths=()", "must be a list of lengths in frames, such as [8]"),
     (dict(widths=8), "widths=8", "must be a list of lengths in frames, such as [8]"),
-    (dict(widths=[1, 0.5]), "widths[1]=0.5", "must be a positive whole number"),
+    (dict(widths=[1, 0.5]), "widths[1]=0.5", "must be a whole number of at least 1"),
     (dict(power=0), "power=0", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
     (dict(power="log"), "power='log'", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
     (dict(power=True), "power=True", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
@@ -287,24 +246,22 @@ REFUSED = [
     (dict(whichChannel="3D"), "whichChannel='3D'", "choose one of freq, time, 2D"),
     (dict(whichChannel="time"), "whichChannel='time'", "needs recipe='gatys'"),
     (dict(whichChannel="2D"), "whichChannel='2D'", "needs recipe='gatys'"),
-    (dict(orientation="up"), "orientation='up'", "choose one of freq, time, 2D"),
+    (dict(parameters=[8]), "parameters=(8,)", "must be a dict from names to values"),
     (dict(device="meta"), "device='meta'", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
     (dict(device=0), "device=0", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
-    (dict(seed=2**63), f"seed={2**63}", "must be below 2**63"),
+    (dict(seed=2**63), f"seed={2**63}", f"of at least 0 and at most {2**63 - 1}"),
     (dict(param_pkl=3), "param_pkl=3", "must be the path of a file, or None"),
     (dict(model_path=["a.pth"]), "model_path=('a.pth',)", "must be the path of a file, or None"),
     (dict(outname="x" * 151), "outname='xxx", "at most 150 characters"),
     (dict(outname=".rain"), "outname='.rain'", "must be a file name"),
     (dict(outname="ra\nin"), "outname='ra", "must be a file name"),
-    (dict(style_layers_default=[1]), "style_layers_default=[1]", "must be a list of layer names, such as ['conv_1']"),
-    (dict(sweep={"seed": [1]}), "notebook=''", "give the notebook that is swept"),
-    (dict(sweep={"seed": [1]}, notebook="gone.ipynb"), "notebook='gone.ipynb'", "give the notebook that is swept"),
+    (dict(style_layers_default=[1]), "style_layers_default=(1,)", "must be a list of layer names, such as ['conv_1']"),
     (dict(device="gpu"), "device='gpu'", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
     (dict(STYLE_FILENAME=[]), "STYLE_FILENAME=()", "must be the path of a sound file, or a list of such paths"),
     (dict(STYLE_FILENAME=""), "STYLE_FILENAME=''", "must be the path of a sound file, or a list of such paths"),
     (dict(STYLE_FILENAME=["a.wav", 3]), "STYLE_FILENAME=('a.wav', 3)", "or a list of such paths"),
-    (dict(CONTENT_FILENAME=""), "CONTENT_FILENAME=''", "or None for a texture"),
-    (dict(CONTENT_FILENAME=["a.wav"]), "CONTENT_FILENAME=('a.wav',)", "or None for a texture"),
+    (dict(CONTENT_FILENAME=""), "CONTENT_FILENAME=''", "must be the path of a file, or None"),
+    (dict(CONTENT_FILENAME=["a.wav"]), "CONTENT_FILENAME=('a.wav',)", "must be the path of a file, or None"),
     (
         dict(outname="a/b"),
         "outname='a/b'",
@@ -315,8 +272,9 @@ REFUSED = [
     (dict(start="outputs/nope.wav"), "start='outputs/nope.wav'", "one of samples, rand, randn, content, noise"),
     (dict(start=5), "start=5", "one of samples, rand, randn, content, noise"),
     (dict(start="content"), "'content' needs a content", "set CONTENT_FILENAME, or start='noise'"),
-    (dict(start="samples", lower=0.5, upper=0.2), "lower=0.5", "must be below upper=0.2"),
-    (dict(start="samples", sigma=0), "sigma=0", "above 0"),
+    (dict(start="samples", start_values=VALUES | dict(lower=0.5, upper=0.2)), "lower=0.5", "must be below upper=0.2"),
+    (dict(start="samples", start_values=VALUES | dict(sigma=0)), "start_values['sigma']=0", "above 0"),
+    (dict(start_values=dict(mu=0.1)), "start_values={'mu': 0.1}", "must hold lower, upper, mu, sigma"),
     (PAIR | TRANSFER | dict(runs=2), "runs=2", "set runs=1, or start='noise'"),
     (dict(style_weight=0), "style_weight=0", "no loss has both a layer and a weight above 0"),
     (
@@ -327,28 +285,52 @@ REFUSED = [
     (dict(style_layers_default=[]), "nothing to optimise", "no loss has both a layer and a weight above 0"),
     (dict(style_layers_default={"conv_1": 0}), "nothing to optimise", "no loss has both a layer and a weight above 0"),
     (dict(style_layers_default="relu_1"), "style_layers_default='relu_1'", "list of layer names, such as ['relu_1']"),
-    (dict(rhythm_layers=None), "rhythm_layers=None", "must be a list of layer names"),
+    (dict(style_layers_default=3), "style_layers_default=3", "must be a list of layer names"),
     (dict(style_layers_default={"conv_1": -2}), "style_layers_default['conv_1']=-2", NUMBER),
     (dict(style_blend=[1, 2]), "style_blend=(1, 2)", "one share for each of the 1 styles"),
     (dict(STYLE_FILENAME=["a", "b"], style_blend=[1]), "style_blend=(1,)", "one share for each of the 2 styles"),
     (dict(STYLE_FILENAME=["a", "b"], style_blend=[1, 0]), "style_blend[1]=0", "must be a finite number above 0"),
-    (dict(style_blend=1), "style_blend=1", "one share for each of the 1 styles"),
-    (dict(sweep={"nonsense": [1]}), "'nonsense'", "is no setting that can be swept; choose among"),
-    (dict(sweep={"sweep": [{}]}), "'sweep'", "is no setting that can be swept; choose among"),
-    (dict(sweep={"outname": ["a"]}), "'outname'", "is no setting that can be swept; choose among"),
-    (dict(sweep={"transform": ["cqt"]}), "'transform'", "is no setting that can be swept; choose among"),
-    (dict(sweep={"seed": 3}), "'seed': 3", "must map names of settings to lists of values"),
-    (dict(sweep={"seed": []}), "'seed': ()", "must map names of settings to lists of values"),
-    (dict(sweep=["seed"]), "sweep=('seed',)", "must map names of settings to lists of values"),
-    (dict(sweep={"seed": [0, -1]}, notebook=__file__), "seed=-1", "must be a whole number of at least 0"),
+    (dict(style_blend=1), "style_blend=1", "one share for each style, such as [1, 2]"),
+    (dict(sweep={"own": [{}]}), "'own'", "must be a setting of the sound, or a name of your own in the settings cell"),
+    (dict(sweep={"N_FFT": [512]}, transform="cqt"), "sweep: 'N_FFT'", "must be a setting of the sound, or a name"),
+    (dict(sweep={"num_step": [1]}), "sweep: 'num_step' is not a setting", "did you mean 'num_steps'?"),
+    (dict(own={"mine": 1}, sweep={"Mine": [1]}), "sweep: 'Mine' is not a setting", "did you mean 'mine'?"),
+    (dict(own=[1]), "own=(1,)", "must be a dict from names to values"),
+    (dict(own={"mine": np.ones(2)}), "mine=array([1., 1.])", "or write this line in a cell below"),
+    (dict(own={"mine": [abs]}), "mine=(<built-in function abs>,)", "set numbers, strings, and lists and dicts of them"),
+    (dict(own={"files": 3}), "'files' is a name that the settings use themselves", "choose another one"),
     (
-        dict(sweep={"recipe": ["gatys"], "K_HOP": [1024]}, notebook=__file__),
+        dict(sweep={"nonsense": [1]}),
+        "'nonsense'",
+        "must be a setting of the sound, or a name of your own in the settings cell",
+    ),
+    (
+        dict(sweep={"sweep": [{}]}),
+        "'sweep'",
+        "must be a setting of the sound, or a name of your own in the settings cell",
+    ),
+    (
+        dict(sweep={"outname": ["a"]}),
+        "'outname'",
+        "must be a setting of the sound, or a name of your own in the settings cell",
+    ),
+    (
+        dict(sweep={"transform": ["cqt"]}),
+        "'transform'",
+        "must be a setting of the sound, or a name of your own in the settings cell",
+    ),
+    (dict(sweep={"seed": 3}), "'seed': 3", "must map names of settings to lists"),
+    (dict(sweep={"seed": []}), "'seed': ()", "must map names of settings to lists"),
+    (dict(sweep=["seed"]), "sweep=('seed',)", "must be a dict from names to values"),
+    (dict(sweep={"seed": [0, -1]}), "seed=-1", "must be a whole number of at least 0"),
+    (
+        dict(sweep={"recipe": ["gatys"], "K_HOP": [1024]}),
         "hop_length=1024",
         "the hop must be at most 512",
     ),
     (dict(K_HOP=512), "hop_length=512", "the hop must be at most 256; 128 is usual"),
     (dict(transform="cqt", n_octaves=9), "n_octaves=9", "lower fmin or n_octaves, or raise the sample rate"),
-    (dict(transform="cqt", lowest_frequency=0), "fmin=0", "must be a positive frequency in Hz"),
+    (dict(transform="cqt", lowest_frequency=0), "lowest_frequency=0", "must be a finite number above 0"),
 ]
 
 
@@ -370,7 +352,7 @@ def test_a_start_from_a_file(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=re.escape(f"start='earlier.wav' is neither a file in {tmp_path} nor one of")):
         Settings(start="earlier.wav")
     (tmp_path / "earlier.wav").write_bytes(b"no sound")
-    with pytest.raises(ValueError, match=r"start='earlier.wav' is no sound file that can be read"):
+    with pytest.raises(ValueError, match=r"start='earlier.wav' is not a sound file that can be read"):
         Settings(start="earlier.wav")
     soundfile.write(tmp_path / "earlier.wav", np.ones(9), 22050)
     assert Settings(start="earlier.wav").start == "earlier.wav"
@@ -391,16 +373,22 @@ def test_runs_differ_by_network_or_by_start(tmp_path):
 EFFECTLESS = [
     (dict(n_octaves=7), "n_octaves=7 has no effect, because the transform is 'stft'"),
     (dict(transform="cqt", N_FFT=512), "N_FFT=512 has no effect, because the transform is 'cqt'"),
-    (dict(PAIR, l1channels=8), "l1channels=8 has no effect, because the network is no CNN with typed parameters"),
+    (
+        dict(PAIR, parameters=dict(l1channels=8)),
+        "parameters={'l1channels': 8} has no effect, because the network has no typed parameters",
+    ),
     (
         dict(PAIR, filters=8, widths=[4]),
         "filters=8, widths=(4,) has no effect, because the recipe has no band networks",
     ),
-    (dict(kernelsize=3), "kernelsize=3 has no effect"),
-    (dict(dilation=2, use_style_net=True), "dilation=2 has no effect, because the recipe has no band networks"),
+    (dict(parameters=dict(kernelsize=3)), "parameters={'kernelsize': 3} has no effect"),
+    (dict(redraw=2, use_style_net=True), "redraw=2 has no effect, because the recipe has no band networks"),
     (dict(content_layers_default=["conv_1"]), "content_layers_default=('conv_1',) has no effect, because there is no"),
     (dict(content_weight=3.0), "content_weight=3.0 has no effect, because there is no content"),
-    (dict(mu=0.3), 'mu=0.3 has no effect, because start is not "samples"'),
+    (
+        dict(start_values=VALUES | dict(mu=0.3)),
+        "mu': 0.3, 'sigma': 0.05} has no effect, because start is not \"samples\"",
+    ),
     (dict(boundopt=False, reg_weight=1.0), "reg_weight=1.0 has no effect, because boundopt is False"),
     (dict(style_blend=[2.0]), "style_blend=(2.0,) has no effect, because there is one style"),
 ]
@@ -428,16 +416,6 @@ def test_settings_of_what_is_unused_are_not_in_the_way():
 # What has no effect ------------------------------------------------------------------------------
 
 WITHOUT_EFFECT = [
-    (dict(rhythm_layers=["conv_1"]), "rhythm_layers=['conv_1'] with rhythm_weight=0.0 has no effect; set both"),
-    (dict(rhythm_weight=0.1), "rhythm_layers=[] with rhythm_weight=0.1 has no effect; set both"),
-    (
-        TRANSFER | dict(diversity_layers=["conv_1"]),
-        "diversity_layers=('conv_1',) has no effect, because diversity_weight",
-    ),
-    (
-        dict(diversity_layers=[], diversity_weight=1),
-        "diversity_weight=1 has no effect, because diversity_layers is empty",
-    ),
     (TRANSFER | dict(result_duration=3.0), "result_duration=3.0 has no effect: in a transfer the content gives"),
     (dict(use01scale=False), "boundopt pulls the values into [0, 1], but with use01scale=False they reach 7"),
 ]
@@ -455,10 +433,10 @@ def test_sensible_settings_do_not_warn():
     for given in (dict(), TRANSFER, dict(result_duration=3.0), dict(use01scale=False, boundopt=False)):
         for recipe, transform in itertools.product(("bands", "gatys"), ("stft", "cqt")):
             Settings(recipe=recipe, transform=transform, **given)
-    Settings(rhythm_layers=["conv_1"], rhythm_weight=0.1, diversity_layers=["conv_1"], diversity_weight=1)
+    Settings(rhythm_weight=0.1, diversity_weight=1)
     Settings(use01scale=False, reg_weight=0)
-    Settings(filters=9, widths=[3], dilation=2)
-    Settings(recipe="gatys", l1channels=9, kernelsize=3, in_width=64)
-    Settings(start="samples", mu=0.3, sigma=0.2, lower=0.05, upper=0.9)
+    Settings(filters=9, widths=[3], redraw=2)
+    Settings(recipe="gatys", parameters=dict(l1channels=9, kernelsize=3, in_width=64))
+    Settings(start="samples", start_values=dict(mu=0.3, sigma=0.2, lower=0.05, upper=0.9))
     Settings(STYLE_FILENAME=["a.wav", "b.wav"], style_blend=[1, 2], content_weight=3.0, **TRANSFER)
-    Settings(sweep={"rhythm_weight": [0.1, 1.0]}, notebook=__file__)  # no point of a sweep warns on its own
+    Settings(sweep={"rhythm_weight": [0.1, 1.0]})  # no point of a sweep warns on its own
