@@ -16,7 +16,12 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [ROOT / "neural_style_audio_pretrained.ipynb", ROOT / "neural_style_audio_cqt.ipynb"]
 LIBRARY = [ROOT / "audiocnn.py", *sorted(ROOT.glob("support/**/*.py"))]
 SCRIPTS = [path for folder in ("benchmarks", "models", "tests") for path in sorted(ROOT.glob(f"{folder}/**/*.py"))]
-LONG = {"audiocnn.py": 800, "support/desk/settings.py": 600, "support/layers.py": 400, "support/sound/transforms.py": 400}
+LONG = {
+    "audiocnn.py": 800,
+    "support/desk/settings.py": 600,
+    "support/layers.py": 400,
+    "support/sound/transforms.py": 400,
+}
 PROMISED = {"neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb", "audiocnn.py", "README.md"}
 PROMISED |= {"params", "models", "samples", "requirements.txt"}
 ALLOWED = PROMISED | {"support", "tests", "benchmarks", "LICENSE", "Makefile", "pyproject.toml", "CITATION.cff"}
