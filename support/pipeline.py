@@ -111,11 +111,13 @@ class Parts:
     terms: list
 
 
-def parts(settings, recordings: dict | None = None) -> Parts:
+def parts(settings, recordings: dict | None = None, *, analysis: Analysis | None = None) -> Parts:
     """Make the parts that the notebooks' cells make of the same settings.
 
     recordings : dict or None
         None: the settings' files are loaded.
+    analysis : Analysis or None
+        None: that of the settings; another one makes other images, and networks that take these.
     """
     recordings = recordings or {
         name: load_audio(
@@ -127,7 +129,7 @@ def parts(settings, recordings: dict | None = None) -> Parts:
         )
         for name, path in settings.files.items()
     }
-    analysis = settings.make_analysis()
+    analysis = analysis or settings.make_analysis()
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
     images = {name: analysis.to_image(each, settings.device) for name, each in spectrograms.items()}
     networks = functools.partial(settings.make_network, images, analysis)
@@ -138,6 +140,7 @@ def run(
     settings,
     recordings: dict | None = None,
     *,
+    analysis: Analysis | None = None,
     optimizer: Callable = audiocnn.lbfgs,
     sample_optimizer: Callable = audiocnn.lbfgs,
     watch: Callable | None = None,
@@ -154,13 +157,11 @@ def run(
         Called after every step with the title of the descent, the steps that are done, and the losses.
     precondition : bool
         Whether the descent on samples is made short, see Analysis.preconditioner.
-    changes : analysis, networks, terms
-        Take the place of what the settings stand for, see Parts: a fixed network keeps its filters to the end.
+    changes : networks, terms
+        Take the place of what the settings stand for, as `analysis` does, see Parts: a fixed network keeps its
+        filters to the end.
     """
-    made = dataclasses.replace(parts(settings, recordings), **changes)
-    if "analysis" in changes:
-        made.spectrograms = {name: made.analysis.spectrogram(y) for name, y in made.recordings.items()}
-        made.images = {name: made.analysis.to_image(s, settings.device) for name, s in made.spectrograms.items()}
+    made = dataclasses.replace(parts(settings, recordings, analysis=analysis), **changes)
     analysis = dataclasses.replace(made.analysis, loop=settings.loop)  # of the result
     objective_of = functools.partial(
         make_objective,

@@ -1,0 +1,298 @@
+"""Parts that a cell replaces: the sound is what the cells say, and the json is true."""
+
+import functools
+import json
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+import torch
+from kernel import BACK, CHECKED, OPTIMISE, ROOT, SETTINGS, STFT, CellError, Notebook, sample
+
+import audiocnn
+from support import pipeline
+from support.desk import saving, sweeps
+from support.desk.settings import Settings
+from support.sound.analysis import Analysis
+from support.sound.files import fit_full_scale
+from support.sound.transforms import STFT as Stft
+from support.sound.transforms import Mel
+
+SMALL = dict(STYLE_FILENAME=sample("fire"), duration=1.0, filters=10, widths=[1, 4], num_steps=3, refine_steps=2)
+SMALL |= dict(phase_iterations=8, device="cpu")
+RATE = 22050
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with Notebook(tmp_path_factory.mktemp("cells"), **SMALL) as notebook:
+            yield notebook
+
+
+def run_edited(notebook, outname, *edits):
+    """Run all cells with texts replaced in them; return the saved samples, and the report."""
+    before = {cell.id: cell.source for cell in notebook.cells}
+    notebook.edit(outname=outname)
+    for old, new in edits:
+        cell = notebook.cell(old)
+        cell.source = cell.source.replace(old, new)
+    try:
+        notebook.run_all()
+    finally:
+        for cell in notebook.cells:
+            cell.source = before[cell.id]
+    return read(notebook, outname)
+
+
+def read(notebook, outname):
+    stem = notebook.folder / f"outputs/{outname}-001"
+    samples, _ = soundfile.read(f"{stem}.wav", dtype="float32")
+    return samples, json.loads(stem.with_suffix(".json").read_text())
+
+
+def same(saved, made):
+    """Whether a file of 16 bits has the samples that were made."""
+    return np.abs(saved - fit_full_scale(made)).max() < 1.01 / 32768
+
+
+MAKE = """transforms.STFT(
+        sample_rate=settings.sample_rate,
+        n_fft=settings.N_FFT,
+        hop_length=settings.K_HOP,
+        window="hann",
+    )"""
+TRANSFORMS = {
+    "hop": (
+        "        hop_length=settings.K_HOP,",
+        "        hop_length=64,",
+        Stft(sample_rate=RATE, n_fft=512, hop_length=64),
+    ),
+    "window": (
+        'window="hann"',
+        'window="hamming"',
+        Stft(sample_rate=RATE, n_fft=512, hop_length=128, window="hamming"),
+    ),
+    "mel": (
+        MAKE,
+        "transforms.Mel(sample_rate=22050, n_fft=512, hop_length=128, n_mels=40)",
+        Mel(sample_rate=RATE, n_fft=512, hop_length=128, n_mels=40),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_the_transform_of_the_cell_decides(name, notebook):
+    old, new, transform = TRANSFORMS[name]
+    samples, report = run_edited(notebook, name, (old, new))
+    torch.set_num_threads(1)
+    assert same(samples, pipeline.synthesise(Settings(**SMALL), analysis=Analysis(transform=transform)))
+    assert not same(samples, pipeline.synthesise(Settings(**SMALL)))
+    assert f"{type(transform).__name__}(" in report["used"]["analysis"]
+    assert f"hop_length={transform.hop_length}" in report["used"]["analysis"]
+    assert report["used"]["not_in_settings"][0] == "analysis"
+
+
+def test_the_compression_of_the_cell_decides(notebook):
+    samples, report = run_edited(notebook, "power", ("power=settings.power", "power=0.5"))
+    transform = Stft(sample_rate=RATE, n_fft=512, hop_length=128)
+    assert same(samples, pipeline.synthesise(Settings(**SMALL), analysis=Analysis(transform=transform, power=0.5)))
+    assert "power=0.5" in report["used"]["analysis"] and report["used"]["not_in_settings"] == ["analysis"]
+
+
+def test_unedited_cells_are_what_the_settings_say(notebook):
+    samples, report = run_edited(notebook, "plain")
+    assert same(samples, pipeline.synthesise(Settings(**SMALL)))
+    assert report["used"]["not_in_settings"] == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = saving.load_settings(notebook.folder / "outputs/plain-001.json")
+    assert same(samples, pipeline.synthesise(again))
+
+
+def test_another_optimiser_in_the_cell(notebook):
+    adam = "functools.partial(torch.optim.Adam, lr={})"
+    edits = [("sample_optimizer = audiocnn.lbfgs", f"sample_optimizer = {adam.format(0.001)}")]
+    edits = [("optimizer = audiocnn.lbfgs  # of the image", f"optimizer = {adam.format(0.02)}"), *edits]
+    samples, report = run_edited(notebook, "adam", *edits)
+    made = [functools.partial(torch.optim.Adam, lr=lr) for lr in (0.02, 0.001)]
+    assert same(samples, pipeline.synthesise(Settings(**SMALL), optimizer=made[0], sample_optimizer=made[1]))
+    assert report["used"]["optimizer"] == "torch.optim.adam.Adam(lr=0.02)"
+    assert report["used"]["not_in_settings"] == ["optimizer", "sample_optimizer"]
+    totals = [losses["total"] for losses in report["losses"]]
+    assert len(totals) == 5 and totals[2] < totals[0] and totals[4] < totals[3]
+    assert "The style loss is at" in notebook.execute("print(show.balance(results[0]))")
+    with pytest.warns(UserWarning, match=r"cells of the notebook made optimizer, sample_optimizer"):
+        saving.load_settings(notebook.folder / "outputs/adam-001.json")
+
+
+OWN_LOSS = """class Mean(audiocnn.Loss):
+    kind, compares = "mean", "style"
+
+    def distance(self, features, target):
+        return (features.mean(dim=3) - target.mean(dim=3)).square().mean()
+
+
+with steps.step("The losses"):
+    sums = [
+        (Mean(), 2.0, {"width_4.conv_2": 1.0}),"""
+
+
+def test_an_own_loss_is_in_the_json_with_its_source(notebook):
+    _, report = run_edited(notebook, "ownloss", ('with steps.step("The losses"):\n    sums = [', OWN_LOSS))
+    assert ["__main__.Mean()", "width_4.conv_2", 2.0] in report["used"]["terms"]
+    assert "features.mean(dim=3) - target.mean(dim=3)" in report["used"]["own_code"]["Mean"]
+    assert report["used"]["not_in_settings"] == ["terms"] and "mean width_4.conv_2" in report["losses"][-1]
+    with pytest.warns(UserWarning, match=r"cells of the notebook made terms"):
+        saving.load_settings(notebook.folder / "outputs/ownloss-001.json")
+
+
+def test_an_own_network_is_in_the_json_with_its_source(notebook):
+    old = "        return audiocnn.band_networks("
+    new = "        return style_net(images['style 1'].shape[1])\n        return audiocnn.band_networks("
+    layers = "settings.style_weight, settings.style_layers_default", "settings.style_weight, {'relu_1': 1.0}"
+    _, report = run_edited(notebook, "ownnetwork", (old, new), layers)
+    assert "nn.Conv2d(channels, 512" in report["used"]["own_code"]["style_net"]
+    assert report["used"]["not_in_settings"] == ["network", "terms"]
+
+
+def test_an_image_changed_by_a_cell_makes_later_steps_stale_and_the_json_says_so(notebook):
+    notebook.edit(outname="changed")
+    notebook.run_all()
+    notebook.execute("results[0].image.mul_(0.5)")
+    with pytest.raises(CellError, match=r"'Optimisation' was run or changed after 'Back to sound': run again from"):
+        notebook.run("stem = saving.save_result")
+    notebook.run_all(BACK)
+    report = json.loads((notebook.folder / "outputs/changed-002.json").read_text())
+    assert report["used"]["not_in_settings"] == ["what 'Optimisation' gave"]
+    assert json.loads((notebook.folder / "outputs/changed-001.json").read_text())["used"]["not_in_settings"] == []
+
+
+def test_a_step_that_is_run_again_makes_later_steps_stale(notebook):
+    notebook.run(OPTIMISE)
+    with pytest.raises(CellError, match=r"'Optimisation' was run or changed after 'Back to sound'"):
+        notebook.run('step("Refine')
+
+
+def test_settings_of_the_users_own(notebook):
+    cell = notebook.cell(SETTINGS)
+    before = cell.source
+    cell.source += "\nmy_weight = 2.0"
+    _, report = run_edited(notebook, "own", ("settings.style_weight, settings", "settings.my_weight, settings"))
+    assert report["settings"]["own"] == {"my_weight": 2.0}
+    assert report["used"]["terms"][0] == ["DistributionLoss(balance=0.65)", "conv_2", 2.0]
+    cell.source = before + "\ncontent_wieght = 2.0"
+    with pytest.raises(CellError, match=r"'content_wieght' is not a setting; did you mean 'content_weight'"):
+        notebook.run(SETTINGS, CHECKED)
+    cell.source = before
+
+
+def test_an_own_setting_is_swept_and_a_misspelt_one_refused(tmp_path):
+    notebook = nbformat.read(ROOT / STFT, as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source += "\nmy_weight = 2.0"
+    nbformat.write(notebook, tmp_path / "own.ipynb")
+    settings = Settings(
+        **SMALL | dict(num_steps=1, refine_steps=0), own={"my_weight": 2.0}, sweep={"my_weight": [1, 3]}
+    )
+    reports = list(sweeps.run_sweep(tmp_path / "own.ipynb", settings))
+    assert not [report["failed"] for report in reports if "failed" in report]
+    saved = [json.loads(path.read_text())["settings"]["own"] for path in (tmp_path / "outputs").glob("*.json")]
+    assert sorted(each["my_weight"] for each in saved) == [1, 3]
+    assert len(list((tmp_path / "outputs").glob("*.ipynb"))) == 2  # the executed notebooks
+    with pytest.raises(ValueError, match=r"sweep: 'my_wieght' is not a setting; did you mean 'my_weight'"):
+        Settings(**SMALL, own={"my_weight": 2.0}, sweep={"my_wieght": [1, 3]})
+    with pytest.raises(ValueError, match=r"'filter' is not a setting; did you mean 'filters'"):
+        sweeps.run_notebook(tmp_path / "own.ipynb", outname="x", filter=3)
+
+
+UNFINISHED = """
+    import sys, warnings
+    sys.path.insert(0, {root!r})
+    import numpy as np, torch
+    torch.set_num_threads(1)
+    import audiocnn
+    from support import pipeline
+    from support.desk import saving
+    from support.desk.settings import Settings
+    settings = Settings(**{settings!r})
+    made = pipeline.parts(settings)
+    objective = pipeline.make_objective(made.images, made.networks, made.terms)
+    def go_on(result, num_steps):
+        done = result.begin(num_steps)
+        for losses in audiocnn.optimise(result.image, objective, num_steps=num_steps, done=done, redraw=4):
+            result.history.append(losses)
+"""
+
+
+@pytest.mark.parametrize(("steps", "bit_for_bit"), [(4, True), (2, False)])
+def test_an_unfinished_result_goes_on_in_a_new_process(steps, bit_for_bit, tmp_path):
+    settings = SMALL | dict(redraw=4, num_steps=8)
+    head = textwrap.dedent(UNFINISHED.format(root=str(ROOT), settings=settings))
+    first = head + textwrap.dedent(f"""
+        style = made.recordings["style 1"]
+        noise, image = pipeline.make_start("noise", made.analysis, style, made.images, length=22050, seed=0)
+        whole, half = (pipeline.Result(0, image.clone(), settings=settings) for _ in range(2))
+        go_on(whole, 8), go_on(half, {steps})
+        np.save("whole.npy", whole.image.numpy())
+        saving.save_state(half, "half.pth")
+    """)
+    second = head + textwrap.dedent("""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = saving.load_state("half.pth", settings)
+        go_on(result, 8)
+        np.save("again.npy", result.image.numpy())
+        print(len(result.history), [str(each.message) for each in caught])
+    """)
+    for source in (first, second):
+        done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert (
+        done.stdout.startswith("8 ") and ("the optimiser begins again" in done.stdout.replace("\n", " ")) != bit_for_bit
+    )
+    images = [np.load(tmp_path / f"{name}.npy") for name in ("whole", "again")]
+    assert np.array_equal(*images) == bit_for_bit
+
+
+def test_a_file_that_is_no_unfinished_result(tmp_path):
+    torch.save({"a": 1}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth is not an unfinished result of save_state"):
+        saving.load_state(tmp_path / "other.pth", Settings(**SMALL))
+
+
+def test_the_notebook_is_a_plain_script(tmp_path):
+    notebook = nbformat.read(ROOT / STFT, as_version=4)
+    (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    given = SMALL | dict(outname="script")
+    lines = "\n".join(f"{name} = {value!r}" for name, value in given.items())
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(lines))
+    nbformat.write(notebook, tmp_path / "plain.ipynb")
+    command = [sys.executable, "-m", "nbconvert", "--to", "script", "plain.ipynb"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "PATH": "",
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(tmp_path),
+        "MPLBACKEND": "agg",
+    }
+    done = subprocess.run([sys.executable, "plain.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    samples, _ = soundfile.read(tmp_path / "outputs/script-001.wav", dtype="float32")
+    torch.set_num_threads(1)
+    assert same(samples, pipeline.synthesise(Settings(**SMALL)))
+
+
+def test_the_losses_before_the_loop_are_named_by_network(notebook):
+    notebook.execute("shown = show.table_of_losses(objectives[0], results[0].image).data")
+    printed = notebook.execute("print(shown)")
+    for text in ("style width_1.conv_2", "style width_4.conv_2", "diversity input", "its gradient"):
+        assert text in printed
+    assert audiocnn.Term(None, "input").weight == 1.0
