@@ -33,8 +33,9 @@ class Notebook:
     def __init__(self, folder, name=STFT, *, pictures=True, **settings):
         self.folder, self.path, self.last_output = Path(folder), Path(folder) / name, ""
         self.notebook = nbformat.read(ROOT / name, as_version=4)
+        if not pictures:  # they take seconds
+            self.notebook.cells = [cell for cell in self.notebook.cells if "pictures.plot_" not in cell.source]
         self.cells = [cell for cell in self.notebook.cells if cell.cell_type == "code"]
-        self.cells = [cell for cell in self.cells if pictures or "pictures.plot_" not in cell.source]  # seconds
         self.edit(**SMALL | dict(STYLE_FILENAME=sample("fire"), outname="test") | settings)
 
     def __enter__(self):
