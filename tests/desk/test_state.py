@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 
 import nbformat
 import numpy as np
@@ -26,6 +27,7 @@ from kernel import (
     LOSSES,
     NETWORK,
     OPTIMISE,
+    PAIRS,
     REFINE,
     RESULT,
     ROOT,
@@ -49,9 +51,14 @@ def path_of_the_modules(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+def quick(folder, name=STFT, **settings):
+    """A notebook of a second, without its pictures."""
+    return Notebook(folder, name, pictures=False, **dict(duration=1.0, filters=10, widths=[1, 4]) | settings)
+
+
 @pytest.fixture
 def notebook(tmp_path):
-    with Notebook(tmp_path) as notebook:
+    with quick(tmp_path) as notebook:
         yield notebook
 
 
@@ -92,12 +99,12 @@ def test_settings_changed_after_the_optimisation_are_not_saved(notebook, tmp_pat
         with pytest.raises(CellError, match=r"'Spectrograms' was made with power=0.3, .* say power=0.5"):
             notebook.run(cell)
     assert reports(tmp_path) == before
-    assert before["test-001"]["settings"]["filters"] == 16 and before["test-001"]["settings"]["power"] == 0.3
+    assert before["test-001"]["settings"]["filters"] == 10 and before["test-001"]["settings"]["power"] == 0.3
 
 
 def test_a_weight_changed_before_the_optimisation_is_used_or_refused(tmp_path):
     files = dict(CONTENT_FILENAME=sample("rooster"), STYLE_FILENAME=sample("frogs"))
-    with Notebook(tmp_path, **files) as notebook:
+    with quick(tmp_path, **files) as notebook:
         notebook.run_all()
         notebook.edit(content_weight=100.0)
         notebook.run(SETTINGS)
@@ -136,7 +143,7 @@ def test_a_new_style_is_loaded_before_anything_is_made_with_it(notebook, tmp_pat
 
 def test_a_file_that_changed_under_its_name_is_noticed(tmp_path):
     soundfile.write(tmp_path / "mine.wav", sound_of("fire"), 22050)
-    with Notebook(tmp_path, STYLE_FILENAME="mine.wav") as notebook:
+    with quick(tmp_path, STYLE_FILENAME="mine.wav") as notebook:
         notebook.run_all()
         soundfile.write(tmp_path / "mine.wav", sound_of("rain"), 22050)
         notebook.run(LISTEN)
@@ -201,7 +208,7 @@ def test_recipes_do_not_stick(notebook):
 
 def test_settings_that_were_not_checked_are_not_used(notebook):
     notebook.run("import audiocnn", SETTINGS)
-    with pytest.raises(CellError, match="NameError"):
+    with pytest.raises(CellError, match="the settings are not checked yet"):
         notebook.run(LISTEN)
 
 
@@ -215,22 +222,43 @@ def test_steps_that_are_done_are_reported(notebook):
     notebook.edit(num_steps=7)
     assert "run again from 'Optimisation'" in notebook.run(SETTINGS, CHECKED)
     assert "All 7 steps are done" in notebook.run(OPTIMISE)
+    notebook.edit(num_steps=2)
+    notebook.run(SETTINGS, CHECKED)
+    said = notebook.run(OPTIMISE)
+    assert "Run 1 has 7 steps, more than num_steps=2; nothing was changed" in said and "'The start'" in said
 
 
-def test_going_on_keeps_both_results(notebook, tmp_path):
+def test_going_on_keeps_both_results_and_says_where_the_optimiser_began_again(notebook, tmp_path):
     notebook.run_all()
     notebook.edit(refine_steps=5)
     notebook.run(SETTINGS, CHECKED, REFINE, SAVE)
     notebook.run(SAVE)  # nothing new, so nothing is saved
-    first, second = reports(tmp_path).values()
-    assert [len(first["losses"]), len(second["losses"])] == [6, 9]
-    assert [first["settings"]["refine_steps"], second["settings"]["refine_steps"]] == [2, 5]
-    assert second["used"]["optimizer_began_after_steps"] == [0, 4, 6]
+    notebook.edit(num_steps=7)
+    notebook.run(SETTINGS, CHECKED)
+    notebook.run_all(OPTIMISE)
+    found = list(reports(tmp_path).values())
+    assert [len(report["losses"]) for report in found] == [6, 9, 12]
+    assert [report["settings"]["refine_steps"] for report in found] == [2, 5, 5]
+    began = [report["used"]["optimizer_began_after_steps"] for report in found]
+    assert began == [[0, 4], [0, 4, 6], [0, 4, 7]]
+    with warnings.catch_warnings(action="error"):
+        saving.load_settings(tmp_path / "outputs/test-001.json")
+    with pytest.warns(UserWarning, match=r"the optimiser began again after steps \[0, 4, 7\]"):
+        saving.load_settings(tmp_path / "outputs/test-003.json")
+
+
+def test_a_setting_of_a_later_step_is_saved_as_it_was_used(notebook, tmp_path):
+    notebook.run_all()
+    notebook.edit(phase_iterations=30)
+    assert "run again from 'Back to sound'" in notebook.run(SETTINGS, CHECKED)
+    notebook.run_all(BACK)
+    assert [report["settings"]["phase_iterations"] for report in reports(tmp_path).values()] == [8, 30]
+    np.testing.assert_allclose(in_one_call(tmp_path, "test-002"), sound(tmp_path, "test-002"), atol=1e-3)
 
 
 def test_two_runs_of_a_transfer_differ_and_each_can_be_repeated(tmp_path):
     files = dict(CONTENT_FILENAME=sample("rooster"), STYLE_FILENAME=sample("frogs"))
-    with Notebook(tmp_path, runs=2, **files) as notebook:
+    with quick(tmp_path, runs=2, **files) as notebook:
         notebook.run_all()
     sounds = [sound(tmp_path, stem) for stem in ("test-001", "test-002")]
     assert np.abs(sounds[0] - sounds[1]).max() > 0.01
@@ -242,7 +270,7 @@ def test_two_runs_of_a_transfer_differ_and_each_can_be_repeated(tmp_path):
 def test_a_custom_network_in_a_transfer(tmp_path):
     """It finds its layers, and the json describes this network and no other."""
     files = dict(CONTENT_FILENAME=sample("rooster"), STYLE_FILENAME=sample("frogs"))
-    with Notebook(tmp_path, use_style_net=True, **files) as notebook:
+    with quick(tmp_path, use_style_net=True, **files) as notebook:
         notebook.run_all()
     (report,) = reports(tmp_path).values()
     assert list(report["used"]["layers"]) == ["conv_1", "relu_1"]
@@ -268,7 +296,7 @@ def test_a_custom_network_in_a_transfer(tmp_path):
 )
 def test_the_pipeline_is_the_notebook_and_a_json_repeats_it(name, settings, tmp_path):
     """The same settings give the same samples: in the notebook, in one call, and from the saved json."""
-    with Notebook(tmp_path, name, sample_rate=22050, **settings) as notebook:
+    with quick(tmp_path, name, duration=2.0, **settings) as notebook:
         notebook.run_all()
         notebook.edit(filters=8, recipe="bands")  # what follows comes from the json alone
         load = 'settings = saving.load_settings("outputs/test-001.json")\nprint(steps.accept(settings))'
@@ -334,17 +362,14 @@ def test_an_interrupt_keeps_what_is_done_and_says_so(notebook, tmp_path):
 def test_a_second_interrupt_does_not_cost_the_sound(notebook, tmp_path):
     """Stop while it optimises, and again while the phase is found: the draft is saved all the same."""
     notebook.edit(num_steps=100000, phase_iterations=4000)
-    cells = [cell.source for cell in notebook.cells]
-    reconstruction = next(number for number, source in enumerate(cells) if "pair = {" in source)
-    for number, source in enumerate(cells[: cells.index(notebook.cell(BACK).source)]):
-        if number != reconstruction:  # thousands of iterations take a while there too
-            notebook.execute(source, watch=Stops(notebook, "style conv_2="))
+    for cell in notebook.cells[: notebook.cells.index(notebook.cell(BACK))]:
+        notebook.execute(cell.source, watch=Stops(notebook, "style conv_2="))
     threading.Timer(1.0, notebook.interrupt).start()
     with pytest.raises(CellError, match="KeyboardInterrupt"):
         notebook.run(BACK)
     (stem,) = reports(tmp_path)
     assert stem == "test-001-draft" and np.abs(sound(tmp_path, stem)).max() > 0.01
-    notebook.run(REFINE, SAVE)  # the step counts as made, so that the next one goes on
+    notebook.run(PAIRS, REFINE, SAVE)  # the step counts as made, so that the next one goes on
     assert list(reports(tmp_path)) == ["test-001"]
     assert not list((tmp_path / "outputs").glob("*draft*"))
 
@@ -376,25 +401,42 @@ def wait_for(condition, seconds):
     return False
 
 
-def test_a_sweep_in_the_saved_settings_cell_runs_every_point_once(tmp_path):
-    with Notebook(tmp_path, sweep={"num_steps": [3, 5], "seed": [0, 1]}) as notebook:
+def test_own_settings_are_kept_and_swept(tmp_path):
+    """In the json, in the cells, and in every run of a sweep that the settings cell asks for, each of which is made."""
+    with quick(tmp_path, sweep={"my_weight": [1.0, 3.0]}, num_steps=2) as notebook:
+        notebook.cell(SETTINGS).source += "\nmy_weight = 2.0\nmy_note = {'low': [1, 2]}"
+        notebook.replace(LOSSES, "settings.rhythm_weight", "settings.my_weight")
         notebook.save()
         notebook.run_all(timeout=600)
         assert not children(tmp_path)
-    runs = [report["settings"] for stem, report in reports(tmp_path).items() if stem != "test-001"]
-    assert sorted((run["num_steps"], run["seed"]) for run in runs) == [(3, 0), (3, 1), (5, 0), (5, 1)]
-    assert not any(run["sweep"] for run in runs)
+        assert notebook.execute("print(settings.my_weight, settings.my_note)").strip() == "2.0 {'low': (1, 2)}"
+        notebook.cell(SETTINGS).source = notebook.cell(SETTINGS).source.replace("my_weight = 2.0", "my_weight = 4.0")
+        notebook.run(SETTINGS)
+        said = notebook.run(CHECKED)
+    assert (
+        said.startswith("'The losses' was made with own={'my_weight': 2.0,") and "run again from 'The losses'" in said
+    )
+    found = sorted(reports(tmp_path).values(), key=lambda report: report["settings"]["own"]["my_weight"])
+    assert [report["settings"]["own"] for report in found] == [
+        {"my_weight": weight, "my_note": {"low": [1, 2]}} for weight in (1.0, 2.0, 3.0)
+    ]
+    for report, weight in zip(found, (1.0, 2.0, 3.0), strict=True):
+        assert [each[2] for each in report["used"]["terms"] if "RhythmLoss" in each[0]] == [weight]
+        assert report["settings"]["num_steps"] == 2
+    with pytest.warns(UserWarning, match="cells of the notebook made terms"):
+        loaded = saving.load_settings(tmp_path / "outputs/test-001.json")
+    assert loaded.my_weight == 2.0 and not loaded.sweep
 
 
 @pytest.mark.parametrize("end", ["interrupt", "kill"])
 def test_the_runs_of_a_sweep_end_with_the_sweep(end, tmp_path):
-    with Notebook(tmp_path, sweep={"seed": [0, 1, 2, 3]}, num_steps=100000) as notebook:
+    with quick(tmp_path, sweep={"seed": [0, 1, 2, 3]}, num_steps=100000) as notebook:
         notebook.save()
         notebook.run("import audiocnn", SETTINGS, CHECKED)
         pressed = threading.Thread(target=lambda: (wait_for(lambda: len(children(tmp_path)) == 2, 60), stop()))
 
         def stop():
-            time.sleep(5)  # well into their runs
+            time.sleep(2)  # well into their runs
             if end == "interrupt":
                 notebook.interrupt()
             else:
@@ -406,17 +448,17 @@ def test_the_runs_of_a_sweep_end_with_the_sweep(end, tmp_path):
                 notebook.run(SWEEP)
         else:
             with pytest.raises(Exception, match=r"(?i)died|timeout|dead"):
-                notebook.run(SWEEP, timeout=25)
+                notebook.run(SWEEP, timeout=15)
         pressed.join()
         assert wait_for(lambda: not children(tmp_path), 10)
-        time.sleep(3)
+        time.sleep(1)
         assert not children(tmp_path) and not reports(tmp_path)
 
 
 def test_a_run_of_a_sweep_never_sweeps_and_is_what_was_asked(tmp_path):
     """Also where a cell behind the settings sets a sweep, and a value that the sweep varies: that is reported."""
     sweep = {"num_steps": [1, 2]}
-    with Notebook(tmp_path, sweep=sweep) as notebook:
+    with quick(tmp_path, sweep=sweep) as notebook:
         scratch = "sweep = {'num_steps': [1, 2]}\nnum_steps = 2"
         code = notebook.notebook.cells.index(notebook.cell(CHECKED)) - 1
         notebook.notebook.cells.insert(code, nbformat.v4.new_code_cell(scratch))
@@ -431,7 +473,8 @@ def test_a_run_of_a_sweep_never_sweeps_and_is_what_was_asked(tmp_path):
 
 
 def test_an_edited_loss_class_is_another_sum(notebook, tmp_path):
-    loss = "class MyLoss(audiocnn.Loss):\n    kind = 'mine'\n    def distance(self, x, target):\n        return FACTOR * x.square().mean()"
+    loss = "class MyLoss(audiocnn.Loss):\n    kind = 'mine'\n    def distance(self, features, target):\n"
+    loss += "        return FACTOR * features.square().mean()"
     notebook.run("import audiocnn")
     notebook.execute(loss.replace("FACTOR", "1.0"))
     notebook.replace(LOSSES, "(RhythmLoss(), settings.rhythm_weight, {", "(MyLoss(), 1.0, {")
@@ -443,9 +486,8 @@ def test_an_edited_loss_class_is_another_sum(notebook, tmp_path):
     notebook.run_all(START)
     values = [report["losses"][0]["mine conv_1"] for report in reports(tmp_path).values()]
     assert values[1] > 2 * values[0]
-    assert [report["used"]["own_code"]["MyLoss"] for report in reports(tmp_path).values()] == [
-        loss.replace("FACTOR", factor) for factor in ("1.0", "7.0")
-    ]
+    sources = [report["used"]["own_code"]["MyLoss"].rstrip() for report in reports(tmp_path).values()]
+    assert sources == [loss.replace("FACTOR", factor) for factor in ("1.0", "7.0")]
 
 
 def test_a_setting_whose_line_is_gone_has_no_value(notebook):
@@ -470,7 +512,12 @@ def test_no_cell_sets_a_setting(name):
             assert not names & set(stored), cell
 
 
-def test_files_that_are_gone_are_saved_again_and_names_are_true(notebook, tmp_path):
+def test_files_that_are_gone_are_saved_again_and_names_are_true(tmp_path):
+    with Notebook(tmp_path, duration=1.0) as notebook:
+        check_names(notebook, tmp_path)
+
+
+def check_names(notebook, tmp_path):
     notebook.run_all()
     shutil.rmtree(tmp_path / "outputs")
     notebook.run_all(SAVE)
@@ -482,25 +529,6 @@ def test_files_that_are_gone_are_saved_again_and_names_are_true(notebook, tmp_pa
     notebook.run(SETTINGS, CHECKED, REFINE, SAVE)
     found = {stem: report["settings"]["outname"] for stem, report in reports(tmp_path).items()}
     assert found == {"test-001": "test", "third-001": "third"}
-
-
-def test_fewer_steps_than_were_done_are_no_success(notebook):
-    notebook.run_all()
-    notebook.edit(num_steps=2)
-    notebook.run(SETTINGS, CHECKED)
-    said = notebook.run(OPTIMISE)
-    assert "Run 1 has 4 steps, more than num_steps=2; nothing was changed" in said and "'The start'" in said
-
-
-def test_a_continued_run_says_where_l_bfgs_began_anew(notebook, tmp_path):
-    notebook.run_all()
-    notebook.edit(num_steps=7)
-    notebook.run(SETTINGS, CHECKED)
-    notebook.run_all(OPTIMISE)
-    assert reports(tmp_path)["test-001"]["used"]["optimizer_began_after_steps"] == [0, 4]
-    assert reports(tmp_path)["test-002"]["used"]["optimizer_began_after_steps"] == [0, 4, 7]
-    with pytest.warns(UserWarning, match=r"the optimiser began again after steps \[0, 4, 7\]"):
-        saving.load_settings(tmp_path / "outputs/test-002.json")
 
 
 def test_a_start_that_is_gone_does_not_cost_the_sound(notebook, tmp_path):
