@@ -56,7 +56,11 @@ class Result:
             }
 
     def begin(self, num_steps):
-        """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more."""
+        """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
+
+        Samples of an earlier image go.
+        """
+        self.samples, self.refinement, self.begun_to_refine = None, [], []
         if not self.history and not torch.equal(self.image, self.first):
             self.changed = [*self.changed, "the image before its optimisation"]
         return _begin(self.begun, self.history, num_steps)
