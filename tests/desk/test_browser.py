@@ -202,7 +202,7 @@ def test_the_loop(name, page, lab, tmp_path):
 
     change(page, settings, num_steps=40, style_weight=2.0, style_layers_default=["conv_1"])
     run(page, settings, cell["checked"], cell["refine"])
-    stale = "'The losses' was made with style_layers_default={'conv_2': 1.0}, style_weight=1.0"
+    stale = "'The losses' was made with style_weight=1.0, style_layers_default={'conv_2': 1.0}"
     assert stale in output(page, cell["refine"]) and "run again from 'The losses'" in output(page, cell["refine"])
     page.evaluate("index => cells()[index].node.scrollIntoView()", cell["refine"])
     page.screenshot(path=tmp_path / "stale.png")
