@@ -434,8 +434,8 @@ class Objective:
         segment: int | None = None,
         loop: bool = False,
     ):
-        terms = [made_term(*term) for term in terms]
-        self.terms = [term for term in terms if term.weight and term.layer != "samples"]
+        self.all_terms = [made_term(*term) for term in terms]
+        self.terms = [term for term in self.all_terms if term.weight and term.layer != "samples"]
         if not self.terms:
             raise ValueError(
                 "there is no loss with a weight above 0, so nothing to optimise; give a layer and a weight"
@@ -453,6 +453,7 @@ class Objective:
         self.blend, self.segment, self.loop = _shares(blend, len(styles)), segment, loop
         self.networks, self.drawn, self.network, self.chains = networks, None, None, []
         self.draw(0)
+        self.first_network = self.network
 
     def draw(self, number: int) -> None:
         """Take the networks of a draw, and compute the targets of all losses again."""

@@ -40,6 +40,8 @@ class Result:
     begun: list = field(default_factory=list)  # steps of history after which the optimiser began again
     begun_to_refine: list = field(default_factory=list)  # the same, of refinement
     changed: list = field(default_factory=list)  # what a cell of one's own changed, in words
+    optimizers: list = field(default_factory=list)  # those that changed the image
+    sample_optimizers: list = field(default_factory=list)  # those that changed the samples
     settings: object = None  # that the result was made with
     draft: Path | None = None  # stem of the files that hold a draft of the samples
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
@@ -55,7 +57,7 @@ class Result:
                 name: loss for name, loss in measured(objective, noise).items() if name.startswith("content ")
             }
 
-    def begin(self, num_steps):
+    def begin(self, num_steps, optimizer=audiocnn.lbfgs):
         """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
 
         Samples of an earlier image go.
@@ -63,18 +65,22 @@ class Result:
         self.samples, self.refinement, self.begun_to_refine = None, [], []
         if not self.history and not torch.equal(self.image, self.first):
             self.changed = [*self.changed, "the image before its optimisation"]
+        if len(self.history) < num_steps:
+            self.optimizers = [*self.optimizers, optimizer]
         return _begin(self.begun, self.history, num_steps)
 
-    def begin_to_refine(self, num_steps):
+    def begin_to_refine(self, num_steps, optimizer=audiocnn.lbfgs):
         """Return how many steps of the samples are done, and note the same."""
         if not self.refinement and not torch.equal(self.samples, self.reconstruction):
             self.changed = [*self.changed, "the samples before their refinement"]
+        if len(self.refinement) < num_steps:
+            self.sample_optimizers = [*self.sample_optimizers, optimizer]
         return _begin(self.begun_to_refine, self.refinement, num_steps)
 
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins again, and so do their files."""
         self.reconstruction, self.samples = samples, samples.clone()
-        self.refinement, self.begun_to_refine, self.draft, self.saved = [], [], None, ()
+        self.refinement, self.begun_to_refine, self.sample_optimizers, self.draft, self.saved = [], [], [], None, ()
 
     def _starts_at_0(self, name):
         return self.start[name] <= 1e-6 * self.start["total"]

@@ -203,7 +203,8 @@ def load_settings(path):
 
 def save_state(result, path):
     """Write an unfinished result, to be taken up by load_state in another process."""
-    names = [each.name for each in fields(result) if each.name not in ("settings", "draft", "saved")]
+    left = ("settings", "draft", "saved", "optimizers", "sample_optimizers")
+    names = [each.name for each in fields(result) if each.name not in left]
     kept = {name: getattr(result, name) for name in names}
     kept |= {"settings": result.settings.plain()}
     write_whole(Path(path), lambda partial: torch.save(kept, partial))

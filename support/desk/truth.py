@@ -5,10 +5,9 @@ import contextlib
 import functools
 import hashlib
 import inspect
+import itertools
 import linecache
 import types
-
-import torch
 
 import audiocnn
 from support.layers import named_layers
@@ -16,40 +15,33 @@ from support.layers import named_layers
 CELLS = "__main__"  # the module of what a notebook's cells define
 
 
-def describe(result, *, analysis, terms, objective, optimizer, sample_optimizer, images, changed=()):
+def describe(result, *, analysis, objective, images, changed=()):
     """Return what a run used, for its json file.
 
     Parameters
     ----------
     result : pipeline.Result
-        With its settings: what they alone would make is compared with the parts that were used.
-    analysis, terms, objective, optimizer, sample_optimizer : the parts of the run
+        With its settings, whose parts are compared with those that were used, and its optimisers.
+    analysis, objective : the parts of the run
     images : dict
         The images of the recordings by name.
     changed : list of str
         Steps after which a cell of one's own changed the image or the samples.
     """
-    settings, terms = result.settings.of_run(result.run), [audiocnn.made_term(*term) for term in terms]
-    fixed = isinstance(objective.networks, torch.nn.Module)
-    network = objective.networks if fixed else objective.networks(0)
+    settings, terms, network = result.settings.of_run(result.run), objective.all_terms, objective.first_network
+    optimizers = {"optimizer": result.optimizers, "sample_optimizer": result.sample_optimizers}
     used = _in_words(analysis=analysis, terms=terms, network=network)
-    used |= {"optimizer": _words(optimizer), "sample_optimizer": _words(sample_optimizer)}
+    for name, each in optimizers.items():
+        used[name] = ", then ".join(dict.fromkeys(map(_words, each))) or _words(audiocnn.lbfgs)
     own_network = settings.use_style_net
     expected = _in_words(
         analysis=settings.make_analysis(),
         terms=settings.make_terms(),
         network=None if own_network else settings.make_network(images, analysis),
     )
-    expected |= dict.fromkeys(("optimizer", "sample_optimizer"), _words(audiocnn.lbfgs))
-    parts = [
-        analysis,
-        analysis.transform,
-        optimizer,
-        sample_optimizer,
-        *network.modules(),
-        *(each.loss for each in terms),
-    ]
-    parts += [] if fixed else [objective.networks]
+    expected |= dict.fromkeys(optimizers, _words(audiocnn.lbfgs))
+    parts = [analysis, analysis.transform, *itertools.chain(*optimizers.values()), *network.modules()]
+    parts += [*(each.loss for each in terms), objective.networks]
     others = [name for name in used if used[name] != expected[name]]
     others += [f"what {step!r} gave" for step in changed] + result.changed
     return used | {"layers": named_layers(network), "own_code": _own_code(parts), "not_in_settings": others}

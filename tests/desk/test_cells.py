@@ -296,3 +296,16 @@ def test_the_losses_before_the_loop_are_named_by_network(notebook):
     for text in ("style width_1.conv_2", "style width_4.conv_2", "diversity input", "its gradient"):
         assert text in printed
     assert audiocnn.Term(None, "input").weight == 1.0
+
+
+def test_names_that_no_step_used_are_not_in_the_json(notebook):
+    notebook.edit(outname="unused")
+    notebook.run_all()
+    notebook.execute(
+        "optimizer, terms = functools.partial(torch.optim.Adam, lr=0.02), []\nnets, style_net = None, None"
+    )
+    notebook.run_all(BACK)
+    for number in (1, 2):
+        report = json.loads((notebook.folder / f"outputs/unused-00{number}.json").read_text())
+        assert report["used"]["not_in_settings"] == [] and report["used"]["optimizer"] == "lbfgs"
+        assert report["used"]["terms"][0] == ["DistributionLoss(balance=0.65)", "conv_2", 1.0]
