@@ -241,7 +241,7 @@ class CQT(Transform):
     def magnitude(self, samples: np.ndarray) -> np.ndarray:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
         longest = int(np.ceil(self._filters[0][0]))
-        _check_length(samples, longest, self.sample_rate, "the lowest filter; raise fmin, or lower bins_per_octave,")
+        _check_length(samples, longest, self.sample_rate, "the lowest filter (raise fmin, or lower bins_per_octave)")
         with warnings.catch_warnings():  # of octaves that are shorter than librosa's window; zeros fill the window
             warnings.filterwarnings("ignore", message="n_fft=.* is too large for input signal")
             transformed = librosa.cqt(
