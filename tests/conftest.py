@@ -41,3 +41,14 @@ def parameters():
 @pytest.fixture
 def image():
     return torch.from_numpy(np.random.default_rng(0).random((1, 20, 1, 64), dtype=np.float32))
+
+
+# Files whose tests start kernels, browsers or other processes, or take seconds each: `make quick` leaves them out.
+SLOW = "notebooks runs browser elsewhere state robustness terminal gallery training quality refinement mosaic "
+SLOW += "cells metrics loops windows mel pictures optimisation"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW.split():
+            item.add_marker(pytest.mark.slow)

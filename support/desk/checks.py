@@ -133,87 +133,87 @@ def _is_path(value):
 # 2. Settings together ----------------------------------------------------------------------------
 
 
-def check_together(settings):
-    """Raise ValueError for settings that can't stand together, and warn of those without effect."""
-    _check_networks(settings)
-    _check_start(settings)
-    _check_losses(settings)
-    _warn_of_settings_without_effect(settings)
+class Together:
+    """Checks of settings together, for the class Settings."""
 
+    def check_together(self):
+        """Raise ValueError for settings that can't stand together, and warn of those without effect."""
+        self._check_networks()
+        self._check_start()
+        self._check_losses()
+        self._warn_of_settings_without_effect()
 
-def _check_networks(settings):
-    if settings.use_style_net:
-        return
-    if settings.recipe == "bands" and settings.whichChannel != "freq":
-        raise ValueError(
-            f"whichChannel={settings.whichChannel!r} needs recipe='gatys', because the networks of recipe='bands' "
-            "take whichChannel='freq' only"
-        )
-    pair = settings.model_path is not None and Path(settings.model_path).name != MUSICNN
-    if settings.recipe == "gatys" and pair and settings.param_pkl is None:
-        raise ValueError(
-            f"model_path={settings.model_path!r} needs its parameters: set param_pkl to the file of the same name, or "
-            "set model_path to None too, for random weights with the typed parameters"
-        )
+    def _check_networks(self):
+        if self.use_style_net:
+            return
+        if self.recipe == "bands" and self.whichChannel != "freq":
+            raise ValueError(
+                f"whichChannel={self.whichChannel!r} needs recipe='gatys', because the networks of recipe='bands' "
+                "take whichChannel='freq' only"
+            )
+        pair = self.model_path is not None and Path(self.model_path).name != MUSICNN
+        if self.recipe == "gatys" and pair and self.param_pkl is None:
+            raise ValueError(
+                f"model_path={self.model_path!r} needs its parameters: set param_pkl to the file of the same name, or "
+                "set model_path to None too, for random weights with the typed parameters"
+            )
 
+    def _check_start(self):
+        start = self.start
+        if start == "content" and not self.is_transfer:
+            raise ValueError("the start 'content' needs a content; set CONTENT_FILENAME, or start='noise'")
+        random_network = self.use_style_net or self.recipe == "bands" or self.model_path is None
+        if self.runs > 1 and not random_network and start not in ("noise", "rand", "randn", "samples"):
+            raise ValueError(
+                f"runs={self.runs} would make the same sound {self.runs} times, because neither the network nor "
+                f"start={start!r} is random; set runs=1, or start='noise'"
+            )
+        if self.loop and self.is_transfer:
+            raise ValueError("loop=True makes textures alone; set CONTENT_FILENAME to None, or loop to False")
+        if self.loop and self.whichChannel == "time":
+            raise ValueError(
+                "loop=True can't close frames that are channels; set whichChannel to 'freq', or loop to False"
+            )
+        if self.is_transfer and self.result_duration is not None:
+            _warn(f"result_duration={self.result_duration} has no effect: in a transfer the content gives the length")
 
-def _check_start(settings):
-    start = settings.start
-    if start == "content" and not settings.is_transfer:
-        raise ValueError("the start 'content' needs a content; set CONTENT_FILENAME, or start='noise'")
-    random_network = settings.use_style_net or settings.recipe == "bands" or settings.model_path is None
-    if settings.runs > 1 and not random_network and start not in ("noise", "rand", "randn", "samples"):
-        raise ValueError(
-            f"runs={settings.runs} would make the same sound {settings.runs} times, because neither the network nor "
-            f"start={start!r} is random; set runs=1, or start='noise'"
-        )
-    if settings.loop and settings.is_transfer:
-        raise ValueError("loop=True makes textures alone; set CONTENT_FILENAME to None, or loop to False")
-    if settings.loop and settings.whichChannel == "time":
-        raise ValueError("loop=True can't close frames that are channels; set whichChannel to 'freq', or loop to False")
-    if settings.is_transfer and settings.result_duration is not None:
-        _warn(f"result_duration={settings.result_duration} has no effect: in a transfer the content gives the length")
+    def _check_losses(self):
+        blend = self.style_blend
+        if blend is not None and len(blend) != len(self.styles):
+            raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(self.styles)} styles")
+        aims = dict(style=self.style_layers_default, rhythm={"conv_1": 1.0}, content=self.content_layers)
+        weights = {kind: getattr(self, f"{kind}_weight") for kind in aims}
+        if not any(weights[kind] * weight for kind, layers in aims.items() for weight in layers.values()):
+            given = ", ".join(f"{kind}_weight={weights[kind]}" for kind in aims if aims[kind])
+            raise ValueError(f"nothing to optimise: no loss has both a layer and a weight above 0 ({given})")
+        if self.boundopt and self.reg_weight and not self.use01scale:
+            _warn("boundopt pulls the values into [0, 1], but with use01scale=False they reach 7; set boundopt=False")
 
+    def without_effect(self):
+        """Return the settings that nothing reads beside the others, a dict from the reason to their names."""
+        other = {"stft": ("bins_per_octave", "lowest_frequency", "n_octaves"), "cqt": ("N_FFT",)}[self.transform]
+        bands = ("filters", "widths", "pattern_share", "redraw")
+        cnn = self.recipe == "gatys" and not self.use_style_net
+        of_content = ("content_weight", "content_layers_default", "content_level")
+        return {
+            f"the transform is {self.transform!r}": other,
+            "the recipe has no band networks": () if self.recipe == "bands" and not self.use_style_net else bands,
+            "the network has no typed parameters": () if cnn and self.param_pkl is None else ("parameters",),
+            "there is no content": () if self.is_transfer else of_content,
+            'start is not "samples"': () if self.start == "samples" else ("start_values",),
+            "boundopt is False": () if self.boundopt else ("reg_weight",),
+            "there is one style": () if len(self.styles) > 1 else ("style_blend",),
+        }
 
-def _check_losses(settings):
-    blend = settings.style_blend
-    if blend is not None and len(blend) != len(settings.styles):
-        raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(settings.styles)} styles")
-    aims = dict(style=settings.style_layers_default, rhythm={"conv_1": 1.0}, content=settings.content_layers)
-    weights = {kind: getattr(settings, f"{kind}_weight") for kind in aims}
-    if not any(weights[kind] * weight for kind, layers in aims.items() for weight in layers.values()):
-        given = ", ".join(f"{kind}_weight={weights[kind]}" for kind in aims if aims[kind])
-        raise ValueError(f"nothing to optimise: no loss has both a layer and a weight above 0 ({given})")
-    if settings.boundopt and settings.reg_weight and not settings.use01scale:
-        _warn("boundopt pulls the values into [0, 1], but with use01scale=False they reach 7; set boundopt=False")
-
-
-def without_effect(settings):
-    """Return the settings that nothing reads beside the others, a dict from the reason to their names."""
-    other = {"stft": ("bins_per_octave", "lowest_frequency", "n_octaves"), "cqt": ("N_FFT",)}[settings.transform]
-    bands = ("filters", "widths", "pattern_share", "redraw")
-    cnn = settings.recipe == "gatys" and not settings.use_style_net
-    of_content = ("content_weight", "content_layers_default", "content_level")
-    return {
-        f"the transform is {settings.transform!r}": other,
-        "the recipe has no band networks": () if settings.recipe == "bands" and not settings.use_style_net else bands,
-        "the network has no typed parameters": () if cnn and settings.param_pkl is None else ("parameters",),
-        "there is no content": () if settings.is_transfer else of_content,
-        'start is not "samples"': () if settings.start == "samples" else ("start_values",),
-        "boundopt is False": () if settings.boundopt else ("reg_weight",),
-        "there is one style": () if len(settings.styles) > 1 else ("style_blend",),
-    }
-
-
-def _warn_of_settings_without_effect(settings):
-    defaults = type(settings)  # declares them
-    defaults = {each.name: each.default_factory() for each in fields(defaults)}
-    for reason, names in without_effect(settings).items():
-        given = {name: settings.given[name] for name in names if settings.given[name] != defaults[name]}
-        given = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
-        changed = [f"{name}={value!r}" for name, value in given.items()]
-        if changed:
-            _warn(f"{', '.join(changed)} has no effect, because {reason}")
+    def _warn_of_settings_without_effect(self):
+        defaults = type(self)  # declares them
+        defaults = {each.name: each.default_factory() for each in fields(defaults)}
+        for reason, names in self.without_effect().items():
+            given = {name: self.given[name] for name in names if self.given[name] != defaults[name]}
+            given = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
+            changed = [f"{name}={value!r}" for name, value in given.items()]
+            if changed:
+                _warn(f"{', '.join(changed)} has no effect, because {reason}")
 
 
 def _warn(message):

@@ -88,8 +88,8 @@ def _points(names, values):
     return [dict(zip(names, each, strict=True)) for each in itertools.product(*(values[name] for name in names))]
 
 
-def _key(settings, names):
-    return tuple(json.dumps(plain(settings[name])) for name in names)
+def _key(values, names):
+    return tuple(json.dumps(plain(values[name])) for name in names)
 
 
 def _grid(other, across, down, values, cells):

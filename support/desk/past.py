@@ -14,8 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from support.checks import check_choice
-from support.desk.checks import without_effect
-from support.desk.settings import DEFAULTS, LAYERS, NO_STEP, STEP_OF, STEPS, filled_in, plain
+from support.desk.settings import DEFAULTS, LAYERS, NO_STEP, STEP_OF, STEPS, Settings, plain
 
 
 def find_runs(folder="outputs", *, last=None, names=None, **settings):
@@ -97,23 +96,23 @@ def differing_settings(runs):
 def effective_settings(report):
     """Return the settings of a run that its sound depends on: without filters in "gatys", for example."""
     settings = report["settings"]
-    names = {name for names in without_effect(_as_object(settings)).values() for name in names}
+    names = {name for names in Settings.without_effect(_as_object(settings)).values() for name in names}
     names |= {"own", *(name for name in DEFAULTS if STEP_OF[name] == NO_STEP)}
     if settings["recipe"] != "gatys" or settings["use_style_net"]:
         names |= {"model_path", "param_pkl"}  # without a warning, because the notebooks always have them
     return {name: value for name, value in settings.items() if name not in names}
 
 
-def _of_recipe(settings):
+def _of_recipe(saved):
     # What the recipe of a run's settings fills in.
-    return {name: _comparable(name, value) for name, value in filled_in(_as_object(settings)).items()}
+    return {name: _comparable(name, value) for name, value in Settings.filled_in(_as_object(saved)).items()}
 
 
-def _as_object(settings):
+def _as_object(saved):
     # What checks and recipes read of a Settings object; the files that the settings name may be gone.
-    styles = settings["STYLE_FILENAME"]
+    styles = saved["STYLE_FILENAME"]
     more = dict(styles=styles if isinstance(styles, list) else [styles])
-    return SimpleNamespace(**settings | more, is_transfer=settings["CONTENT_FILENAME"] is not None)
+    return SimpleNamespace(**saved | more, is_transfer=saved["CONTENT_FILENAME"] is not None)
 
 
 def last_losses(report):

@@ -89,7 +89,7 @@ _seconds = _optional(_number(0, beyond=True))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(checks.Together):
     """Settings as typed in the notebook, with None filled in; ValueError names the setting and what is allowed.
 
     Each field is declared with its default, its step, its check, its help, and what None becomes. The defaults are
@@ -223,7 +223,7 @@ class Settings:
         dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11),
         NETWORK,
         checks.check_mapping,
-        'of "gatys" without files',
+        "of a random network",
     )
     use_style_net: bool = _setting(
         False, NETWORK, checks.check_flag, 'True: the network written in the cell "Here we create a custom network"'
@@ -311,7 +311,7 @@ class Settings:
         self._set("given", _frozen({each.name: getattr(self, each.name) for each in fields(self)}))
         check_choice("recipe", self.recipe, RECIPES)
         check_choice("transform", self.transform, ("stft", "cqt"))
-        for name, value in filled_in(self).items():
+        for name, value in self.filled_in().items():
             if getattr(self, name) is None:
                 self._set(name, value)
         for each in fields(self):
@@ -319,9 +319,22 @@ class Settings:
             if each.metadata["transform"] in (None, self.transform):
                 each.metadata["check"](each.name, value)
             self._set(each.name, _frozen(_weights_by_layer(each.name, value)) if each.name in LAYERS else value)
-        checks.check_together(self)
+        self.check_together()
         self.make_transform()  # raises ValueError for windows and grids that can't be inverted
         self._check_sweep()
+
+    def filled_in(self):
+        """Return the values of the settings that are None: reads transform, recipe, is_transfer, use_style_net."""
+        values = {"device": best_device()}
+        for each in fields(Settings):
+            value = each.metadata[self.recipe]
+            if value is not None:
+                values[each.name] = value[self.is_transfer] if isinstance(value, tuple) else value
+        if self.use_style_net:
+            values |= dict(style_layers_default=["relu_1"], content_layers_default=["relu_1"])
+        if self.transform == "cqt":
+            values |= dict(N_FFT=None, K_HOP=128, phase_iterations=80)
+        return values
 
     @classmethod
     def of(cls, names, *, transform, own=()):
@@ -499,20 +512,6 @@ def best_device():
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def filled_in(settings):
-    """Return the values of the settings that are None: reads transform, recipe, is_transfer and use_style_net alone."""
-    values = {"device": best_device()}
-    for each in fields(Settings):
-        value = each.metadata[settings.recipe]
-        if value is not None:
-            values[each.name] = value[settings.is_transfer] if isinstance(value, tuple) else value
-    if settings.use_style_net:
-        values |= dict(style_layers_default=["relu_1"], content_layers_default=["relu_1"])
-    if settings.transform == "cqt":
-        values |= dict(N_FFT=None, K_HOP=128, phase_iterations=80)
-    return values
 
 
 def line_of(name, value=None):

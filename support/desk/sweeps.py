@@ -49,21 +49,21 @@ def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
     points = [fixed | plain(point) for point in settings.points()]
     for report in run_notebooks(notebook, points, outname=settings.outname, n_jobs=n_jobs, watch=watch):
         if "failed" not in report:
-            report |= _compare(report, settings, Path(notebook).parent / "outputs")
+            asked = settings.changed(sweep={}, **report["settings"])
+            report |= _compare(report, asked, Path(notebook).parent / "outputs")
         yield report
 
 
 _NOT_TYPED = ("transform", "own")
 
 
-def _compare(report, settings, folder):
+def _compare(report, asked, folder):
     # What failed, if the run that was saved is not the one that was asked for.
     paths = sorted(folder.glob(f"{glob.escape(report['outname'])}-[0-9][0-9][0-9].json"))
     if not paths:
         return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
     with warnings.catch_warnings(action="ignore"):
-        asked = settings.changed(sweep={}, **report["settings"]).of_run(0).plain()
-        done = load_settings(paths[0]).plain()
+        asked, done = asked.of_run(0).plain(), load_settings(paths[0]).plain()
     names = [name for name in DEFAULTS if STEP_OF[name] != NO_STEP and name != "device"]
     other = [f"{name}={done[name]!r}" for name in names if asked[name] != done[name]]
     return (
@@ -135,16 +135,16 @@ def run_notebooks(path, points, *, outname, n_jobs=1, threads=None, watch=None):
 class _Job:
     # A run of a notebook in a process of its own.
 
-    def __init__(self, path, outname, settings, threads):
+    def __init__(self, path, outname, point, threads):
         self.path, self.threads, self.process = path, threads, None
         checks.check_outname("outname", outname)
         self.settings, others = (
-            plain({name: _value(each) for name, each in settings.items()}),
-            _other_cells(path, settings),
+            plain({name: _value(each) for name, each in point.items()}),
+            _other_cells(path, point),
         )
         text = json.dumps([others, self.settings, _files(self.settings, path.parent)], sort_keys=True)
         name = f"{outname}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-        self.report = {"outname": name, "settings": settings, "progress": "waiting"}
+        self.report = {"outname": name, "settings": point, "progress": "waiting"}
         self.log = path.parent / "outputs" / f"{name}.log"
 
     def begin(self):
@@ -208,7 +208,7 @@ def _value(value):
     return str(value) if isinstance(value, Path) else value.item() if hasattr(value, "item") else value
 
 
-def _other_cells(path, settings):
+def _other_cells(path, point):
     # The code beside the settings cell; ValueError for names that this cell does not have.
     import nbformat  # takes over a second, and only sweeps need it
 
@@ -217,7 +217,7 @@ def _other_cells(path, settings):
     if not tagged:
         raise ValueError(f"{path} has no cell tagged 'parameters'; tag its settings cell")
     names = assigned(tagged[0].source)
-    for name in settings:
+    for name in point:
         if name not in names:
             checks.check_own(name, names)
             raise ValueError(
@@ -226,9 +226,9 @@ def _other_cells(path, settings):
     return [cell.source for cell in cells if cell is not tagged[0]]
 
 
-def _files(settings, folder):
+def _files(point, folder):
     # Hashes of the files that the settings name, and of the modules: with other contents, the runs are others.
-    values = [each for value in settings.values() for each in (value if isinstance(value, list | tuple) else [value])]
+    values = [each for value in point.values() for each in (value if isinstance(value, list | tuple) else [value])]
     paths = [folder / value for value in values if isinstance(value, str) and value]
     paths += [ROOT / "audiocnn.py", *sorted(ROOT.glob("support/**/*.py"))]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]

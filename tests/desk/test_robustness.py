@@ -23,8 +23,11 @@ from kernel import CQT, ROOT, STFT, sample
 from test_notebooks import BANDS, EXCERPT
 
 import audiocnn
-from support import networks, pipeline, saving, table, transforms
-from support.settings import Settings
+from support import networks, pipeline
+from support.desk import saving, table
+from support.desk.settings import Settings
+from support.sound.analysis import LAYOUTS
+from support.sound.files import load_audio
 
 RATE = 22050
 
@@ -68,13 +71,13 @@ def test_bad_sounds_say_what_is_wrong(name, tmp_path):
     make, message = BAD_SOUNDS[name]
     make(tmp_path / "bad.wav")
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        transforms.load_audio(tmp_path / "bad.wav", sample_rate=RATE)
+        load_audio(tmp_path / "bad.wav", sample_rate=RATE)
     assert "bad.wav" in str(error.value)
 
 
 def test_one_sample_is_too_short(tmp_path, stft):
     soundfile.write(tmp_path / "one.wav", noise(1), RATE)
-    samples = transforms.load_audio(tmp_path / "one.wav", sample_rate=RATE)
+    samples = load_audio(tmp_path / "one.wav", sample_rate=RATE)
     with pytest.raises(
         ValueError, match=r"the sound has 1 samples .* too short for n_fft=1024: give at least 1024 samples"
     ):
@@ -85,7 +88,7 @@ def test_a_cut_wav_warns(tmp_path):
     soundfile.write(tmp_path / "cut.wav", noise(RATE), RATE)
     cut(tmp_path / "cut.wav", 0.5)
     with pytest.warns(UserWarning, match=r"cut.wav is cut off"):
-        samples = transforms.load_audio(tmp_path / "cut.wav", sample_rate=RATE)
+        samples = load_audio(tmp_path / "cut.wav", sample_rate=RATE)
     assert len(samples) == pytest.approx(RATE / 2, abs=50)
 
 
@@ -98,7 +101,7 @@ def test_no_permission(tmp_path):
     with pytest.raises((ValueError, PermissionError), match=r"mine.wav"):
         try:
             os.seteuid(user or 65534)  # root may read everything
-            transforms.load_audio(tmp_path / "mine.wav", sample_rate=RATE)
+            load_audio(tmp_path / "mine.wav", sample_rate=RATE)
         finally:
             os.seteuid(user)
 
@@ -109,7 +112,7 @@ def test_any_rate_and_channels(rate, channels, tmp_path):
     soundfile.write(tmp_path / "any.wav", noise(rate, channels), rate, subtype="FLOAT")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        samples = transforms.load_audio(tmp_path / "any.wav", sample_rate=RATE)
+        samples = load_audio(tmp_path / "any.wav", sample_rate=RATE)
     assert len(samples) == pytest.approx(RATE, abs=1) and np.isfinite(samples).all()
     assert samples.std() == pytest.approx(0.1 * min(1, RATE / rate) ** 0.5 / channels**0.5, rel=0.1)
 
@@ -187,11 +190,11 @@ def from_samples_to_samples(draw):
 def draw_settings(draw):
     """Return settings by name: a transform, a small network, and anything for the rest."""
     recipe = draw(st.sampled_from(["gatys", "gatys", "bands"]))
-    channels = draw(st.sampled_from(audiocnn.ORIENTATIONS)) if recipe == "gatys" else "freq"
+    channels = draw(st.sampled_from(LAYOUTS)) if recipe == "gatys" else "freq"
     layers = st.lists(st.sampled_from(LAYERS[recipe]), min_size=1, max_size=2)
     layers = layers | st.lists(st.sampled_from([*LAYERS[recipe], "relu_4"]))
     given = draw_transform(draw) | dict(recipe=recipe, whichChannel=channels)
-    given |= dict(l1channels=4, l2channels=3, l3channels=2, kernelsize=3, n_classes=2, widths=[1, 4], filters=5)
+    given |= dict(parameters=dict(l1channels=4, l2channels=3, l3channels=2, kernelsize=3), widths=[1, 4], filters=5)
     given |= dict(num_steps=2, refine_steps=2, phase_iterations=2, stereo=draw(st.sampled_from([False, False, True])))
     given |= dict(CONTENT_FILENAME=draw(st.sampled_from(["any.wav", "any.wav", None])))
     given |= dict(result_duration=draw(st.sampled_from([None, None, 0.4, 1e-6])))
@@ -202,8 +205,7 @@ def draw_settings(draw):
     given |= dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))
     given |= dict(power=draw(st.sampled_from(["log1p", "log1p", 0.3])), use01scale=draw(st.booleans()))
     if draw(st.booleans()):
-        given |= dict(rhythm_layers=draw(layers), rhythm_weight=draw(weights))
-        given |= dict(diversity_layers=draw(layers), diversity_weight=draw(weights))
+        given |= dict(rhythm_weight=draw(weights), diversity_weight=draw(weights))
     return given | dict(segment_duration=draw(st.sampled_from([None, 5.0, 0.1, 1e-6])), seed=draw(st.integers(0, 9)))
 
 
@@ -227,8 +229,8 @@ def python(source, **options):
 SAVE = """
     import pathlib, signal, time
     import numpy as np
-    from support import saving
-    from support.settings import Settings
+    from support.desk import saving
+    from support.desk.settings import Settings
     signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background may start without
     def write_half(path, content):
         pathlib.Path(path).write_bytes(b"half")
@@ -280,9 +282,10 @@ def executed_until(tmp_path, monkeypatch, before, marked):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / STFT, as_version=4)
     given = BANDS | EXCERPT | dict(recipe="bands", STYLE_FILENAME=sample("fire"), outname="run", widths=[1, 8])
-    settings = "\n".join(f"{key} = {value!r}" for key, value in (given | dict(refresh=1e-9)).items())
+    settings = "\n".join(f"{key} = {value!r}" for key, value in given.items())
     (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
     source = f"{settings}\n{before}\ndef marked(*_, **__):\n    {marked}\npictures.plot_progress = marked"
+    source += "\nshow.progress.__defaults__ = (1e-9,)  # a picture after every step"
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, timeout=300).execute()
 
@@ -311,13 +314,12 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, earlier):
 
 def test_a_thousand_steps_need_no_more_memory():
     source = """
-        import functools, numpy as np, psutil, torch, audiocnn
+        import numpy as np, psutil, torch, audiocnn
         torch.set_num_threads(1)
         image = torch.rand(1, 257, 1, 200, generator=torch.Generator().manual_seed(0))
         bands = audiocnn.band_networks(np.linspace(0, 11025, 257), widths=[1, 8], filters=32)
-        model = audiocnn.insert_losses(bands, [(audiocnn.DistributionLoss, "conv_2", 1.0)], style=image)
+        objective = audiocnn.Objective(bands, [(audiocnn.DistributionLoss(), "conv_2", 1.0)], style=image)
         start = audiocnn.start_image("rand", like=image)
-        objective = functools.partial(audiocnn.evaluate, model=model)
         for step, _ in enumerate(audiocnn.optimise(start, objective, num_steps=1000), start=1):
             if step in (150, 1000):  # the optimiser's memory of 50 steps is full
                 print(psutil.Process().memory_info().rss, flush=True)
@@ -330,7 +332,7 @@ def test_a_thousand_steps_need_no_more_memory():
 def test_ten_runs_in_one_kernel_need_the_memory_of_two(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / name, as_version=4)
-    given = BANDS | EXCERPT | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], refresh=0)
+    given = BANDS | EXCERPT | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8])
     (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
     override = nbformat.v4.new_code_cell("\n".join(f"{key} = {value!r}" for key, value in given.items()))
     notebook.cells.insert(place + 1, override)

@@ -72,7 +72,10 @@ def test_a_killed_process_is_a_failing_run(tmp_path):
     notebook = tmp_path / "dies.ipynb"
     write_notebook(
         notebook,
-        [("parameters", SETTINGS), ("rest", "import os\nprint('the last words')\nos.kill(os.getpid(), 9)")],
+        [
+            ("parameters", SETTINGS),
+            ("rest", "import os, time\nprint('the last words', flush=True)\ntime.sleep(2)\nos.kill(os.getpid(), 9)"),
+        ],
     )
     report = sweeps.run_notebook(notebook, outname="dead", threads=1)
     assert "Kernel died" in report["failed"] and report["outname"].startswith("dead-")
