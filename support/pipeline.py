@@ -31,6 +31,7 @@ class Result:
 
     run: int  # from 0; its seed is that of the settings plus this number
     image: torch.Tensor
+    first: torch.Tensor | None = None  # the image as it was made; None: as it is now
     start: dict = field(default_factory=dict)  # losses before the first step
     noise: dict = field(default_factory=dict)  # the content's losses of noise, where those of the start are 0
     history: list = field(default_factory=list)
@@ -45,7 +46,7 @@ class Result:
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
 
     def __post_init__(self):
-        self.first = self.image.clone()
+        self.first = self.image.clone() if self.first is None else self.first
 
     def measure(self, objective, noise):
         """Note the losses of the start; where the content's are 0, those of noise, an image, count as 100 %."""
