@@ -31,7 +31,6 @@ class Result:
 
     run: int  # from 0; its seed is that of the settings plus this number
     image: torch.Tensor
-    first: torch.Tensor | None = None  # the image as it was made; None: as it is now
     start: dict = field(default_factory=dict)  # losses before the first step
     noise: dict = field(default_factory=dict)  # the content's losses of noise, where those of the start are 0
     history: list = field(default_factory=list)
@@ -46,7 +45,7 @@ class Result:
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
 
     def __post_init__(self):
-        self.first = self.image.clone() if self.first is None else self.first
+        self.first = self.image.clone()
 
     def measure(self, objective, noise):
         """Note the losses of the start; where the content's are 0, those of noise, an image, count as 100 %."""
@@ -57,7 +56,11 @@ class Result:
             }
 
     def begin(self, num_steps):
-        """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more."""
+        """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
+
+        Samples of an earlier image go.
+        """
+        self.samples, self.refinement, self.begun_to_refine = None, [], []
         if not self.history and not torch.equal(self.image, self.first):
             self.changed = [*self.changed, "the image before its optimisation"]
         return _begin(self.begun, self.history, num_steps)
@@ -112,11 +115,13 @@ class Parts:
     terms: list
 
 
-def parts(settings, recordings: dict | None = None) -> Parts:
+def parts(settings, recordings: dict | None = None, *, analysis: Analysis | None = None) -> Parts:
     """Make the parts that the notebooks' cells make of the same settings.
 
     recordings : dict or None
         None: the settings' files are loaded.
+    analysis : Analysis or None
+        None: that of the settings; another one makes other images, and networks that take these.
     """
     recordings = recordings or {
         name: load_audio(
@@ -128,7 +133,7 @@ def parts(settings, recordings: dict | None = None) -> Parts:
         )
         for name, path in settings.files.items()
     }
-    analysis = settings.make_analysis()
+    analysis = analysis or settings.make_analysis()
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
     images = {name: analysis.to_image(each, settings.device) for name, each in spectrograms.items()}
     networks = functools.partial(settings.make_network, images, analysis)
@@ -139,6 +144,7 @@ def run(
     settings,
     recordings: dict | None = None,
     *,
+    analysis: Analysis | None = None,
     optimizer: Callable = audiocnn.lbfgs,
     sample_optimizer: Callable = audiocnn.lbfgs,
     watch: Callable | None = None,
@@ -155,13 +161,11 @@ def run(
         Called after every step with the title of the descent, the steps that are done, and the losses.
     precondition : bool
         Whether the descent on samples is made short, see Analysis.preconditioner.
-    changes : analysis, networks, terms
-        Take the place of what the settings stand for, see Parts: a fixed network keeps its filters to the end.
+    changes : networks, terms
+        Take the place of what the settings stand for, as `analysis` does, see Parts: a fixed network keeps its
+        filters to the end.
     """
-    made = dataclasses.replace(parts(settings, recordings), **changes)
-    if "analysis" in changes:
-        made.spectrograms = {name: made.analysis.spectrogram(y) for name, y in made.recordings.items()}
-        made.images = {name: made.analysis.to_image(s, settings.device) for name, s in made.spectrograms.items()}
+    made = dataclasses.replace(parts(settings, recordings, analysis=analysis), **changes)
     analysis = dataclasses.replace(made.analysis, loop=settings.loop)  # of the result
     objective_of = functools.partial(
         make_objective,

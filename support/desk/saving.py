@@ -16,6 +16,7 @@ import platform
 import signal
 import threading
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import librosa
@@ -202,7 +203,8 @@ def load_settings(path):
 
 def save_state(result, path):
     """Write an unfinished result, to be taken up by load_state in another process."""
-    kept = {name: value for name, value in vars(result).items() if name not in ("settings", "draft", "saved")}
+    names = [each.name for each in fields(result) if each.name not in ("settings", "draft", "saved")]
+    kept = {name: getattr(result, name) for name in names}
     kept |= {"settings": result.settings.plain()}
     write_whole(Path(path), lambda partial: torch.save(kept, partial))
 

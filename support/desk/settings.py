@@ -223,7 +223,7 @@ class Settings(checks.Together):
         dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11),
         NETWORK,
         checks.check_mapping,
-        "of a random network",
+        'of "gatys" without files',
     )
     use_style_net: bool = _setting(
         False, NETWORK, checks.check_flag, 'True: the network written in the cell "Here we create a custom network"'

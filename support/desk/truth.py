@@ -50,7 +50,8 @@ def describe(result, *, analysis, terms, objective, optimizer, sample_optimizer,
         *(each.loss for each in terms),
     ]
     parts += [] if fixed else [objective.networks]
-    others = [name for name in used if used[name] != expected[name]] + list(changed) + result.changed
+    others = [name for name in used if used[name] != expected[name]]
+    others += [f"what {step!r} gave" for step in changed] + result.changed
     return used | {"layers": named_layers(network), "own_code": _own_code(parts), "not_in_settings": others}
 
 

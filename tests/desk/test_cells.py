@@ -1,16 +1,10 @@
-"""What stands in a cell decides, and the json says so: transforms, optimisers, losses, networks, images, settings.
-
-Every test runs the real notebook, in a kernel or as a script.
-"""
+"""Parts that a cell replaces: the sound is what the cells say, and the json is true."""
 
 import functools
 import json
-import os
-import re
 import subprocess
 import sys
 import textwrap
-import types
 import warnings
 
 import nbformat
@@ -18,368 +12,287 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from kernel import (
-    BACK,
-    CHECKED,
-    CQT,
-    LOSSES,
-    OPTIMISE,
-    OPTIMIZER,
-    PAIRS,
-    REFINE,
-    RESULT,
-    ROOT,
-    SAVE,
-    SETTINGS,
-    SPECTROGRAMS,
-    STFT,
-    TRANSFORM,
-    CellError,
-    Notebook,
-    sample,
-)
-from matplotlib.figure import Figure
+from kernel import BACK, CHECKED, OPTIMISE, ROOT, SETTINGS, STFT, CellError, Notebook, sample
 
 import audiocnn
 from support import pipeline
-from support.desk import saving, settings, show, sweeps
-from support.desk.settings import DEFAULTS, GROUPS, Settings
-from support.sound import transforms
+from support.desk import saving, sweeps
+from support.desk.settings import Settings
+from support.sound.analysis import Analysis
 from support.sound.files import fit_full_scale
+from support.sound.transforms import STFT as Stft
+from support.sound.transforms import Mel
 
-SHORT = dict(duration=1.0, filters=10, widths=[1, 4], num_steps=2, refine_steps=2, phase_iterations=8)
-
-
-@pytest.fixture(autouse=True)
-def path_of_the_modules(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-@pytest.fixture
-def notebook(tmp_path):
-    with Notebook(tmp_path, pictures=False, **SHORT) as notebook:
-        yield notebook
+SMALL = dict(STYLE_FILENAME=sample("fire"), duration=1.0, filters=10, widths=[1, 4], num_steps=3, refine_steps=2)
+SMALL |= dict(phase_iterations=8, device="cpu")
+RATE = 22050
 
 
-def short(**changes):
-    return Settings(**SHORT | dict(STYLE_FILENAME=sample("fire"), outname="test") | changes)
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with Notebook(tmp_path_factory.mktemp("cells"), **SMALL) as notebook:
+            yield notebook
 
 
-def report(folder, stem="test-001"):
-    return json.loads((folder / f"outputs/{stem}.json").read_text())
+def run_edited(notebook, outname, *edits):
+    """Run all cells with texts replaced in them; return the saved samples, and the report."""
+    before = {cell.id: cell.source for cell in notebook.cells}
+    notebook.edit(outname=outname)
+    for old, new in edits:
+        cell = notebook.cell(old)
+        cell.source = cell.source.replace(old, new)
+    try:
+        notebook.run_all()
+    finally:
+        for cell in notebook.cells:
+            cell.source = before[cell.id]
+    return read(notebook, outname)
 
 
-def warns_of(folder, *names, stem="test-001"):
-    """load_settings warns of exactly these parts that cells made."""
-    with pytest.warns(UserWarning, match="the settings alone give another sound") as caught:
-        saving.load_settings(folder / f"outputs/{stem}.json")
-    return f"cells of the notebook made {', '.join(names)}, see 'used'" in str(caught[0].message)
+def read(notebook, outname):
+    stem = notebook.folder / f"outputs/{outname}-001"
+    samples, _ = soundfile.read(f"{stem}.wav", dtype="float32")
+    return samples, json.loads(stem.with_suffix(".json").read_text())
 
 
-# An analysis of one's own ------------------------------------------------------------------------
+def same(saved, made):
+    """Whether a file of 16 bits has the samples that were made."""
+    return np.abs(saved - fit_full_scale(made)).max() < 1.01 / 32768
 
-STFT_OF = functools.partial(transforms.STFT, sample_rate=22050, n_fft=512, hop_length=128)
-ANALYSES = {
-    # the cell, what is edited there, the same analysis, and words of the json
-    "hop": (TRANSFORM, ("hop_length=settings.K_HOP", "hop_length=64"), STFT_OF(hop_length=64), 0.3, "hop_length=64"),
-    "window": (TRANSFORM, ('window="hann"', 'window="hamming"'), STFT_OF(window="hamming"), 0.3, "hamming"),
-    "power": (SPECTROGRAMS, ("power=settings.power", "power=0.6"), STFT_OF(), 0.6, "power=0.6"),
+
+MAKE = """transforms.STFT(
+        sample_rate=settings.sample_rate,
+        n_fft=settings.N_FFT,
+        hop_length=settings.K_HOP,
+        window="hann",
+    )"""
+TRANSFORMS = {
+    "hop": (
+        "        hop_length=settings.K_HOP,",
+        "        hop_length=64,",
+        Stft(sample_rate=RATE, n_fft=512, hop_length=64),
+    ),
+    "window": (
+        'window="hann"',
+        'window="hamming"',
+        Stft(sample_rate=RATE, n_fft=512, hop_length=128, window="hamming"),
+    ),
+    "mel": (
+        MAKE,
+        "transforms.Mel(sample_rate=22050, n_fft=512, hop_length=128, n_mels=40)",
+        Mel(sample_rate=RATE, n_fft=512, hop_length=128, n_mels=40),
+    ),
 }
 
 
-@pytest.mark.parametrize("name", ANALYSES)
-def test_the_transform_of_the_cell_decides(name, notebook, tmp_path, monkeypatch):
-    """The saved sound is made with it, in both descents and on the way back to sound, and the json says so."""
-    cell, edit, transform, power, words = ANALYSES[name]
-    notebook.replace(cell, *edit)
-    notebook.run_all()
-    # In a process of its own, because rounding depends on where the memory of a process lies.
-    source = f"""
-        import numpy as np
-        from support import pipeline
-        from support.desk.settings import Settings
-        from support.sound import transforms
-        from support.sound.analysis import Analysis
-        from support.sound.files import fit_full_scale
-        transform = transforms.STFT(sample_rate=22050, n_fft=512, hop_length={transform.hop_length},
-                                    window={"hamming" if name == "window" else "hann"!r})
-        analysis = Analysis(transform=transform, power={power})
-        result = pipeline.run(Settings(**{SHORT | dict(STYLE_FILENAME=sample("fire"))!r}), analysis=analysis)
-        np.save("again.npy", fit_full_scale(result.samples.cpu().numpy()))
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(source)], cwd=tmp_path, check=True)
-    soundfile.write(tmp_path / "again.wav", np.load(tmp_path / "again.npy"), 22050, subtype="PCM_16")
-    made, again = (soundfile.read(tmp_path / path)[0] for path in ("outputs/test-001.wav", "again.wav"))
-    np.testing.assert_array_equal(made, again)
-    plain = pipeline.synthesise(short())
-    assert np.abs(fit_full_scale(plain) - made).max() > 0.01  # and the settings alone give another sound
-    used = report(tmp_path)["used"]
-    assert words in used["analysis"] and "analysis" in used["not_in_settings"]
-    assert warns_of(tmp_path, *used["not_in_settings"])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_the_transform_of_the_cell_decides(name, notebook):
+    old, new, transform = TRANSFORMS[name]
+    samples, report = run_edited(notebook, name, (old, new))
+    torch.set_num_threads(1)
+    assert same(samples, pipeline.synthesise(Settings(**SMALL), analysis=Analysis(transform=transform)))
+    assert not same(samples, pipeline.synthesise(Settings(**SMALL)))
+    assert f"{type(transform).__name__}(" in report["used"]["analysis"]
+    assert f"hop_length={transform.hop_length}" in report["used"]["analysis"]
+    assert report["used"]["not_in_settings"][0] == "analysis"
 
 
-# Images and samples that cells change ------------------------------------------------------------
+def test_the_compression_of_the_cell_decides(notebook):
+    samples, report = run_edited(notebook, "power", ("power=settings.power", "power=0.5"))
+    transform = Stft(sample_rate=RATE, n_fft=512, hop_length=128)
+    assert same(samples, pipeline.synthesise(Settings(**SMALL), analysis=Analysis(transform=transform, power=0.5)))
+    assert "power=0.5" in report["used"]["analysis"] and report["used"]["not_in_settings"] == ["analysis"]
 
 
-def test_an_image_changed_by_a_cell_makes_later_steps_stale(notebook, tmp_path):
-    """And its json says so, also where the cell stands before the step."""
-    notebook.run_all()
-    assert report(tmp_path)["used"]["not_in_settings"] == []
-    notebook.execute("results[0].image *= 0.5")
-    for cell in (REFINE, SAVE, RESULT):
-        with pytest.raises(CellError, match="'Optimisation' was run or changed after 'Back to sound': run again from"):
-            notebook.run(cell)
-    notebook.run(BACK, PAIRS, REFINE)
-    notebook.execute("results[0].samples *= 0.5")
-    notebook.run(SAVE)
-    used = report(tmp_path, "test-002")["used"]
-    assert used["not_in_settings"] == ["Optimisation", "Refine the samples"]
-    assert warns_of(tmp_path, "Optimisation", "Refine the samples", stem="test-002")
-    notebook.run_all('step("The start')
-    assert report(tmp_path, "test-003")["used"]["not_in_settings"] == []  # from the beginning, nothing is left of it
-    notebook.run('step("The start')
-    notebook.execute("results[0].image += 0.1")
-    notebook.run_all(OPTIMISE)
-    assert report(tmp_path, "test-004")["used"]["not_in_settings"] == ["the image before its optimisation"]
+def test_unedited_cells_are_what_the_settings_say(notebook):
+    samples, report = run_edited(notebook, "plain")
+    assert same(samples, pipeline.synthesise(Settings(**SMALL)))
+    assert report["used"]["not_in_settings"] == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = saving.load_settings(notebook.folder / "outputs/plain-001.json")
+    assert same(samples, pipeline.synthesise(again))
 
 
-# Optimisers, losses, networks --------------------------------------------------------------------
+def test_another_optimiser_in_the_cell(notebook):
+    adam = "functools.partial(torch.optim.Adam, lr={})"
+    edits = [("sample_optimizer = audiocnn.lbfgs", f"sample_optimizer = {adam.format(0.001)}")]
+    edits = [("optimizer = audiocnn.lbfgs  # of the image", f"optimizer = {adam.format(0.02)}"), *edits]
+    samples, report = run_edited(notebook, "adam", *edits)
+    made = [functools.partial(torch.optim.Adam, lr=lr) for lr in (0.02, 0.001)]
+    assert same(samples, pipeline.synthesise(Settings(**SMALL), optimizer=made[0], sample_optimizer=made[1]))
+    assert report["used"]["optimizer"] == "torch.optim.adam.Adam(lr=0.02)"
+    assert report["used"]["not_in_settings"] == ["optimizer", "sample_optimizer"]
+    totals = [losses["total"] for losses in report["losses"]]
+    assert len(totals) == 5 and totals[2] < totals[0] and totals[4] < totals[3]
+    assert "The style loss is at" in notebook.execute("print(show.balance(results[0]))")
+    with pytest.warns(UserWarning, match=r"cells of the notebook made optimizer, sample_optimizer"):
+        saving.load_settings(notebook.folder / "outputs/adam-001.json")
 
 
-def test_another_optimiser_in_the_cell(notebook, tmp_path):
-    notebook.edit(num_steps=12, redraw=0)
-    notebook.cell(OPTIMIZER).source = f"optimizer = {ADAM.format(lr=0.02)}\nsample_optimizer = {ADAM.format(lr=0.001)}"
-    notebook.run_all()
-    said = notebook.run(RESULT) + notebook.execute("print(show.balance(results[0]))")
-    assert "No step was done" not in said and "is at" in said
-    saved = report(tmp_path)
-    totals = [losses["total"] for losses in saved["losses"][:12]]
-    assert totals[-1] < 0.7 * totals[0] and len(saved["losses"]) == 14
-    for name, lr in dict(optimizer="lr=0.02", sample_optimizer="lr=0.001").items():
-        assert "Adam" in saved["used"][name] and lr in saved["used"][name]
-    assert saved["used"]["not_in_settings"] == ["optimizer", "sample_optimizer"]
-    assert warns_of(tmp_path, "optimizer", "sample_optimizer")
-
-
-ADAM = "functools.partial(torch.optim.Adam, lr={lr})"
-LOSS = """\
-def spread(features):
-    return features.std(dim=-1)
-
-
-class SpreadLoss(audiocnn.Loss):
-    kind = "spread"
-    compares = "style"
-
-    def target(self, *styles, blend):
-        return spread(styles[0])
+OWN_LOSS = """class Mean(audiocnn.Loss):
+    kind, compares = "mean", "style"
 
     def distance(self, features, target):
-        return (spread(features) - target).square().mean()
-"""
-NETWORK = """\
-class Halves(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 32, (1, 3), padding="same")
-        self.relu = nn.ReLU()
-
-    def forward(self, image):
-        return self.relu(self.conv(image)) + 0.5
+        return (features.mean(dim=3) - target.mean(dim=3)).square().mean()
 
 
-def style_net(channels):
-    return Halves(channels)
-"""
+with steps.step("The losses"):
+    sums = [
+        (Mean(), 2.0, {"width_4.conv_2": 1.0}),"""
 
 
-def test_an_own_loss_and_an_own_network_are_in_the_json(notebook, tmp_path):
-    """With their source, and that of what they call."""
-    notebook.edit(use_style_net=True)
-    notebook.cell("def style_net").source = NETWORK
-    notebook.run(*SETUP)
-    notebook.execute(LOSS)
-    notebook.replace(LOSSES, "(RhythmLoss(), settings.rhythm_weight, {", "(SpreadLoss(), 2.0, {")
+def test_an_own_loss_is_in_the_json_with_its_source(notebook):
+    _, report = run_edited(notebook, "ownloss", ('with steps.step("The losses"):\n    sums = [', OWN_LOSS))
+    assert ["__main__.Mean()", "width_4.conv_2", 2.0] in report["used"]["terms"]
+    assert "features.mean(dim=3) - target.mean(dim=3)" in report["used"]["own_code"]["Mean"]
+    assert report["used"]["not_in_settings"] == ["terms"] and "mean width_4.conv_2" in report["losses"][-1]
+    with pytest.warns(UserWarning, match=r"cells of the notebook made terms"):
+        saving.load_settings(notebook.folder / "outputs/ownloss-001.json")
+
+
+def test_an_own_network_is_in_the_json_with_its_source(notebook):
+    old = "        return audiocnn.band_networks("
+    new = "        return style_net(images['style 1'].shape[1])\n        return audiocnn.band_networks("
+    layers = "settings.style_weight, settings.style_layers_default", "settings.style_weight, {'relu_1': 1.0}"
+    _, report = run_edited(notebook, "ownnetwork", (old, new), layers)
+    assert "nn.Conv2d(channels, 512" in report["used"]["own_code"]["style_net"]
+    assert report["used"]["not_in_settings"] == ["network", "terms"]
+
+
+def test_an_image_changed_by_a_cell_makes_later_steps_stale_and_the_json_says_so(notebook):
+    notebook.edit(outname="changed")
     notebook.run_all()
-    saved = report(tmp_path)
-    used, code = saved["used"], saved["used"]["own_code"]
-    assert {name: source.rstrip() for name, source in code.items() if name in LOSS} == {
-        "spread": LOSS.split("\n\n\n")[0],
-        "SpreadLoss": LOSS.split("\n\n\n")[1].rstrip(),
-    }
-    assert code["Halves"].rstrip() == NETWORK.split("\n\n\n")[0]
-    assert "SpreadLoss" in str(used["terms"]) and "spread conv_1" in saved["losses"][0]
-    assert set(used["layers"]) >= {"conv_1", "relu_1"} and "Halves" in used["network"]
-    assert {"network", "terms"} <= set(used["not_in_settings"])
-    assert warns_of(tmp_path, *used["not_in_settings"])
+    notebook.execute("results[0].image.mul_(0.5)")
+    with pytest.raises(CellError, match=r"'Optimisation' was run or changed after 'Back to sound': run again from"):
+        notebook.run("stem = saving.save_result")
+    notebook.run_all(BACK)
+    report = json.loads((notebook.folder / "outputs/changed-002.json").read_text())
+    assert report["used"]["not_in_settings"] == ["what 'Optimisation' gave"]
+    assert json.loads((notebook.folder / "outputs/changed-001.json").read_text())["used"]["not_in_settings"] == []
 
 
-SETUP = ("import audiocnn",)
+def test_a_step_that_is_run_again_makes_later_steps_stale(notebook):
+    notebook.run(OPTIMISE)
+    with pytest.raises(CellError, match=r"'Optimisation' was run or changed after 'Back to sound'"):
+        notebook.run('step("Refine')
 
 
-# Names -------------------------------------------------------------------------------------------
-
-
-def test_misspelt_settings_are_refused_everywhere(tmp_path):
-    """In the settings cell, in changes, in sweeps, and as arguments of runs; before anything is made."""
-    misspelt = re.escape("'num_step' is not a setting; did you mean 'num_steps'?")
-    with Notebook(tmp_path, pictures=False, **SHORT) as notebook:
-        notebook.save()
-        cell = notebook.cell(SETTINGS)
-        cell.source += "\nnum_step = 3"
-        notebook.run(*SETUP, SETTINGS)
-        with pytest.raises(CellError, match=misspelt):
-            notebook.run(CHECKED)
-        cell.source = cell.source.replace("num_step = 3", "")
+def test_settings_of_the_users_own(notebook):
+    cell = notebook.cell(SETTINGS)
+    before = cell.source
+    cell.source += "\nmy_weight = 2.0"
+    _, report = run_edited(notebook, "own", ("settings.style_weight, settings", "settings.my_weight, settings"))
+    assert report["settings"]["own"] == {"my_weight": 2.0}
+    assert report["used"]["terms"][0] == ["DistributionLoss(balance=0.65)", "conv_2", 2.0]
+    cell.source = before + "\ncontent_wieght = 2.0"
+    with pytest.raises(CellError, match=r"'content_wieght' is not a setting; did you mean 'content_weight'"):
         notebook.run(SETTINGS, CHECKED)
-        notebook.execute("# Parameters\nnum_step = 3\n")
-        with pytest.raises(CellError, match=misspelt):
-            notebook.run(CHECKED)
-    with pytest.raises(ValueError, match=misspelt):
-        Settings().changed(num_step=3)
-    with pytest.raises(ValueError, match=r"'tone' is not a setting; write a line tone = \.\.\. in the settings cell"):
-        Settings().changed(tone=3)
-    with pytest.raises(ValueError, match="sweep: " + misspelt):
-        Settings(sweep={"num_step": [3, 4]})
-    with pytest.raises(ValueError, match=misspelt):
-        sweeps.run_notebook(notebook.path, outname="x", num_step=3)
-    with pytest.raises(ValueError, match=r"'tone' is not a setting of .*; write a line tone = \.\.\."):
-        sweeps.run_notebook(notebook.path, outname="x", tone=3)
-    with pytest.raises(TypeError, match="num_step"):
-        Settings(num_step=3)
-    assert not (tmp_path / "outputs").exists()
+    cell.source = before
 
 
-@pytest.mark.parametrize("name", [STFT, CQT])
-def test_each_setting_is_declared_once(name):
-    """The settings cell is what the declarations give, line by line, and so is the table of the readme."""
-    (source,) = [
-        cell.source
-        for cell in nbformat.read(ROOT / name, as_version=4).cells
-        if "parameters" in cell.metadata.get("tags", [])
-    ]
-    lines = [line for line in source.splitlines() if line]
-    assert len(lines) <= 50 and max(map(len, lines)) <= 120
-    stem = name.removeprefix("neural_style_audio_").removesuffix(".ipynb")
-    pair = f"{dict(pretrained='stft', cqt='cqt')[stem]}_freq"
-    typed = dict(outname=f"water_stream_{dict(pretrained='texture', cqt='cqt')[stem]}")
-    typed |= dict(model_path=f"models/{pair}.pth", param_pkl=f"params/{pair}")
-    other = {"N_FFT"} if name == CQT else {"bins_per_octave", "lowest_frequency", "n_octaves"}
-    expected = [lines[0]]
-    for title, names in GROUPS.items():
-        expected.append(f"# {title}")
-        expected += [settings.line_of(each, typed.get(each)) for each in names.split() if each not in other]
-    assert lines == expected and lines[0].startswith("steps.typed()")
-    listed = " ".join(GROUPS.values()).split()
-    assert sorted(listed) == sorted(set(DEFAULTS) - {"transform", "own"})
-    table = (ROOT / "support/desk/README.md").read_text().split("<!-- settings -->\n")[1]
-    assert table == settings.table_of_settings() + "\n" and all(f"| `{each}` |" in table for each in listed)
+def test_an_own_setting_is_swept_and_a_misspelt_one_refused(tmp_path):
+    notebook = nbformat.read(ROOT / STFT, as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source += "\nmy_weight = 2.0"
+    nbformat.write(notebook, tmp_path / "own.ipynb")
+    settings = Settings(
+        **SMALL | dict(num_steps=1, refine_steps=0), own={"my_weight": 2.0}, sweep={"my_weight": [1, 3]}
+    )
+    reports = list(sweeps.run_sweep(tmp_path / "own.ipynb", settings))
+    assert not [report["failed"] for report in reports if "failed" in report]
+    saved = [json.loads(path.read_text())["settings"]["own"] for path in (tmp_path / "outputs").glob("*.json")]
+    assert sorted(each["my_weight"] for each in saved) == [1, 3]
+    assert len(list((tmp_path / "outputs").glob("*.ipynb"))) == 2  # the executed notebooks
+    with pytest.raises(ValueError, match=r"sweep: 'my_wieght' is not a setting; did you mean 'my_weight'"):
+        Settings(**SMALL, own={"my_weight": 2.0}, sweep={"my_wieght": [1, 3]})
+    with pytest.raises(ValueError, match=r"'filter' is not a setting; did you mean 'filters'"):
+        sweeps.run_notebook(tmp_path / "own.ipynb", outname="x", filter=3)
 
 
-# Other processes ---------------------------------------------------------------------------------
-
-DESCENT = """
-    import sys
+UNFINISHED = """
+    import sys, warnings
+    sys.path.insert(0, {root!r})
+    import numpy as np, torch
+    torch.set_num_threads(1)
     import audiocnn
     from support import pipeline
     from support.desk import saving
     from support.desk.settings import Settings
-
-    settings = Settings(**{given!r})
-    parts = pipeline.parts(settings)
-    objective = pipeline.make_objective(parts.images, parts.networks, parts.terms)
-    done = int(sys.argv[1])
-    if done:
-        result = saving.load_state(f"at-{{done}}.pth", settings)
-    else:
-        result = pipeline.Result(0, parts.images["style 1"].flip(3), settings=settings)
-        result.measure(objective, result.image)
-    steps = audiocnn.optimise(result.image, objective, num_steps=40, done=result.begin(40), redraw=20)
-    for losses in steps:
-        result.history.append(losses)
-        if not done and len(result.history) in (10, 20):
-            saving.save_state(result, f"at-{{len(result.history)}}.pth")
-    saving.save_state(result, f"from-{{done}}.pth")
+    settings = Settings(**{settings!r})
+    made = pipeline.parts(settings)
+    objective = pipeline.make_objective(made.images, made.networks, made.terms)
+    def go_on(result, num_steps):
+        done = result.begin(num_steps)
+        for losses in audiocnn.optimise(result.image, objective, num_steps=num_steps, done=done, redraw=4):
+            result.history.append(losses)
 """
 
 
-def test_an_unfinished_result_goes_on_in_a_new_process(tmp_path):
-    """Saved at a draw of new filters, it ends bit for bit as without a pause; elsewhere a warning comes."""
-    given = dict(STYLE_FILENAME=sample("fire"), duration=0.5, filters=6, widths=[1, 4], num_steps=40, device="cpu")
-    source, said = textwrap.dedent(DESCENT).format(given=given), {}
-    for done in (0, 20, 10):
-        command = [sys.executable, "-c", source, str(done)]
-        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        said[done] = ended.stderr
-    whole, resumed, other = (torch.load(tmp_path / f"from-{done}.pth") for done in (0, 20, 10))
-    torch.testing.assert_close(resumed["image"], whole["image"], rtol=0, atol=0)
-    assert resumed["history"] == whole["history"] and len(whole["history"]) == 40
-    assert resumed["start"] == whole["start"] and resumed["begun"] == [0, 20] and resumed["changed"] == []
-    assert "the optimiser begins again" not in said[0] + said[20]
-    assert "at-10.pth holds 10 steps, not a multiple of redraw=20: the optimiser begins again there" in said[10]
-    assert other["history"][:10] == whole["history"][:10] and other["history"][-1] != whole["history"][-1]
+@pytest.mark.parametrize(("steps", "bit_for_bit"), [(4, True), (2, False)])
+def test_an_unfinished_result_goes_on_in_a_new_process(steps, bit_for_bit, tmp_path):
+    settings = SMALL | dict(redraw=4, num_steps=8)
+    head = textwrap.dedent(UNFINISHED.format(root=str(ROOT), settings=settings))
+    first = head + textwrap.dedent(f"""
+        style = made.recordings["style 1"]
+        noise, image = pipeline.make_start("noise", made.analysis, style, made.images, length=22050, seed=0)
+        whole, half = (pipeline.Result(0, image.clone(), settings=settings) for _ in range(2))
+        go_on(whole, 8), go_on(half, {steps})
+        np.save("whole.npy", whole.image.numpy())
+        saving.save_state(half, "half.pth")
+    """)
+    second = head + textwrap.dedent("""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = saving.load_state("half.pth", settings)
+        go_on(result, 8)
+        np.save("again.npy", result.image.numpy())
+        print(len(result.history), [str(each.message) for each in caught])
+    """)
+    for source in (first, second):
+        done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert (
+        done.stdout.startswith("8 ") and ("the optimiser begins again" in done.stdout.replace("\n", " ")) != bit_for_bit
+    )
+    images = [np.load(tmp_path / f"{name}.npy") for name in ("whole", "again")]
+    assert np.array_equal(*images) == bit_for_bit
 
 
-def test_what_is_no_unfinished_result(tmp_path):
-    present = Settings(device="cpu")
-    with pytest.raises(FileNotFoundError):
-        saving.load_state(tmp_path / "gone.pth", present)
-    torch.save({"a": torch.ones(2)}, tmp_path / "other.pth")
-    (tmp_path / "text.pth").write_text("no tensors")
-    for name in ("other", "text"):
-        with pytest.raises(ValueError, match=f"{name}.pth is not an unfinished result of save_state"):
-            saving.load_state(tmp_path / f"{name}.pth", present)
-    saving.save_state(pipeline.Result(0, torch.ones(3), settings=present), tmp_path / "mine.pth")
-    with pytest.warns(UserWarning, match="mine.pth was begun with other values of seed, power"):
-        saving.load_state(tmp_path / "mine.pth", Settings(device="cpu", seed=1, power=0.5))
-    with warnings.catch_warnings(action="error"):
-        saving.load_state(tmp_path / "mine.pth", Settings(device="cpu", outname="x", num_steps=3))
+def test_a_file_that_is_no_unfinished_result(tmp_path):
+    torch.save({"a": 1}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth is not an unfinished result of save_state"):
+        saving.load_state(tmp_path / "other.pth", Settings(**SMALL))
 
 
 def test_the_notebook_is_a_plain_script(tmp_path):
-    """As `jupyter nbconvert --to script` writes it: no display is needed, and the sound is the pipeline's."""
-    notebook = Notebook(tmp_path, **SHORT)
-    notebook.save()
-    command = [sys.executable, "-m", "nbconvert", "--to", "script", "--output", "plain", notebook.path.name]
+    notebook = nbformat.read(ROOT / STFT, as_version=4)
+    (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    given = SMALL | dict(outname="script")
+    lines = "\n".join(f"{name} = {value!r}" for name, value in given.items())
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(lines))
+    nbformat.write(notebook, tmp_path / "plain.ipynb")
+    command = [sys.executable, "-m", "nbconvert", "--to", "script", "plain.ipynb"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    again = """
-        import numpy as np
-        from support import pipeline
-        from support.desk import saving
-        np.save("again.npy", pipeline.synthesise(saving.load_settings("outputs/test-001.json")))
-    """
-    environment = os.environ | {"MPLBACKEND": "agg"}
-    for script in (["plain.py"], ["-c", textwrap.dedent(again)]):
-        done = subprocess.run(
-            [sys.executable, *script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    saved = soundfile.read(tmp_path / "outputs/test-001.wav")[0]
-    np.testing.assert_allclose(fit_full_scale(np.load(tmp_path / "again.npy")), saved, atol=1e-3)
-    assert report(tmp_path)["used"]["not_in_settings"] == []
-    assert {path.name for path in (tmp_path / "outputs").glob("*.png")} == {
-        "test-001-losses.png",
-        "test-001-spectrograms.png",
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "PATH": "",
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(tmp_path),
+        "MPLBACKEND": "agg",
     }
+    done = subprocess.run([sys.executable, "plain.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    samples, _ = soundfile.read(tmp_path / "outputs/script-001.wav", dtype="float32")
+    torch.set_num_threads(1)
+    assert same(samples, pipeline.synthesise(Settings(**SMALL)))
 
 
-# Pictures ----------------------------------------------------------------------------------------
-
-
-def test_pictures_on_the_way_change_no_result(monkeypatch):
-    """Whether somebody watches changes no value, and at the end the picture goes."""
-    shown, images, given = [], [], short(device="cpu")
-    monkeypatch.setattr(show, "show", lambda output: types.SimpleNamespace(update=shown.append))
-    made = pipeline.parts(given)
-    for refresh in (0, 1e-9):
-        objective = pipeline.make_objective(made.images, made.networks, made.terms)
-        result = pipeline.Result(0, made.images["style 1"].flip(3), settings=given)
-        result.measure(objective, result.image)
-        steps = audiocnn.optimise(result.image, objective, num_steps=30)
-        for losses in show.progress(steps, result, made.analysis, 30, refresh):
-            result.history.append(losses)
-        images.append(result.image)
-    figures = [isinstance(each, Figure) for each in shown]
-    assert figures[0] is False and figures[1] is True and figures[-1] is False  # the first run had no picture
-    torch.testing.assert_close(images[0], images[1], rtol=0, atol=0)
+def test_the_losses_before_the_loop_are_named_by_network(notebook):
+    notebook.execute("shown = show.table_of_losses(objectives[0], results[0].image).data")
+    printed = notebook.execute("print(shown)")
+    for text in ("style width_1.conv_2", "style width_4.conv_2", "diversity input", "its gradient"):
+        assert text in printed
+    assert audiocnn.Term(None, "input").weight == 1.0

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from kernel import STFT
 from test_steps import OTHER
 
