@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import types
 import warnings
 
 import nbformat
@@ -13,10 +14,11 @@ import pytest
 import soundfile
 import torch
 from kernel import BACK, CHECKED, OPTIMISE, ROOT, SETTINGS, STFT, CellError, Notebook, sample
+from matplotlib.figure import Figure
 
 import audiocnn
 from support import pipeline
-from support.desk import saving, sweeps
+from support.desk import saving, show, sweeps
 from support.desk.settings import Settings
 from support.sound.analysis import Analysis
 from support.sound.files import fit_full_scale
@@ -267,6 +269,15 @@ def test_a_file_that_is_no_unfinished_result(tmp_path):
         saving.load_state(tmp_path / "other.pth", Settings(**SMALL))
 
 
+def test_an_unfinished_result_of_other_settings(tmp_path):
+    given = SMALL | dict(redraw=4, num_steps=8)
+    saving.save_state(pipeline.Result(0, torch.ones(3), settings=Settings(**given)), tmp_path / "mine.pth")
+    with pytest.warns(UserWarning, match=r"mine.pth was begun with other values of seed, power"):
+        saving.load_state(tmp_path / "mine.pth", Settings(**given | dict(seed=1, power=0.5)))
+    with warnings.catch_warnings(action="error"):
+        saving.load_state(tmp_path / "mine.pth", Settings(**given | dict(outname="x", num_steps=3)))
+
+
 def test_the_notebook_is_a_plain_script(tmp_path):
     notebook = nbformat.read(ROOT / STFT, as_version=4)
     (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
@@ -309,3 +320,21 @@ def test_names_that_no_step_used_are_not_in_the_json(notebook):
         report = json.loads((notebook.folder / f"outputs/unused-00{number}.json").read_text())
         assert report["used"]["not_in_settings"] == [] and report["used"]["optimizer"] == "lbfgs"
         assert report["used"]["terms"][0] == ["DistributionLoss(balance=0.65)", "conv_2", 1.0]
+
+
+def test_pictures_on_the_way_change_no_result(monkeypatch):
+    """Whether somebody watches changes no value, and at the end the picture goes."""
+    shown, images, given = [], [], Settings(**SMALL)
+    monkeypatch.setattr(show, "show", lambda output: types.SimpleNamespace(update=shown.append))
+    made = pipeline.parts(given)
+    for refresh in (0, 1e-9):
+        objective = pipeline.make_objective(made.images, made.networks, made.terms)
+        result = pipeline.Result(0, made.images["style 1"].flip(3), settings=given)
+        result.measure(objective, result.image)
+        steps = audiocnn.optimise(result.image, objective, num_steps=30)
+        for losses in show.progress(steps, result, made.analysis, 30, refresh):
+            result.history.append(losses)
+        images.append(result.image)
+    figures = [isinstance(each, Figure) for each in shown]
+    assert figures[0] is False and figures[1] is True and figures[-1] is False  # the first run had no picture
+    torch.testing.assert_close(images[0], images[1], rtol=0, atol=0)

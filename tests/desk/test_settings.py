@@ -7,14 +7,24 @@ import re
 import warnings
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import soundfile
-from kernel import STFT
+from kernel import CQT, ROOT, STFT
 from test_steps import OTHER
 
 from support.desk import sweeps
-from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, Settings, best_device
+from support.desk.settings import (
+    DEFAULTS,
+    GROUPS,
+    NO_STEP,
+    STEP_OF,
+    Settings,
+    best_device,
+    line_of,
+    table_of_settings,
+)
 
 BANDS = dict(power=0.3, style_layers_default={"conv_2": 1.0}, num_steps=60, refine_steps=60)
 BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=30.0, content_level="free")
@@ -72,6 +82,48 @@ def test_a_setting_that_the_notebook_lacks_is_named(transform):
         Settings.of(names, transform=transform)
     with pytest.raises(ValueError, match="transform='mel' is unknown; choose one of stft, cqt"):
         Settings.of(names_of(), transform="mel")
+
+
+# Declarations ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
+def test_each_setting_is_declared_once(name):
+    """The settings cell is what the declarations give, line by line, and so is the table of the readme."""
+    (source,) = [
+        cell.source
+        for cell in nbformat.read(ROOT / name, as_version=4).cells
+        if "parameters" in cell.metadata.get("tags", [])
+    ]
+    lines = [line for line in source.splitlines() if line]
+    assert len(lines) <= 50 and max(map(len, lines)) <= 120
+    stem = name.removeprefix("neural_style_audio_").removesuffix(".ipynb")
+    pair = f"{dict(pretrained='stft', cqt='cqt')[stem]}_freq"
+    typed = dict(outname=f"water_stream_{dict(pretrained='texture', cqt='cqt')[stem]}")
+    typed |= dict(model_path=f"models/{pair}.pth", param_pkl=f"params/{pair}")
+    other = {"N_FFT"} if name == CQT else {"bins_per_octave", "lowest_frequency", "n_octaves"}
+    expected = [lines[0]]
+    for title, names in GROUPS.items():
+        expected.append(f"# {title}")
+        expected += [line_of(each, typed.get(each)) for each in names.split() if each not in other]
+    assert lines == expected and lines[0].startswith("steps.typed()")
+    listed = " ".join(GROUPS.values()).split()
+    assert sorted(listed) == sorted(set(DEFAULTS) - {"transform", "own"})
+    table = (ROOT / "support/desk/README.md").read_text().split("<!-- settings -->\n")[1]
+    assert table == table_of_settings() + "\n" and all(f"| `{each}` |" in table for each in listed)
+
+
+def test_misspelt_settings_are_refused_in_changes():
+    with pytest.raises(ValueError, match=re.escape("'num_step' is not a setting; did you mean 'num_steps'?")):
+        Settings().changed(num_step=3)
+    with pytest.raises(ValueError, match=r"'tone' is not a setting; write a line tone = \.\.\. in the settings cell"):
+        Settings().changed(tone=3)
+    with pytest.raises(ValueError, match=re.escape("'my_wieght' is not a setting; did you mean 'my_weight'?")):
+        Settings(own={"my_weight": 1}).changed(my_wieght=3)
+    changed = Settings(own={"my_weight": 1, "other": 2}, num_steps=5).changed(my_weight=3, seed=4)
+    assert changed == Settings(own={"my_weight": 3, "other": 2}, num_steps=5, seed=4) and changed.my_weight == 3
+    with pytest.raises(TypeError, match="num_step"):
+        Settings(num_step=3)
 
 
 # Recipes -----------------------------------------------------------------------------------------
