@@ -1,4 +1,4 @@
-"""Gatys' algorithm on spectrograms: networks, losses, the objective, the start, the optimisation.
+"""Gatys' algorithm on spectrograms: the CNN, losses, the objective, the optimisation.
 
 A network turns the spectrogram of a sound into features. Losses at named layers compare the features with those of a
 style and of a content. An optimiser changes an image until the weighted sum of the losses is small. This file reads
@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # loads scipy.signal where it is used: that takes a second
 import torch
 from torch import nn
 
@@ -39,7 +38,6 @@ from support.checks import check_choice, check_number, check_positive_int
 from support.layers import Tap, closed_network, full_name, named_layers, side_by_side
 from support.sound.analysis import LAYOUTS
 
-STARTS = ("samples", "rand", "randn", "content", "noise")
 PARAMETERS = ("l1channels", "l2channels", "l3channels", "kernelsize", "in_channels", "in_height", "in_width")
 PARAMETERS += ("n_classes", "orientation")  # of a CNN
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
@@ -97,61 +95,6 @@ def check_parameters(parameters):
     for name in pooled:
         if parameters[name] < 8:
             raise ValueError(f"{name}={parameters[name]} must be at least 8, because three max-pools halve this side")
-
-
-def band_networks(frequencies, *, widths, filters, pattern_share=0.0, dilation=1, seed=0):
-    """Random networks side by side that see a texture in bands, at several time scales.
-
-    Each has two layers: conv_1 adds up neighbouring bins, to smooth bands or by random patterns; conv_2 filters every
-    sum over time by a random filter of its own. Separate widths follow Antognini 2019. Random sums of hundreds of
-    bins are Gaussian for any sound and tell nothing; sums over a few ERB tell harmonics, which smooth bands blur.
-
-    Parameters
-    ----------
-    frequencies : np.ndarray [shape=(n_bins,), Hz]
-        Of the transform; the images have the orientation "freq".
-    widths : list of int > 0 [frames]
-        Lengths of the filters over time, one network each; a width that stands twice gives two networks.
-    filters, dilation : int > 0
-        Filters of each network, and frames between their taps over time.
-    pattern_share : float from 0 to 1
-        Share of the filters that see a random pattern; the others see a smooth band.
-
-    Returns
-    -------
-    networks : nn.ModuleDict of nn.Sequential, called width_1, width_2 ..., and width_1_2 for the second of width 1
-    """
-    check_positive_int(filters=filters, dilation=dilation, **{f"width {width}": width for width in widths})
-    check_number("pattern_share", pattern_share, 0, most=1)
-    generator = torch.Generator().manual_seed(seed)
-    erb = torch.from_numpy(9.265 * np.log1p(np.asarray(frequencies) / 228.8)).float()  # Glasberg & Moore 1990
-    n_patterns, networks = round(pattern_share * filters), nn.ModuleDict()
-    for number, width in enumerate(widths):
-        parts = [_smooth_bands, filters - n_patterns], [_patterns, n_patterns]
-        sums = torch.cat([make(erb, count, generator) for make, count in parts if count])  # (filters, n_bins)
-        taps = nn.functional.normalize(torch.randn(filters, width, generator=generator))
-        conv_1 = nn.Conv2d(len(erb), filters, 1, bias=False)
-        conv_2 = nn.Conv2d(filters, filters, (1, width), dilation=(1, dilation), groups=filters, bias=False)
-        conv_1.weight.data, conv_2.weight.data = sums[:, :, None, None], taps[:, None, None]
-        earlier = list(widths[:number]).count(width)
-        networks[f"width_{width}" + (f"_{earlier + 1}" if earlier else "")] = nn.Sequential(conv_1, conv_2)
-    return networks.requires_grad_(False).eval()
-
-
-def _smooth_bands(erb, count, generator):  # (count, n_bins), from 1 to 2 erb[-1] ERB wide
-    return nn.functional.normalize(_neighbourhoods(erb, (2 * erb[-1]) ** torch.rand(count, 1, generator=generator) / 2))
-
-
-def _patterns(erb, count, generator):  # (count, n_bins), from 1 to 8 ERB wide
-    spread = 8 ** torch.rand(count, 1, generator=generator) / 2
-    return nn.functional.normalize(torch.randn(count, len(erb), generator=generator) * _neighbourhoods(erb, spread))
-
-
-def _neighbourhoods(erb, spread):  # Gaussians around centres that lie evenly on the ERB scale
-    # The outermost centres lie half an ERB outside: otherwise the outermost bins would hardly count.
-    centres = torch.linspace(erb[0] - 0.5, erb[-1] + 0.5, len(spread))[:, None]
-    weights = torch.exp(-0.5 * ((erb - centres) / spread) ** 2)
-    return torch.where(weights < 1e-3, 0, weights)
 
 
 # 2. Losses ---------------------------------------------------------------------------------------
@@ -626,58 +569,7 @@ def _overlap(tap, image, features):
     return overlap
 
 
-# 4. The start ------------------------------------------------------------------------------------
-
-
-def matched_noise(samples, *, length, seed=0):
-    """Stationary noise [shape=(length,)] with the level and the average spectrum of samples [shape=(n,)].
-
-    The best start for a texture: its spectrogram belongs to a sound, so that a phase can be found again in the end.
-    The spectrogram of independent random values belongs to none.
-    """
-    n_fft = min(2048, len(samples))
-    frequencies, power = scipy.signal.welch(samples, nperseg=n_fft)
-    noise = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
-    noise = np.fft.irfft(noise * np.interp(np.fft.rfftfreq(length), frequencies, np.sqrt(power)), length)
-    return (noise * np.sqrt(np.mean(np.square(samples)) / np.mean(np.square(noise)))).astype(np.float32)
-
-
-def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25, content=None, noise=None):
-    """Make the image that the optimisation starts from.
-
-    Parameters
-    ----------
-    start : str
-        "samples": truncated normal (mu, sigma) between lower and upper; "rand": uniform 0 to 0.1;
-        "randn": normal around 0; "content", "noise": a copy of these images.
-    like : torch.Tensor
-        An image with the shape and the device to use; for a shape, the same seed gives the same image.
-    content, noise : torch.Tensor
-        Images of the content, and of matched_noise.
-    """
-    check_choice("start", start, STARTS)
-    if start in ("content", "noise"):
-        image = content if start == "content" else noise
-        if image is None or image.shape != like.shape:
-            raise ValueError(
-                f"the start {start!r} needs a {start} image of the result's shape, {tuple(like.shape)}, "
-                f"not {None if image is None else tuple(image.shape)}; give one, or choose samples, rand or randn"
-            )
-        return image.detach().clone()
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device starts alike
-    values = torch.empty(like.shape)
-    if start == "samples":
-        if not (lower < upper and sigma > 0):
-            raise ValueError(f"{lower=} must be below {upper=}, and {sigma=} positive")
-        nn.init.trunc_normal_(values, mu, sigma, lower, upper, generator=generator)
-    elif start == "rand":
-        values.uniform_(0, 0.1, generator=generator)
-    else:
-        values.normal_(0, 1, generator=generator)
-    return values.to(like.device)
-
-
-# 5. Optimisation ---------------------------------------------------------------------------------
+# 4. Optimisation ---------------------------------------------------------------------------------
 
 
 def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Optimizer:

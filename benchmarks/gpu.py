@@ -17,6 +17,7 @@ from report import write_section
 
 # isort: split
 import audiocnn
+from support.start import matched_noise
 
 CORES, STEPS = 2, 20
 TEXTURE = "water_stream"
@@ -65,7 +66,7 @@ def descents(settings, recordings, *, losses=None):
     found = {"spectrogram": descent.steps}
     if settings.refine_steps:
         style = recordings["style 1"]
-        samples = torch.tensor(audiocnn.matched_noise(style, length=len(style)), device=settings.device)
+        samples = torch.tensor(matched_noise(style, length=len(style)), device=settings.device)
         found["samples"] = audiocnn.optimise(
             samples,
             descent.objective,

@@ -20,6 +20,7 @@ from report import ROOT, best_times
 
 # isort: split
 import audiocnn
+from support.start import matched_noise
 
 RATE = quality.RATE
 TEXTURES = ("water_stream", "birds", "babble", "singing")
@@ -209,7 +210,7 @@ def limit(gflops):
     values, frames = np.random.default_rng(0).random((rows_of_all, n_frames)), torch.rand(n_frames, settings.N_FFT)
     (sorting,) = best_times([lambda: values.copy().sort(axis=1)])
     (fourier,) = best_times([lambda: torch.fft.irfft(torch.fft.rfft(frames))])
-    noise = audiocnn.matched_noise(style, length=len(style))
+    noise = matched_noise(style, length=len(style))
     noisy, samples = image + 0.1 * torch.rand_like(image), torch.from_numpy(noise)
     view, change = here.analysis.view(len(style)), here.analysis.preconditioner(samples)
 

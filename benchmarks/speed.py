@@ -25,6 +25,7 @@ from support import networks
 from support.sound.analysis import Analysis
 from support.sound.files import load_audio
 from support.sound.transforms import STFT
+from support.start import start_image
 
 RATE, WIDTH = 22050, 11
 ANALYSIS = Analysis(transform=STFT(sample_rate=RATE, n_fft=1024, hop_length=256), power="log1p")  # the Gatys recipe's
@@ -166,7 +167,7 @@ def compare_descents(filters, seconds, marks=(50, 100, 200, 500)):
     own.
     """
     network, style = make(filters, seconds, "freq")
-    objective, start = Ours(network, style, weight=1e9), audiocnn.start_image("rand", like=style)
+    objective, start = Ours(network, style, weight=1e9), start_image("rand", like=style)
     theirs, here = time_in_turns([Baseline(network, style).evaluate, objective.evaluate], start)
     losses = baseline_losses(objective, start, marks[-1])
     targets = [min(losses[:mark]) for mark in marks]

@@ -22,6 +22,7 @@ from report import ROOT, write_section
 
 # isort: split
 import audiocnn
+from support.bands import band_networks
 from support.desk.settings import Settings
 from support.losses import FreeContentLoss
 from support.sound import stereo
@@ -80,11 +81,11 @@ def dilated_networks(settings, seed):
     """Return band networks whose filters skip every second frame."""
     bands = dict(widths=settings.widths, filters=settings.filters, pattern_share=settings.pattern_share)
     frequencies = settings.make_transform().frequencies
-    return audiocnn.band_networks(frequencies, dilation=2, seed=seed, **bands).to(settings.device)
+    return band_networks(frequencies, dilation=2, seed=seed, **bands).to(settings.device)
 
 
 def own_networks(settings, seed, *, lowest=1.0, highest=8.0, gain=1.0, joint=False, glide=0.0):
-    """Return networks like audiocnn.band_networks, whose patterns have other kinds.
+    """Return networks like band_networks, whose patterns have other kinds.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def own_networks(settings, seed, *, lowest=1.0, highest=8.0, gain=1.0, joint=Fal
     frequencies = settings.make_transform().frequencies
     n_patterns = round(settings.pattern_share * settings.filters)
     common = dict(widths=settings.widths, seed=seed)
-    bands = audiocnn.band_networks(frequencies, filters=settings.filters - n_patterns, **common)
+    bands = band_networks(frequencies, filters=settings.filters - n_patterns, **common)
     networks, generator = torch.nn.ModuleDict(), torch.Generator().manual_seed(seed + 1)
     for width in settings.widths:
         frames = patterns(frequencies, n_patterns, width, generator, lowest, highest, joint, glide)

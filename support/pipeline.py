@@ -23,6 +23,7 @@ import audiocnn
 from support.sound import stereo
 from support.sound.analysis import Analysis
 from support.sound.files import load_audio
+from support.start import STARTS, matched_noise, start_image
 
 
 @dataclass
@@ -268,22 +269,22 @@ def make_start(
 
     Parameters
     ----------
-    start : one of audiocnn.STARTS, or the path of a sound file
+    start : one of start.STARTS, or the path of a sound file
     analysis : of the result
     length : of the result [samples]
-    values : lower, upper, mu, sigma, see audiocnn.start_image
+    values : lower, upper, mu, sigma, see start.start_image
     """
-    is_file = start not in audiocnn.STARTS
+    is_file = start not in STARTS
     if is_file:
         samples = load_audio(start, sample_rate=analysis.transform.sample_rate)
         samples = librosa.util.fix_length(samples, size=length)
     else:
         style = style.mean(axis=0) if style.ndim == 2 else style
-        samples = audiocnn.matched_noise(style, length=length, seed=seed)
+        samples = matched_noise(style, length=length, seed=seed)
     noise = analysis.to_image(analysis.spectrogram(samples), images["style 1"].device)
     content = images.get("content")
     start = "noise" if is_file else start
-    return noise, audiocnn.start_image(start, like=noise, seed=seed, noise=noise, content=content, **values)
+    return noise, start_image(start, like=noise, seed=seed, noise=noise, content=content, **values)
 
 
 def stereo_images(analysis: Analysis, recordings: dict, device: str) -> dict:

@@ -119,10 +119,12 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.fast": {"support.checks"},
     "support.layers": {"support.fast", "support.checks"},
     "audiocnn": {"support.layers", "support.fast", "support.sound", "support.checks"},
+    "support.bands": {"support.checks"},
+    "support.start": {"support.checks"},
     "support.losses": {"audiocnn"},
     "support.frontend": {"support.checks"},
     "support.networks": {"audiocnn", "support.frontend", "support.sound"},
-    "support.pipeline": {"audiocnn", "support.losses", "support.networks", "support.layers", "support.sound"},
+    "support.pipeline": {"audiocnn", "support.start", "support.losses", "support.networks", "support.sound"},
     "support": set(),
 }
 ROOMS["support.desk"] = set(ROOMS)

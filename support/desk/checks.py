@@ -14,9 +14,9 @@ from pathlib import Path
 import soundfile
 import torch
 
-from audiocnn import STARTS
 from support.checks import check_number
 from support.networks import MUSICNN
+from support.start import STARTS
 
 START_VALUES = ("lower", "upper", "mu", "sigma")
 

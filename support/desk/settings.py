@@ -24,6 +24,7 @@ import torch
 
 import audiocnn
 from support import losses, networks
+from support.bands import band_networks
 from support.checks import check_choice, check_number
 from support.desk import checks
 from support.sound.analysis import LAYOUTS, Analysis, check_power
@@ -456,7 +457,7 @@ class Settings(checks.Together):
         if self.use_style_net:
             raise ValueError("use_style_net=True: pass your network too, run(settings, networks=...), or set False")
         if self.recipe == "bands":
-            network = audiocnn.band_networks(
+            network = band_networks(
                 analysis.transform.frequencies,
                 widths=self.widths,
                 filters=self.filters,

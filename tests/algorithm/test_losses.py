@@ -9,6 +9,7 @@ from torch import nn
 
 import audiocnn
 from support import fast, losses, networks
+from support.bands import band_networks
 from support.layers import Tap, named_layers
 
 BALANCED = audiocnn.DistributionLoss(balance=0.65)
@@ -353,7 +354,7 @@ def test_a_loss_of_ones_own(parameters, image):
 
 
 def side_by_side(n_bins=20):
-    return audiocnn.band_networks(np.linspace(0, 8000, n_bins), widths=[1, 4], filters=6)
+    return band_networks(np.linspace(0, 8000, n_bins), widths=[1, 4], filters=6)
 
 
 @pytest.mark.parametrize("n", [2, 7, 900, 5000])

@@ -9,6 +9,7 @@ from torch import nn
 
 import audiocnn
 from support import layers, networks
+from support.bands import band_networks
 
 KINDS = ("conv", "batchnorm", "relu", "pool")
 NAMES = [f"{kind}_{block}" for block in (1, 2, 3) for kind in KINDS] + ["flatten_1", "linear_1"]
@@ -191,7 +192,7 @@ def test_shapes_of_what_no_memory_could_hold():
 
 def test_band_networks_are_bands(stft):
     """The first layer adds up neighbouring bins with positive weights; the second sees each band alone."""
-    side_by_side = audiocnn.band_networks(stft.frequencies, widths=[1, 8, 32], filters=40, dilation=2)
+    side_by_side = band_networks(stft.frequencies, widths=[1, 8, 32], filters=40, dilation=2)
     assert list(side_by_side) == ["width_1", "width_8", "width_32"]
     for chain, width in zip(side_by_side.values(), (1, 8, 32), strict=True):
         bands, taps = chain[0].weight[:, :, 0, 0], chain[1].weight[:, 0, 0]
@@ -208,16 +209,16 @@ def test_band_networks_are_bands(stft):
     changed[:, 300:] += 1
     difference = (side_by_side["width_8"](changed) - side_by_side["width_8"](x)).abs().amax(dim=(0, 2, 3))
     assert (difference < 1e-5).any() and (difference > 0.1).any()
-    same, other = (audiocnn.band_networks(stft.frequencies, widths=[8], filters=40, seed=seed) for seed in (0, 1))
+    same, other = (band_networks(stft.frequencies, widths=[8], filters=40, seed=seed) for seed in (0, 1))
     assert not torch.equal(same["width_8"][1].weight, other["width_8"][1].weight)
-    again = audiocnn.band_networks(stft.frequencies, widths=[8, 1, 8], filters=40)
+    again = band_networks(stft.frequencies, widths=[8, 1, 8], filters=40)
     assert list(again) == ["width_8", "width_1", "width_8_2"]
     assert torch.equal(again["width_8"][1].weight, same["width_8"][1].weight)
     assert not torch.equal(again["width_8_2"][1].weight, same["width_8"][1].weight)
     with pytest.raises(ValueError, match="width 0=0 must be a positive whole number"):
-        audiocnn.band_networks(stft.frequencies, widths=[0], filters=4)
+        band_networks(stft.frequencies, widths=[0], filters=4)
     with pytest.raises(ValueError, match=r"pattern_share=1\.5 must be a finite number of at least 0 and at most 1"):
-        audiocnn.band_networks(stft.frequencies, widths=[8], filters=4, pattern_share=1.5)
+        band_networks(stft.frequencies, widths=[8], filters=4, pattern_share=1.5)
     short = layers.layer_shapes(side_by_side, x[..., :20])
     assert "width_8.conv_2" in short and "width_32.conv_1" in short and "width_32.conv_2" not in short
     with pytest.raises(ValueError, match=r"layer conv_2.*can't take features of shape .*use a longer sound"):
@@ -251,7 +252,7 @@ def test_receptive_fields_are_what_changes_an_output(parameters):
 
 def test_patterns_see_what_smooth_bands_blur(stft):
     """Patterns have both signs and few ERB; a comb and the same comb shifted by one bin differ for them alone."""
-    network = audiocnn.band_networks(stft.frequencies, widths=[1], filters=60, pattern_share=0.5)["width_1"]
+    network = band_networks(stft.frequencies, widths=[1], filters=60, pattern_share=0.5)["width_1"]
     sums = network[0].weight[:, :, 0, 0]
     signed = (sums < 0).any(dim=1)
     assert not signed[:30].any() and signed[30:].sum() >= 29  # the lowest may see one bin
@@ -267,5 +268,5 @@ def test_patterns_see_what_smooth_bands_blur(stft):
     change = (features[:, 0] - features[:, 1]).abs() / features.norm(dim=1).clamp_min(1e-6)
     inside = features.norm(dim=1) > 0.1
     assert change[30:][inside[30:]].median() > 10 * change[:30][inside[:30]].median()
-    only = audiocnn.band_networks(stft.frequencies, widths=[1], filters=8, pattern_share=1.0)["width_1"]
+    only = band_networks(stft.frequencies, widths=[1], filters=8, pattern_share=1.0)["width_1"]
     assert (only[0].weight < 0).flatten(1).any(dim=1).sum() >= 7

@@ -12,8 +12,10 @@ import torch
 
 import audiocnn
 from support import fast, losses, networks
+from support.bands import band_networks
 from support.sound import stereo, transforms
 from support.sound.analysis import Analysis
+from support.start import matched_noise, start_image
 
 LIKE = torch.zeros(1, 100, 1, 300)
 NOISE = dict(lower=0.05, upper=0.3, mu=0.1, sigma=0.1)
@@ -26,16 +28,16 @@ DISTRIBUTIONS = {
 
 @pytest.mark.parametrize("start", DISTRIBUTIONS)
 def test_start_distributions(start):
-    values = audiocnn.start_image(start, like=LIKE, seed=1, **NOISE).numpy().ravel()
+    values = start_image(start, like=LIKE, seed=1, **NOISE).numpy().ravel()
     assert scipy.stats.kstest(values, DISTRIBUTIONS[start].cdf).pvalue > 0.01
-    again = audiocnn.start_image(start, like=LIKE, seed=1, **NOISE).numpy().ravel()
-    other = audiocnn.start_image(start, like=LIKE, seed=2, **NOISE).numpy().ravel()
+    again = start_image(start, like=LIKE, seed=1, **NOISE).numpy().ravel()
+    other = start_image(start, like=LIKE, seed=2, **NOISE).numpy().ravel()
     np.testing.assert_array_equal(values, again)
     assert abs(np.corrcoef(values, other)[0, 1]) < 0.05
 
 
 def test_start_from_the_content(image):
-    start = audiocnn.start_image("content", like=image, content=image)
+    start = start_image("content", like=image, content=image)
     assert torch.equal(start, image)
     start += 1
     assert not torch.equal(start, image)
@@ -43,30 +45,30 @@ def test_start_from_the_content(image):
 
 def test_bad_starts(image):
     with pytest.raises(ValueError, match="start='pink' is unknown; choose one of samples, rand, randn, content, noise"):
-        audiocnn.start_image("pink", like=image)
+        start_image("pink", like=image)
     with pytest.raises(ValueError, match="'noise' needs a noise image"):
-        audiocnn.start_image("noise", like=image)
+        start_image("noise", like=image)
     message = r"'noise' needs a noise image of the result's shape, \(1, 20, 1, 64\), not \(1, 20, 1, 9\)"
     with pytest.raises(ValueError, match=message):
-        audiocnn.start_image("noise", like=image, noise=image[..., :9])
+        start_image("noise", like=image, noise=image[..., :9])
     with pytest.raises(ValueError, match="'content' needs a content"):
-        audiocnn.start_image("content", like=image)
+        start_image("content", like=image)
     with pytest.raises(ValueError, match=r"lower=0.5 must be below upper=0.2"):
-        audiocnn.start_image("samples", like=image, lower=0.5, upper=0.2)
+        start_image("samples", like=image, lower=0.5, upper=0.2)
 
 
 @pytest.mark.parametrize("name", ["rain", "piano"])
 def test_matched_noise_has_the_level_and_the_spectrum(name, load):
     samples = load(name, duration=5.0)
-    noise = audiocnn.matched_noise(samples, length=7 * 22050, seed=1)
+    noise = matched_noise(samples, length=7 * 22050, seed=1)
     assert noise.shape == (7 * 22050,) and noise.dtype == np.float32
     assert np.std(noise) == pytest.approx(np.std(samples), rel=0.01)
     levels = [10 * np.log10(scipy.signal.welch(y, 22050, nperseg=1024)[1] + 1e-10) for y in (noise, samples)]
     assert np.mean(np.abs(levels[0] - levels[1])) < 1.5
     frames = np.square(noise[: 150 * 1000].reshape(150, -1)).mean(axis=1)
     assert frames.std() < 0.8 * frames.mean()  # stationary
-    np.testing.assert_array_equal(noise, audiocnn.matched_noise(samples, length=7 * 22050, seed=1))
-    other = audiocnn.matched_noise(samples, length=7 * 22050, seed=2)
+    np.testing.assert_array_equal(noise, matched_noise(samples, length=7 * 22050, seed=1))
+    other = matched_noise(samples, length=7 * 22050, seed=2)
     assert abs(np.corrcoef(noise, other)[0, 1]) < 0.1
 
 
@@ -77,7 +79,7 @@ def test_gradients_through_networks_side_by_side(planes, in_rows):
 
     In float64, since rounding may swap two values that are nearly equal, and their gradients.
     """
-    bands = audiocnn.band_networks(np.linspace(0, 8000, 30), widths=[3, 5, 3], filters=6).double()
+    bands = band_networks(np.linspace(0, 8000, 30), widths=[3, 5, 3], filters=6).double()
     style, content, start = (torch.rand(planes, 1024, 30).double().mT[:, :, None] for _ in range(3))
     start = start.contiguous() if in_rows else start
     terms = [(audiocnn.DistributionLoss(), "conv_1", 2.0 * 0.7), (audiocnn.ContentLoss(), "conv_2", 5.0)]
@@ -102,7 +104,7 @@ def test_gradients_through_networks_side_by_side(planes, in_rows):
 @pytest.mark.parametrize("planes", [1, 4])
 def test_segments_are_compared_each_on_its_own(planes):
     """Losses and gradient are the means of those of the four segments, cut out with what their filters reach over."""
-    bands = audiocnn.band_networks(np.linspace(0, 8000, 30), widths=[5], filters=6).double()
+    bands = band_networks(np.linspace(0, 8000, 30), widths=[5], filters=6).double()
     style, content, start = (torch.rand(planes, 30, 1, 804).double() for _ in range(3))
     terms = [(audiocnn.DistributionLoss(), layer, 2.0) for layer in ("conv_1", "conv_2")]
     terms += [(audiocnn.ContentLoss(), "conv_1", 5.0), (losses.RhythmLoss(), "conv_2", 0.5)]
@@ -125,7 +127,7 @@ def test_segments_are_compared_each_on_its_own(planes):
 
 def test_layers_that_pad_see_the_whole(make_objective, image):
     """Segments of a padded network would have ends that the whole has not, so it has none."""
-    start = audiocnn.start_image("rand", like=image)
+    start = start_image("rand", like=image)
     first, second = (make_objective(segment=segment).evaluate(start) for segment in (None, 16))
     assert first[0] == second[0] and torch.equal(first[1], second[1])
     with pytest.raises(ValueError, match="segment=0 must be a positive whole number"):
@@ -182,9 +184,9 @@ def test_samples_can_be_refined(load, stft):
     def image_of(samples):
         return analysis.to_image(analysis.spectrogram(samples))
 
-    bands = audiocnn.band_networks(stft.frequencies, widths=[1, 8], filters=24)
+    bands = band_networks(stft.frequencies, widths=[1, 8], filters=24)
     objective = audiocnn.Objective(bands, [(audiocnn.DistributionLoss(), "conv_2", 1.0)], style=image_of(style))
-    samples = torch.from_numpy(audiocnn.matched_noise(style, length=40000))
+    samples = torch.from_numpy(matched_noise(style, length=40000))
     before, view = samples.clone(), analysis.view(40000)
     totals = [found["total"] for found in audiocnn.optimise(samples, objective, num_steps=25, through=view)]
     assert totals[-1] < 0.2 * totals[0] and not torch.equal(samples, before)
@@ -227,7 +229,7 @@ def objective(make_objective):
 
 def test_losses_fall_and_have_names(objective, image, parameters):
     """The losses of the last step are those of the image that is left, written out on the network itself."""
-    style, content, result = image.flip(1), image, audiocnn.start_image("rand", like=image)
+    style, content, result = image.flip(1), image, start_image("rand", like=image)
     history = list(audiocnn.optimise(result, objective, num_steps=40))
     assert len(history) == 40
     assert list(history[0]) == ["style relu_1", "content relu_2", "bound input", "total"]
@@ -267,13 +269,13 @@ def watched(make_objective, monkeypatch):
 
 def test_a_step_costs_little_more_than_an_evaluation(watched, image):
     """Strong Wolfe needs about one evaluation a step; none may be spent on a point seen before."""
-    list(audiocnn.optimise(audiocnn.start_image("rand", like=image), watched, num_steps=40))
+    list(audiocnn.optimise(start_image("rand", like=image), watched, num_steps=40))
     assert 40 <= Watched.calls < 60
 
 
 def test_bound_holds_the_result(make_objective, image):
     def outside(weight):
-        result = audiocnn.start_image("randn", like=image)
+        result = start_image("randn", like=image)
         history = list(audiocnn.optimise(result, make_objective(bound=weight), num_steps=60))
         assert ("bound input" in history[-1]) == (weight > 0)
         return float((result - result.clamp(0, 1)).abs().max())
@@ -294,13 +296,13 @@ def test_the_optimum_is_the_known_one(image):
 def test_same_seed_same_image(objective, image):
     results = []
     for _ in range(2):
-        results.append(audiocnn.start_image("samples", like=image, seed=3))
+        results.append(start_image("samples", like=image, seed=3))
         list(audiocnn.optimise(results[-1], objective, num_steps=5))
     assert torch.equal(*results)
 
 
 def test_interrupt_keeps_the_last_step_and_goes_on(watched, image):
-    result = audiocnn.start_image("rand", like=image)
+    result = start_image("rand", like=image)
     steps = audiocnn.optimise(result, watched, num_steps=30)
     before = [next(steps) for _ in range(5)][-1]
     kept = result.clone()
@@ -314,7 +316,7 @@ def test_interrupt_keeps_the_last_step_and_goes_on(watched, image):
 
 
 def test_infinite_losses_stop_the_run(watched, make_objective, image):
-    result = audiocnn.start_image("rand", like=image)
+    result = start_image("rand", like=image)
     steps = audiocnn.optimise(result, watched, num_steps=30)
     next(steps), next(steps)
     kept = result.clone()
@@ -339,7 +341,7 @@ def test_a_gpu_gives_the_same_losses(parameters, image):
     for device in ("cpu", GPU):
         network, style = networks.build_network(parameters).to(device), image.flip(1).to(device)
         objective = audiocnn.Objective(network, terms, style=style)
-        result = audiocnn.start_image("rand", like=style)
+        result = start_image("rand", like=style)
         histories.append(list(audiocnn.optimise(result, objective, num_steps=5)))
         assert result.device.type == device
     for here, there in zip(*histories, strict=True):
@@ -372,7 +374,7 @@ def test_a_recorded_objective_stays_what_it_is(loss, of_samples, load, stft):
     """The same losses and gradients for three images, in segments; the next call does not change an earlier result."""
     style, analysis = load("fire", duration=2.0), Analysis(transform=stft)
     image = analysis.to_image(analysis.spectrogram(style), "cuda")
-    bands = audiocnn.band_networks(stft.frequencies, widths=[1, 8], filters=64).to("cuda")
+    bands = band_networks(stft.frequencies, widths=[1, 8], filters=64).to("cuda")
     terms = [(loss, "conv_1", 1.0), (audiocnn.BoundLoss(), "input", 1)]
     objective = audiocnn.Objective(bands, terms, style=image, segment=100)
     view = analysis.view(len(style), "cuda") if of_samples else None
@@ -398,7 +400,7 @@ def test_a_gpu_takes_the_same_steps(changes, load, stft):
     style, found = load("fire", duration=2.0), []
     style = np.stack([style, np.roll(style, 100)]) if changes.pop("stereo", False) else style
     analysis = dataclasses.replace(Analysis(transform=stft), **changes)
-    bands = audiocnn.band_networks(analysis.transform.frequencies, widths=[1, 4], filters=16)
+    bands = band_networks(analysis.transform.frequencies, widths=[1, 4], filters=16)
     length = analysis.length_of(30000)
     noise = np.random.default_rng(0).normal(0, 0.1, (*style.shape[:-1], length)).astype(np.float32)
     terms = [(audiocnn.DistributionLoss(), layer, 1.0) for layer in ("conv_1", "conv_2")]

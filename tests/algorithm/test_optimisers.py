@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import audiocnn
+from support.bands import band_networks
 from support.sound.analysis import Analysis
 from support.sound.transforms import STFT
 
@@ -51,7 +52,7 @@ def objective_of(analysis, draws=None, more=(), **how):
     def networks(draw):
         if draws is not None:
             draws.append(draw)
-        return audiocnn.band_networks(analysis.transform.frequencies, widths=[1, 4], filters=8, seed=draw)
+        return band_networks(analysis.transform.frequencies, widths=[1, 4], filters=8, seed=draw)
 
     terms = [(audiocnn.DistributionLoss(), "conv_2", 1.0), (audiocnn.StyleLoss(), "conv_1", 0.5), *more]
     return audiocnn.Objective(networks, terms, style=analysis.to_image(analysis.spectrogram(STYLE)), **how)

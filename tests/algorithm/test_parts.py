@@ -10,11 +10,12 @@ from torch import nn
 
 import audiocnn
 from support import losses
+from support.bands import band_networks
 
 
 @pytest.fixture(scope="module")
 def bands():
-    return audiocnn.band_networks(np.linspace(0, 8000, 20), widths=[4, 8], filters=6)
+    return band_networks(np.linspace(0, 8000, 20), widths=[4, 8], filters=6)
 
 
 def sound(seed, n_frames=64):

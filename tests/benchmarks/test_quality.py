@@ -12,7 +12,9 @@ import race
 import speed
 import variants
 from support import fast, pipeline
+from support.bands import band_networks
 from support.desk.settings import Settings
+from support.start import start_image
 
 RATE = 22050
 
@@ -62,7 +64,7 @@ def test_other_losses_networks_and_no_preconditioner_change_the_sound():
 
 def bands(settings, seed):
     frequencies, shares = settings.make_transform().frequencies, dict(pattern_share=settings.pattern_share)
-    return audiocnn.band_networks(frequencies, widths=settings.widths, filters=settings.filters, seed=seed, **shares)
+    return band_networks(frequencies, widths=settings.widths, filters=settings.filters, seed=seed, **shares)
 
 
 def test_plain_distributions_have_the_same_loss_and_gradient():
@@ -77,7 +79,7 @@ def test_plain_distributions_have_the_same_loss_and_gradient():
 def test_the_ways_to_the_faster_evaluation_have_the_same_loss_and_gradient():
     """The baseline, also where it is cut, PyTorch's convolution, which stays PyTorch's, and the faster one."""
     network, style = speed.make(64, 1, "freq")
-    ways, noise = speed.ways_of(network, style), audiocnn.start_image("rand", like=style)
+    ways, noise = speed.ways_of(network, style), start_image("rand", like=style)
     found = [evaluate(noise) for evaluate in ways.values()]
     losses = [each["style relu_1"] if isinstance(each, dict) else each for each, _ in found]
     assert [each.item() for each in losses] == pytest.approx([losses[0].item()] * 4, rel=1e-3)

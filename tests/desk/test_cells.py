@@ -157,8 +157,8 @@ def test_an_own_loss_is_in_the_json_with_its_source(notebook):
 
 
 def test_an_own_network_is_in_the_json_with_its_source(notebook):
-    old = "        return audiocnn.band_networks("
-    new = "        return style_net(images['style 1'].shape[1])\n        return audiocnn.band_networks("
+    old = "        return bands.band_networks("
+    new = "        return style_net(images['style 1'].shape[1])\n        return bands.band_networks("
     layers = "settings.style_weight, settings.style_layers_default", "settings.style_weight, {'relu_1': 1.0}"
     _, report = run_edited(notebook, "ownnetwork", (old, new), layers)
     assert "nn.Conv2d(channels, 512" in report["used"]["own_code"]["style_net"]

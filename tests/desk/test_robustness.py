@@ -28,6 +28,7 @@ from support.desk import saving, table
 from support.desk.settings import Settings
 from support.sound.analysis import LAYOUTS
 from support.sound.files import load_audio
+from support.start import STARTS
 
 RATE = 22050
 
@@ -198,9 +199,7 @@ def draw_settings(draw):
     given |= dict(num_steps=2, refine_steps=2, phase_iterations=2, stereo=draw(st.sampled_from([False, False, True])))
     given |= dict(CONTENT_FILENAME=draw(st.sampled_from(["any.wav", "any.wav", None])))
     given |= dict(result_duration=draw(st.sampled_from([None, None, 0.4, 1e-6])))
-    given |= dict(
-        start=draw(st.sampled_from(audiocnn.STARTS)), statistic=draw(st.sampled_from(list(audiocnn.STYLE_LOSSES)))
-    )
+    given |= dict(start=draw(st.sampled_from(STARTS)), statistic=draw(st.sampled_from(list(audiocnn.STYLE_LOSSES))))
     given |= dict(style_layers_default=draw(layers), content_layers_default=draw(layers))
     given |= dict(style_weight=draw(weights), content_weight=draw(weights), reg_weight=draw(weights))
     given |= dict(power=draw(st.sampled_from(["log1p", "log1p", 0.3])), use01scale=draw(st.booleans()))
@@ -317,9 +316,9 @@ def test_a_thousand_steps_need_no_more_memory():
         import numpy as np, psutil, torch, audiocnn
         torch.set_num_threads(1)
         image = torch.rand(1, 257, 1, 200, generator=torch.Generator().manual_seed(0))
-        bands = audiocnn.band_networks(np.linspace(0, 11025, 257), widths=[1, 8], filters=32)
+        bands = band_networks(np.linspace(0, 11025, 257), widths=[1, 8], filters=32)
         objective = audiocnn.Objective(bands, [(audiocnn.DistributionLoss(), "conv_2", 1.0)], style=image)
-        start = audiocnn.start_image("rand", like=image)
+        start = start_image("rand", like=image)
         for step, _ in enumerate(audiocnn.optimise(start, objective, num_steps=1000), start=1):
             if step in (150, 1000):  # the optimiser's memory of 50 steps is full
                 print(psutil.Process().memory_info().rss, flush=True)

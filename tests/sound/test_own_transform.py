@@ -7,6 +7,7 @@ import torch
 import audiocnn
 from support.sound.analysis import Analysis
 from support.sound.transforms import Transform
+from support.start import matched_noise
 
 SECOND = 22050
 
@@ -78,7 +79,7 @@ def test_samples_descend_with_the_preconditioner(loop, samples):
     analysis = Analysis(transform=Bank(), loop=loop)
     target = analysis.image(torch.from_numpy(samples))
     assert target.shape[-1] == len(samples) // 128 + 1
-    made = torch.from_numpy(audiocnn.matched_noise(samples, length=len(samples)))
+    made = torch.from_numpy(matched_noise(samples, length=len(samples)))
     change = analysis.preconditioner(made)
     one, two = torch.randn(2, len(samples), generator=torch.Generator().manual_seed(0))
     assert float(one @ change(two)) == pytest.approx(float(change(one) @ two), abs=1e-5 * float(one @ one))

@@ -9,10 +9,12 @@ import torch
 
 import audiocnn
 from support import pipeline
+from support.bands import band_networks
 from support.desk.settings import Settings
 from support.sound import transforms
 from support.sound.analysis import Analysis
 from support.sound.frames import BLOCK
+from support.start import matched_noise
 
 LENGTH = 30000
 
@@ -182,7 +184,7 @@ def test_losses_of_noise_are_those_of_the_content_and_only_in_a_start_from_the_c
     recordings = {"style 1": fire, "content": load("rooster", duration=2.0)}
     settings = settings_of(CONTENT_FILENAME="c.wav", start=start, num_steps=0, refine_steps=0, phase_iterations=1)
     made, found = pipeline.parts(settings, recordings), pipeline.run(settings, recordings).noise
-    noise = audiocnn.matched_noise(fire, length=len(recordings["content"]), seed=0)
+    noise = matched_noise(fire, length=len(recordings["content"]), seed=0)
     expected = objective_of(made).evaluate(made.analysis.image(torch.from_numpy(noise)))[0]
     assert float(expected["content conv_2"]) > 0
     expected = {"content conv_2": float(expected["content conv_2"])} if start == "content" else {}
@@ -211,7 +213,7 @@ def test_every_draw_has_other_filters_and_the_samples_have_draws_of_their_own(fi
     assert list(drawn) == [0, 1, audiocnn.SAMPLES_DRAW, audiocnn.SAMPLES_DRAW + 1]  # two draws of three steps, twice
     weights = [network["width_8"][1].weight for network in drawn.values()]
     assert not any(torch.equal(one, two) for one, two in itertools.combinations(weights, 2))
-    again = audiocnn.band_networks(np.linspace(0, 11025, 257), widths=[1, 8], filters=12, pattern_share=0.8, seed=3)
+    again = band_networks(np.linspace(0, 11025, 257), widths=[1, 8], filters=12, pattern_share=0.8, seed=3)
     assert torch.equal(again["width_8"][1].weight, weights[0])
 
 
@@ -229,7 +231,7 @@ def test_held_out_filters_are_matched_better(fire):
 
 
 def test_a_network_from_outside_is_never_replaced(fire, monkeypatch):
-    network = audiocnn.band_networks(np.linspace(0, 11025, 257), widths=[1], filters=6)
+    network = band_networks(np.linspace(0, 11025, 257), widths=[1], filters=6)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     monkeypatch.setattr(Settings, "make_network", lambda *_, **__: pytest.fail("a new network was made"))
     result = pipeline.run(settings_of(), {"style 1": fire}, networks=network)
