@@ -304,6 +304,8 @@ def made_term(loss: object, layer: str, weight: float = 1.0, compares: str | Non
     if not isinstance(loss, Loss) and not callable(loss):
         raise TypeError(f"the loss {loss!r} at {layer!r} must be a Loss, or a function of (features, target)")
     check_number(f"the weight of the loss at {layer!r}", weight, 0)
+    if compares is not None:
+        check_choice("compares", compares, ("style", "content"))
     loss = loss if isinstance(loss, Loss) else FunctionLoss(loss, compares)
     return Term(loss, layer, weight, loss.compares)
 

@@ -85,6 +85,8 @@ class Analysis:
     def view(self, length: int, device: str | torch.device = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the torch function from samples [shape=(length,) or (2, length)] to their image, with gradients."""
         hop_length = self.transform.hop_length
+        if self.length_of(length) != length:
+            raise ValueError(f"{length=} of a loop must be a whole number of hops; take {self.length_of(length)}")
         places = loops.places(length, self.transform, device) if self.loop else None
         length = len(places) if self.loop else length
         spectrogram = self.transform.magnitude_function(length, device=device, then=self.compress)

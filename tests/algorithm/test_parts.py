@@ -284,6 +284,11 @@ def test_a_term_of_another_sound_is_refused(bands):
         audiocnn.Objective(bands, [(distance_of_means, "conv_1", 1.0, "content")], style=sound(1))
 
 
+def test_a_term_that_compares_with_an_unknown_sound_is_refused(bands):
+    with pytest.raises(ValueError, match="compares='melody' is unknown; choose one of style, content"):
+        audiocnn.Objective(bands, [audiocnn.Term(lambda features, target: features.mean(), "conv_1", 1.0, "melody")])
+
+
 def test_one_instance_may_stand_in_many_terms(bands):
     """Its parameters are shared, its targets are not: each place has a target of its own."""
     loss, style, start = audiocnn.DistributionLoss(balance=0.3), sound(1), sound(2)

@@ -184,3 +184,8 @@ def test_the_length_is_a_whole_number_of_hops():
 def test_a_circle_of_frames_that_are_channels_is_refused():
     with pytest.raises(ValueError, match="loop=True can't close frames that are channels; set layout to 'freq'"):
         circle_analysis(layout="time")
+
+
+def test_a_circle_of_half_a_hop_is_refused():
+    with pytest.raises(ValueError, match="length=5184 of a loop must be a whole number of hops; take 5120"):
+        circle_analysis().view(40 * 128 + 64)
