@@ -574,14 +574,37 @@ def _overlap(tap, image, features):
 # 4. Optimisation ---------------------------------------------------------------------------------
 
 
+class ScaledLBFGS(torch.optim.LBFGS):
+    """PyTorch's L-BFGS where small losses are multiplied by a power of two, so that only ratios of weights count.
+
+    L-BFGS forgets steps whose slope changes by less than 1e-10: with all weights times 1e-9 the losses would hardly
+    fall. A power of two changes no digit. Losses of more than 1e-3 keep their scale.
+    """
+
+    def step(self, closure):
+        """Make one step; closure computes the loss and the gradients."""
+        (group,) = self.param_groups
+
+        def scaled():
+            loss = closure()
+            if "scale" not in group:
+                small = 0 < float(loss) < 1e-3
+                group["scale"] = 2.0 ** -np.floor(np.log2(float(loss))) if small else 1.0
+            for tensor in group["params"]:
+                tensor.grad = tensor.grad * group["scale"]
+            return loss * group["scale"]
+
+        return super().step(scaled)
+
+
 def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Optimizer:
-    """Return PyTorch's L-BFGS with a strong-Wolfe line search, and without tolerances that stop small losses early.
+    """Return L-BFGS with a strong-Wolfe line search, and without tolerances that stop small losses early.
 
     history_size : int or None
         Steps that are remembered; None: as many as fit in MEMORY, from 5 to 50.
     """
     step = sum(2 * each.numel() * each.element_size() for each in tensors)  # the step, and the gradient's change
-    return torch.optim.LBFGS(
+    return ScaledLBFGS(
         tensors,
         max_iter=1,
         max_eval=27,  # bounds the line search too; the default, 1.25 max_iter, would allow none
@@ -638,12 +661,12 @@ def optimise(
 
 
 def _descend(tensor, pairs, num_steps, make_optimizer, change):
-    begin, point, seen = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_(), None
+    begin, point = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_()
     functions = [functools.partial(each.evaluate, through=through) for through, each in pairs]
     functions = [fast.recorded(f, each.parts(), tensor) for f, (_, each) in zip(functions, pairs, strict=True)]
 
     def closure():
-        nonlocal seen, losses, changed
+        nonlocal seen, losses, changed, slope
         if seen is None or not torch.equal(seen, point):  # a step begins with the point where the last one ended
             losses, changed, gradient = {}, begin + change(point.detach()), 0
             for number, evaluate in enumerate(functions, start=1):
@@ -654,11 +677,12 @@ def _descend(tensor, pairs, num_steps, make_optimizer, change):
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss {name!r} is {loss}; lower its weight or change the start")
             losses["total"] = sum(losses.values())
-            point.grad = change(gradient).contiguous()  # a symmetric map is its own gradient
+            slope = change(gradient).contiguous()  # a symmetric map is its own gradient
             seen = point.detach().clone()
+        point.grad = slope
         return losses["total"]
 
-    losses, changed, optimizer = {}, None, make_optimizer([point])
+    losses, seen, changed, slope, optimizer = {}, None, None, None, make_optimizer([point])
     for step in range(1, num_steps + 1):
         try:
             optimizer.step(closure)

@@ -248,6 +248,20 @@ def test_losses_fall_and_have_names(objective, image, parameters):
     assert last["total"] == pytest.approx(sum(list(last.values())[:-1]), rel=1e-5)
 
 
+def test_only_ratios_of_weights_count():
+    """Small weights give the same descent: times a power of two to the last bit, times 1e-9 nearly."""
+    bands = band_networks(np.linspace(0, 8000, 30), widths=[2, 8], filters=20)
+    style = torch.rand(1, 30, 1, 200, generator=torch.Generator().manual_seed(0)).square()
+    results, shares = [], []
+    for factor in (1.0, 1e-9, 2.0**-40, 2.0**-50):
+        terms = [(audiocnn.DistributionLoss(), "conv_2", factor), (audiocnn.BoundLoss(), "input", 0.1 * factor)]
+        objective, result = audiocnn.Objective(bands, terms, style=style), start_image("rand", like=style)
+        totals = [found["total"] for found in audiocnn.optimise(result, objective, num_steps=30)]
+        results.append(result), shares.append(totals[-1] / totals[0])
+    assert shares[0] < 0.1 and shares[1:] == pytest.approx([shares[0]] * 3, rel=0.1)
+    assert torch.equal(results[2], results[3])
+
+
 class Watched(audiocnn.Loss):
     """A loss of 0 that counts its calls, and can interrupt them, or be no number."""
 
