@@ -172,6 +172,7 @@ def run(
         Take the place of what the settings stand for, as `analysis` does, see Parts: a fixed network keeps its
         filters to the end.
     """
+    torch.set_num_threads(settings.threads)
     made = dataclasses.replace(parts(settings, recordings, analysis=analysis), **changes)
     analysis = dataclasses.replace(made.analysis, loop=settings.loop)  # of the result
     objective_of = functools.partial(

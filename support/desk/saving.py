@@ -224,7 +224,7 @@ def load_state(path, settings):
         raise
     except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
         raise ValueError(f"{path} is not an unfinished result of save_state ({error}); give another file") from error
-    changed = [name for name in changed if name not in ("num_steps", "refine_steps", "outname", "device")]
+    changed = [name for name in changed if name not in ("num_steps", "refine_steps", "outname", "device", "threads")]
     if changed:
         warnings.warn(f"{path} was begun with other values of {', '.join(changed)}", stacklevel=2)
     steps = (result.history, settings.num_steps), (result.refinement, settings.refine_steps)

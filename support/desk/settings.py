@@ -35,6 +35,7 @@ LISTEN, TRANSFORM, SPECTROGRAMS, NETWORK, LOSSES, START, OPTIMISE, SOUND, REFINE
     *("Listen to the inputs", "The transform", "Spectrograms", "The network", "The losses", "The start"),
     *("Optimisation", "Back to sound", "Refine the samples"),
 )
+NOT_TYPED = ("transform", "threads", "own")  # settings without a line in the settings cell
 NO_STEP = "no step"  # of settings that change no sound
 GROUPS = {
     "What most people change first": "STYLE_FILENAME CONTENT_FILENAME outname recipe content_weight style_weight "
@@ -305,6 +306,12 @@ class Settings(checks.Together):
     device: str = _setting(
         None, NETWORK, checks.check_device, '"cpu", "cuda" or "mps"; None: the fastest that is present'
     )
+    threads: int = _setting(
+        None,
+        NETWORK,
+        _positive,
+        "processor threads, on which the rounding depends; None: those of torch",
+    )
     transform: str = _setting("stft", TRANSFORM, _choice(("stft", "cqt")), "given by the notebook")
     own: dict = _setting({}, LOSSES, _own, "settings of the user's own")
 
@@ -326,7 +333,7 @@ class Settings(checks.Together):
 
     def filled_in(self):
         """Return the values of the settings that are None: reads transform, recipe, is_transfer, use_style_net."""
-        values = {"device": best_device()}
+        values = {"device": best_device(), "threads": torch.get_num_threads()}
         for each in fields(Settings):
             value = each.metadata[self.recipe]
             if value is not None:
@@ -350,7 +357,7 @@ class Settings(checks.Together):
         own : names of the settings cell that may be settings of the user's own
         """
         declared = [each.name for each in fields(cls) if each.metadata["transform"] in (None, transform)]
-        declared = [name for name in declared if name not in ("transform", "own")]
+        declared = [name for name in declared if name not in NOT_TYPED]
         for name in own:
             checks.check_own(name, declared)
         missing = [name for name in declared if name not in names]
@@ -360,7 +367,7 @@ class Settings(checks.Together):
                 f"the settings cell has no line for {', '.join(missing)}; add {lines} to the settings cell, run the "
                 "settings cell, and then this cell again"
             )
-        typed = {name: names[name] for name in DEFAULTS if name in names and name not in ("transform", "own")}
+        typed = {name: names[name] for name in DEFAULTS if name in names and name not in NOT_TYPED}
         return cls(transform=transform, own={name: names[name] for name in own}, **typed)
 
     def __getattr__(self, name):
@@ -374,7 +381,7 @@ class Settings(checks.Together):
 
     def _check_sweep(self):
         swept = [each.name for each in fields(self) if each.metadata["transform"] in (None, self.transform)]
-        swept = [name for name in swept if STEP_OF[name] != NO_STEP and name not in ("transform", "own")]
+        swept = [name for name in swept if STEP_OF[name] != NO_STEP and name not in NOT_TYPED]
         for name in self.sweep:
             if name in (*swept, *self.own):
                 continue

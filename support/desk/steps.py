@@ -18,7 +18,7 @@ import torch
 
 from support.checks import check_choice
 from support.desk import checks
-from support.desk.settings import DEFAULTS, STEP_OF, STEPS, Settings, plain
+from support.desk.settings import DEFAULTS, NOT_TYPED, STEP_OF, STEPS, Settings, plain
 
 
 class NotCurrent(RuntimeError):
@@ -63,7 +63,7 @@ class Steps:
         old = self.own() if self._typed_at is not None else []
         self._settings, self._typed_at = None, len(shell.user_ns["In"]) - 1 if shell else None
         for name in [*DEFAULTS, *old] if shell else ():
-            if name != "transform":  # no line of the settings cell
+            if name not in NOT_TYPED:
                 shell.user_ns.pop(name, None)
 
     def own(self):

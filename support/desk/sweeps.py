@@ -25,7 +25,7 @@ import psutil
 
 from support.desk import checks
 from support.desk.saving import load_settings, uninterrupted
-from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, plain
+from support.desk.settings import DEFAULTS, NO_STEP, NOT_TYPED, STEP_OF, plain
 from support.desk.steps import assigned
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
     if not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
         raise ValueError(f"{n_jobs=} must be a positive whole number, or -1 for one run on each core")
     given = plain(settings.given)
-    fixed = {name: value for name, value in given.items() if STEP_OF[name] != NO_STEP and name not in _NOT_TYPED}
+    fixed = {name: value for name, value in given.items() if STEP_OF[name] != NO_STEP and name not in NOT_TYPED}
     other = {"stft": ("bins_per_octave", "lowest_frequency", "n_octaves"), "cqt": ("N_FFT",)}[settings.transform]
     fixed = {name: value for name, value in fixed.items() if name not in other} | given["own"]
     points = [fixed | plain(point) for point in settings.points()]
@@ -54,9 +54,6 @@ def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
         yield report
 
 
-_NOT_TYPED = ("transform", "own")
-
-
 def _compare(report, asked, folder):
     # What failed, if the run that was saved is not the one that was asked for.
     paths = sorted(folder.glob(f"{glob.escape(report['outname'])}-[0-9][0-9][0-9].json"))
@@ -64,7 +61,7 @@ def _compare(report, asked, folder):
         return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
     with warnings.catch_warnings(action="ignore"):
         asked, done = asked.of_run(0).plain(), load_settings(paths[0]).plain()
-    names = [name for name in DEFAULTS if STEP_OF[name] != NO_STEP and name != "device"]
+    names = [name for name in DEFAULTS if STEP_OF[name] != NO_STEP and name not in ("device", "threads")]
     other = [f"{name}={done[name]!r}" for name in names if asked[name] != done[name]]
     return (
         {"failed": f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"} if other else {}

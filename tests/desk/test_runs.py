@@ -1,8 +1,11 @@
 """Many runs: notebooks with other settings, sweeps, and going on from an earlier result."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import textwrap
 
 import distributed
@@ -152,3 +155,26 @@ def test_going_on_from_an_earlier_result(notebook, tmp_path):
     assert losses[1][0] < 0.3 * losses[0][0]
     samples, _ = soundfile.read(tmp_path / "outputs/test-002.wav")
     assert np.isfinite(samples).all() and np.abs(samples).max() > 0.01
+
+
+def in_a_process(line, *, threads):
+    """Run a line of Python in a process that begins with so many threads; what it prints, as a number."""
+    head = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import numpy as np; from support import pipeline; "
+    head += "from support.desk import saving; from support.desk.settings import Settings; "
+    head += "from support.sound.files import fit_full_scale; "
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run([sys.executable, "-c", head + line], env=environment, check=True, capture_output=True)
+    return float(done.stdout)
+
+
+def test_a_run_is_repeated_with_the_threads_that_it_had(tmp_path):
+    """Sums of other threads round otherwise: the json holds how many there were, and a repeated run has as many."""
+    settings = SMALL | dict(num_steps=10, refine_steps=4, redraw=5, device="cpu", outname="two")
+    made = f"saving.save_result(pipeline.run(Settings(**{settings})), used={{}}, folder={str(tmp_path)!r})"
+    in_a_process(f"{made}; print(0)", threads=2)
+    assert json.loads((tmp_path / "two-001.json").read_text())["settings"]["threads"] == 2
+    before = f"import soundfile; before, _ = soundfile.read({str(tmp_path / 'two-001.wav')!r}); "
+    before += f"settings = saving.load_settings({str(tmp_path / 'two-001.json')!r}); "
+    again = before + "print(np.abs(fit_full_scale(pipeline.synthesise(settings{})) - before).max())"
+    assert in_a_process(again.format(""), threads=1) < 1e-4  # the wav has 16 bits
+    assert in_a_process(again.format(".changed(threads=1)"), threads=1) > 1e-3  # otherwise this test shows nothing
