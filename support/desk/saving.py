@@ -153,12 +153,18 @@ def _claim(path, partial):
 
 @contextlib.contextmanager
 def uninterrupted():
-    """Hold back interrupts until the block has ended, so that a second interrupt does not lose the sound."""
+    """Hold back an interrupt until the block has ended, so that the sound is not lost; the next one ends the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held = []
-    before = signal.signal(signal.SIGINT, lambda *_: held.append(True))
+
+    def hold(*_):
+        if held:  # 10,000 phase iterations take minutes
+            raise KeyboardInterrupt
+        held.append(True)
+
+    before = signal.signal(signal.SIGINT, hold)
     try:
         yield
     finally:

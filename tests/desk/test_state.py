@@ -374,6 +374,22 @@ def test_a_second_interrupt_does_not_cost_the_sound(notebook, tmp_path):
     assert not list((tmp_path / "outputs").glob("*draft*"))
 
 
+def test_two_interrupts_end_a_long_reconstruction(notebook, tmp_path):
+    """The image is kept: with fewer iterations, the cell makes the sound."""
+    notebook.edit(phase_iterations=10**6)
+    for cell in notebook.cells[: notebook.cells.index(notebook.cell(BACK))]:
+        if "analysis.reconstruct(" not in cell.source:
+            notebook.execute(cell.source)
+    for seconds in (1.0, 2.0):
+        threading.Timer(seconds, notebook.interrupt).start()
+    with pytest.raises(CellError, match="KeyboardInterrupt"):
+        notebook.run(BACK, timeout=60)
+    assert not reports(tmp_path)
+    notebook.edit(phase_iterations=8)
+    notebook.run(SETTINGS, CHECKED, BACK)
+    assert list(reports(tmp_path)) == ["test-001-draft"]
+
+
 def test_an_interrupted_refinement_is_saved(notebook, tmp_path):
     notebook.edit(refine_steps=100000)
     notebook.run_all(watch=Stops(notebook, "refine 1/1:"))
