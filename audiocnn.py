@@ -25,6 +25,7 @@ Sources
 import copy
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -88,13 +89,21 @@ def check_parameters(parameters):
     """Raise ValueError unless a dict holds the parameters of a CNN, see there."""
     missing = [name for name in PARAMETERS if name not in parameters]
     if missing:
-        raise ValueError(f"the network's parameters lack {', '.join(missing)}; they hold {', '.join(parameters)}")
+        raise ValueError(
+            f"the network's parameters lack {', '.join(missing)}; they hold {', '.join(map(str, parameters))}"
+        )
     check_positive_int(**{name: parameters[name] for name in PARAMETERS if name != "orientation"})
     check_choice("orientation", parameters["orientation"], LAYOUTS)
-    pooled = ("in_width",) if parameters["orientation"] != "2D" else ("in_height", "in_width")
-    for name in pooled:
+    flat = parameters["orientation"] != "2D"
+    for name in ("in_width",) if flat else ("in_height", "in_width"):
         if parameters[name] < 8:
             raise ValueError(f"{name}={parameters[name]} must be at least 8, because three max-pools halve this side")
+    channels = [parameters[name] for name in ("in_channels", "l1channels", "l2channels", "l3channels")]
+    taps = parameters["kernelsize"] ** (1 if flat else 2)
+    positions = (parameters["in_height"] // (1 if flat else 8)) * (parameters["in_width"] // 8)
+    weights = taps * sum(map(math.prod, itertools.pairwise(channels)))
+    if weights + channels[-1] * positions * parameters["n_classes"] > 10**9:
+        raise ValueError(f"parameters={parameters} make more than 10**9 weights (4 GB); lower the largest of them")
 
 
 # 2. Losses ---------------------------------------------------------------------------------------

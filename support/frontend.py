@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from support.checks import check_choice, check_number, check_positive_int
+from support.weights import load_weights
 
 ORDERS = ("bands_frames", "frames_bands")
 
@@ -185,10 +186,4 @@ def musicnn_vgg(undo, *, sample_rate=16000, n_fft=512, model_path="models/musicn
 def _load(network, model_path):
     if not Path(model_path).is_file():
         raise FileNotFoundError(f"no weights file {model_path}; models/convert_musicnn.py makes it from the package")
-    try:
-        network.load_state_dict(torch.load(model_path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
-        raise ValueError(
-            f"{model_path} holds no weights of musicnn's VGG; take models/musicnn_vgg.pth, "
-            f"or make it again with models/convert_musicnn.py. {error}"
-        ) from error
+    load_weights(network, model_path, "take models/musicnn_vgg.pth, or make it again with models/convert_musicnn.py")

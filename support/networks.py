@@ -4,7 +4,7 @@ A network's files are a pair with one name: params/NAME.pkl, a pickled dict of t
 models/NAME.pth, a saved state_dict. Nothing in either file is ever run as code.
 """
 
-import pickle
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,14 +13,9 @@ import torch
 from audiocnn import CNN, PARAMETERS, check_parameters
 from support.frontend import musicnn_vgg
 from support.sound.transforms import STFT
+from support.weights import LONGEST, decode, load_weights, reason_of
 
 MUSICNN = "musicnn_vgg.pth"  # the file whose network is not a CNN of audiocnn.py
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    # Numbers, strings, lists and dicts need no class. Refusing every class keeps a file from running code.
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 def load_parameters(path):
@@ -31,14 +26,18 @@ def load_parameters(path):
         raise FileNotFoundError(f"no parameter file {path}; give one of params/, or None to type the parameters")
     try:
         with open(path, "rb") as file:
-            parameters = _PlainUnpickler(file).load()
+            parameters = decode(io.BytesIO(file.read(LONGEST)))
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ValueError(
-            f"{path} is not a parameter file: {error}; only a pickled dict of numbers and strings is allowed"
+            f"{path} is not a parameter file: {reason_of(error)}; only a pickled dict of numbers and strings is allowed"
         ) from error
-    if not isinstance(parameters, dict) or not all(isinstance(v, int | float | str) for v in parameters.values()):
+    flat = isinstance(parameters, dict) and all(isinstance(name, str) for name in parameters)
+    if not flat or not all(isinstance(value, int | float | str) for value in parameters.values()):
         raise ValueError(f"{path} is not a parameter file: only a flat dict of numbers and strings is allowed")
-    check_parameters(parameters)
+    try:
+        check_parameters(parameters)
+    except ValueError as error:
+        raise ValueError(f"{path}: {reason_of(error)}") from error
     return parameters
 
 
@@ -60,13 +59,7 @@ def build_network(parameters, *, model_path=None, seed=0):
     if model_path is not None:
         if not Path(model_path).is_file():
             raise FileNotFoundError(f"no weights file {model_path}; give one of models/, or None for random weights")
-        try:
-            network.load_state_dict(torch.load(model_path, map_location="cpu", weights_only=True))
-        except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
-            raise ValueError(
-                f"{model_path} holds no weights (a saved state_dict) that fit the parameters; "
-                f"use the pair of one name. {error}"
-            ) from error
+        load_weights(network, model_path, "use the parameters of the same name")
     return network.requires_grad_(False).eval()
 
 

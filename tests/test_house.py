@@ -122,8 +122,9 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.bands": {"support.checks"},
     "support.start": {"support.checks"},
     "support.losses": {"audiocnn"},
-    "support.frontend": {"support.checks"},
-    "support.networks": {"audiocnn", "support.frontend", "support.sound"},
+    "support.weights": set(),
+    "support.frontend": {"support.checks", "support.weights"},
+    "support.networks": {"audiocnn", "support.frontend", "support.sound", "support.weights"},
     "support.pipeline": {"audiocnn", "support.start", "support.losses", "support.networks", "support.sound"},
     "support": set(),
 }

@@ -5,12 +5,21 @@ Conventions
   units    times in seconds, rates in Hz
 """
 
+import io
+import math
+import os
+import re
+import shlex
 import warnings
 from pathlib import Path
 
 import librosa
 import numpy as np
 import soundfile
+
+MOST_VALUES = 2**28  # of all channels, 1 GB: 50 minutes of stereo at 44.1 kHz; reading takes at most 4 GB
+STREAMED = 0x7FFF0000  # bytes; more than that says "not known": ffmpeg or sox wrote to a pipe
+SILENT = 1e-9  # -180 dB; the smallest step of 32 bits is 5e-10
 
 
 def load_audio(
@@ -39,35 +48,104 @@ def load_audio(
         No such file, not audio, or empty, silent or non-finite sound.
     """
     path = Path(path)
+    name = os.fsencode(path).decode(errors="replace")  # a name from another system may hold bytes that are no UTF-8
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; give the path of a sound file, relative to {Path.cwd()}")
-    if offset < 0 or (duration is not None and duration <= 0):
+        raise FileNotFoundError(f"{name} is not a file; give the path of a sound file, relative to {Path.cwd()}")
+    if not offset >= 0 or (duration is not None and not duration > 0):
         raise ValueError(f"{offset=} must be at least 0 and {duration=} positive or None")
+    if path.suffix.lower() == ".raw":
+        line = f"ffmpeg -f s16le -ar 44100 -ac 1 -i {shlex.quote(name)} converted.wav"
+        raise ValueError(f"{name} has no header with its rate; if that is 44100 Hz, at 16 bits, convert it by: {line}")
     try:
-        with soundfile.SoundFile(path) as file:
+        with _opened(path) as file:
             rate = file.samplerate
-            file.seek(min(round(offset * rate), file.frames))
-            frames = -1 if duration is None else round(duration * rate)
-            samples = file.read(frames, dtype="float32", always_2d=True).T
-            if "(should be" in file.extra_info:  # libsndfile's words on a wav or aiff header
-                warnings.warn(f"{path} is cut off: its header promises more samples than there are", stacklevel=2)
+            first, count = (round(min(rate * seconds, file.frames)) for seconds in (offset, duration or math.inf))
+            most = min(MOST_VALUES // file.channels, MOST_VALUES * rate // sample_rate)
+            before = 0 if file.seekable() else first  # GSM 6.10, G.721 and some others are read from the front
+            if file.seekable():
+                file.seek(first)
+            samples = file.read(min(before + count, most + 1), dtype="float32", always_2d=True)[before:].T
+            promised = re.search(r"(?i)\b(?:data|data size|ssnd) +: (\d+) \(should be", file.extra_info)
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} is not a sound file that libsndfile can read ({error}); convert it to wav") from error
+        hint = "set a shorter duration, or " if "seek" in error.error_string else ""  # a flac of unknown length
+        line = f"ffmpeg -i {shlex.quote(name)} converted.wav"
+        raise ValueError(
+            f"{name} is not a sound file that libsndfile can read ({error.error_string}); {hint}convert it by: {line}"
+        ) from error
+    if rate < 1000:
+        raise ValueError(f"{name} has a sample rate of {rate} Hz in its header; give a file of at least 1000 Hz")
+    if samples.shape[1] > most:
+        raise ValueError(f"{name} gives more than {most / rate / 60:.0f} minutes (1 GB); set a shorter duration")
+    if promised and int(promised[1]) < STREAMED:
+        warnings.warn(f"{name} is cut off: its header promises more samples than there are", stacklevel=2)
     if not mono and len(samples) == 1:
-        warnings.warn(f"{path} has one channel: stereo makes both channels the same; set stereo=False", stacklevel=2)
-    samples = samples.mean(axis=0) if mono else samples[[0, min(1, len(samples) - 1)]]
-    check_samples(samples, f"{path} ({offset=}, {duration=})")
+        warnings.warn(f"{name} has one channel: stereo makes both channels the same; set stereo=False", stacklevel=2)
+    samples = _mixed(samples, rate, mono, f"{name} ({offset=}, {duration=})")
     return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+
+
+def _opened(path):
+    """Open a sound file; of a streamed wav file, whose header says 0 bytes of samples, take all bytes that follow."""
+    # Windows takes no bytes as a name, and has no names that need them.
+    file = soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
+    if file.frames or file.format != "WAV":
+        return file
+    with file, open(path, "rb") as stream:
+        content = bytearray(stream.read(4 * MOST_VALUES))
+    size = content.find(b"data\0\0\0\0") + 4
+    if size > 4 and not content[size + 4 : size + 8].isalpha():  # otherwise the name of another part follows
+        content[size : size + 4] = b"\xff" * 4
+    return soundfile.SoundFile(io.BytesIO(content))
+
+
+def _mixed(samples, rate, mono, name):
+    """One channel or two of samples [shape=(channels, n)] without offsets; an error or a warning says why not."""
+    check_samples(samples, name)
+    samples = _without_offset(samples, rate)
+    check_samples(samples, name)
+    middle = samples.mean(axis=0)
+    # n channels that have nothing in common lose 10 log10(n) dB; 2 that cancel in 16 bits lose 70 dB.
+    lost = 10 * np.log10(_power(samples).mean() / max(_power(middle), 1e-30) / (len(samples) / 2))
+    if lost > 60:
+        raise ValueError(
+            f"{name}: the channels cancel each other, and their mean, which stereo=True needs too, is silent; turn one "
+            "of them round: ffmpeg -i FILE -af 'pan=stereo|c0=c0|c1=-1*c1' converted.wav"
+        )
+    if mono and lost > 20:
+        warnings.warn(
+            f"{name}: the channels cancel each other, and their mean is {lost:.0f} dB below them; set stereo=True, or "
+            "give a file of one channel",
+            stacklevel=3,
+        )
+    return middle if mono else samples[[0, min(1, len(samples) - 1)]]
+
+
+def _without_offset(samples, rate):
+    """Subtract the mean of each channel [shape=(channels, n)] where it is the offset of a cheap converter.
+
+    An offset is a mean above a tenth of the deviation (-20 dB) in 1 s or more: in every excerpt of 1 s of samples/,
+    the mean is at most 0.083 of the deviation. Less than 1 s may have a mean because of low tones.
+    """
+    mean = samples.mean(axis=1, keepdims=True, dtype=np.float64)
+    has_offset = (mean**2 > 0.01 * (_power(samples)[:, None] - mean**2)) & (samples.shape[1] >= rate)
+    if samples.shape[1] > 1:
+        has_offset |= samples.max(axis=1, keepdims=True) == samples.min(axis=1, keepdims=True)  # constant
+    return samples - np.where(has_offset, mean, 0).astype(np.float32) if has_offset.any() else samples
+
+
+def _power(samples):
+    return np.einsum("...n,...n->...", samples, samples, dtype=np.float64) / samples.shape[-1]
 
 
 def check_samples(samples: np.ndarray, name: str) -> None:
     """Raise ValueError if samples are none, silent or not finite."""
     if samples.size == 0:
         raise ValueError(f"{name}: no samples; give a longer sound, or a smaller offset")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{name} holds NaN or infinite samples; repair or re-export the file")
-    if not samples.any():
-        raise ValueError(f"{name} is silent; choose another file or excerpt")
+    peak = np.abs(samples).max()
+    if not peak < 1e12:
+        raise ValueError(f"{name} holds NaN or infinite samples, or some above 1e12; repair or re-export the file")
+    if peak < SILENT:
+        raise ValueError(f"{name} is silent or constant; choose another file or excerpt")
 
 
 def fit_full_scale(samples: np.ndarray) -> np.ndarray:

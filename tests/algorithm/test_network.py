@@ -103,18 +103,9 @@ def test_bad_weights(tmp_path, parameters):
     with pytest.raises(FileNotFoundError, match=r"no weights file .*gone.pth; give one of models/"):
         networks.build_network(parameters, model_path=tmp_path / "gone.pth")
     torch.save(audiocnn.CNN(parameters | {"l1channels": 13}).state_dict(), tmp_path / "other.pth")
-    message = r"(?s)other.pth holds no weights .* layer1.0.weight: .*\[13, 20, 1, 11\].*\[12, 20, 1, 11\]"
+    message = r"other.pth holds no weights .* layer1.0.weight has the shape \[13, 20, 1, 11\] and not \[12, 20, 1, 11\]"
     with pytest.raises(ValueError, match=message):
         networks.build_network(parameters, model_path=tmp_path / "other.pth")
-    torch.save({"layer1.0.weight": torch.ones(1)}, tmp_path / "part.pth")
-    with pytest.raises(ValueError, match=r"(?s)part.pth holds .*use the pair of one name.*Missing.*fc.bias"):
-        networks.build_network(parameters, model_path=tmp_path / "part.pth")
-    torch.save(audiocnn.CNN(parameters), tmp_path / "whole.pth")  # a pickled class, not weights
-    torch.save([torch.ones(1)], tmp_path / "list.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    for name, reason in {"whole": "WeightsUnpickler", "list": "dict-like", "text": "Weights only load failed"}.items():
-        with pytest.raises(ValueError, match=rf"(?s){name}.pth holds no weights .*{reason}"):
-            networks.build_network(parameters, model_path=tmp_path / f"{name}.pth")
 
 
 @pytest.mark.parametrize(
