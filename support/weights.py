@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-MOST_OPERATIONS = 10**6  # of a pickle: 2 s; a tensor takes 30
+MOST_OPERATIONS = 3 * 10**5  # of a pickle: 1 s; a tensor takes 30
 LONGEST = 2**24  # bytes of a pickle without the weights; a tensor takes 150
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 PLAIN = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"}

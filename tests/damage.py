@@ -1,4 +1,7 @@
-"""Random damage of real files: `python tests/damage.py 500` prints what came of 500 damaged files as json."""
+"""What loading damaged files gives, as json: 500 random damages with `python tests/damage.py 500`, or given files.
+
+In a process of its own, because a file may end it.
+"""
 
 import io
 import json
@@ -88,39 +91,45 @@ def load(path):
 
 
 def outcome(path):
-    """What loading gave: "content", "error", or what is wrong about the error."""
+    """Return "content", or the error in words; an error of another kind begins with "fault: "."""
     try:
         load(path)
     except (ValueError, FileNotFoundError) as error:
         said = str(error)
-        return "error" if path.name in said and "\n" not in said and len(said) < 1000 else f"{said!r:.300}"
+        return said if path.name in said and "\n" not in said and len(said) < 1000 else f"fault: {said:.300}"
     except BaseException as error:
-        return f"{error!r:.300}"
+        return f"fault: {error!r:.300}"
     return "content"
 
 
-def main(number, seed=0):
-    """Damage real files and load them; return the outcomes, the longest time and the memory."""
-    generator, outcomes, worst, faults = np.random.default_rng(seed), {}, (0.0, ""), {}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
-        files = originals()
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-            load(Path(folder) / name)
-        for trial in range(number):
-            name = list(files)[trial % len(files)]
-            path = Path(folder) / name
-            path.write_bytes((damaged_inside if name == "inside.pth" else damaged)(files[name], generator))
-            began = time.perf_counter()
-            found = outcome(path)
-            worst = max(worst, (time.perf_counter() - began, f"{name}, {trial}"))
-            outcomes[found] = outcomes.get(found, 0) + 1
-            if found not in ("content", "error"):
-                faults[f"{name}, {trial}"] = found
+def random_damage(folder, number, seed=0):
+    """Yield the paths of damaged copies of real files, each written when it is asked for."""
+    generator, files = np.random.default_rng(seed), originals()
+    for trial in range(number):
+        name = list(files)[trial % len(files)]
+        path = Path(folder) / f"{trial}-{name}"
+        path.write_bytes((damaged_inside if name == "inside.pth" else damaged)(files[name], generator))
+        yield path
+
+
+def report(paths):
+    """Load files; return the outcomes by name, the longest time [s] and the memory that was needed in addition [GB]."""
+    before, outcomes, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}, {}
+    for path in paths:
+        began = time.perf_counter()
+        outcomes[path.name] = outcome(path)
+        seconds[path.name] = time.perf_counter() - began
     gigabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
-    return dict(outcomes=outcomes, faults=faults, worst=worst, gigabytes=gigabytes)
+    slowest = max(seconds, key=seconds.get)
+    return dict(outcomes=outcomes, slowest=slowest, seconds=seconds[slowest], gigabytes=gigabytes)
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(*map(int, sys.argv[1:])), indent=1))
+    resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        for name, content in originals().items():  # also, functions are compiled and imported when they are first used
+            (Path(folder) / name).write_bytes(content)
+            load(Path(folder) / name)
+        numbers = sys.argv[1:] if sys.argv[1].isdigit() else []
+        paths = random_damage(folder, *map(int, numbers)) if numbers else map(Path, sys.argv[1:])
+        print(json.dumps(report(paths), indent=1))

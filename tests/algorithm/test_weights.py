@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -19,42 +20,172 @@ from support.weights import read_weights
 ROOT = Path(__file__).parents[2]
 
 
+def report_of(*arguments):
+    """What tests/damage.py reports."""
+    command = [sys.executable, ROOT / "tests/damage.py", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def test_random_damage_gives_the_content_or_one_error():
-    """In a process of its own, which a fault of a library could end."""
-    command = [sys.executable, ROOT / "tests/damage.py", "130"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    report = json.loads(done.stdout)
-    assert report["faults"] == {} and sum(report["outcomes"].values()) == 130
-    assert min(report["outcomes"][kind] for kind in ("content", "error")) > 20  # otherwise little is tested
+    """Sounds and networks; 1,500 damages were tried by hand."""
+    report = report_of(130)
+    outcomes = list(report["outcomes"].values())
+    assert len(outcomes) == 130 and [each for each in outcomes if each.startswith("fault")] == []
+    assert 20 < outcomes.count("content") < 110  # otherwise little is tested
     assert report["gigabytes"] < 0.5
 
 
-DEEP = b"(" * 0 + b")" + 10**6 * b"\x85"  # a tuple in a tuple in a tuple ...
+DEEP = b")" + 10**6 * b"\x85"  # a tuple in a tuple in a tuple ...
 PAIRS = b")" + b"".join(b"\x94h" + bytes([number]) + b"\x86" for number in range(60))  # each holds the last one twice
-LONG = b"\x8b" + struct.pack("<I", 10**6) + b"\x01" * 10**6  # a number of 2 million digits
-HOSTILE = {
-    "deep keys": (b"\x80\x04}" + DEEP + b"K\x01s.", "."),
-    "keys of pairs": (b"\x80\x04}" + PAIRS + b"K\x01s.", "keys that are no text"),
-    "pairs": (b"\x80\x04" + PAIRS + b".", "."),
-    "a high memo": (b"\x80\x04}r" + struct.pack("<I", 2**28) + b".", "."),
-    "numbers as keys": (b"\x80\x04}K\x01K\x01s.", "."),
-    "a long number": (b"\x80\x04}\x8c\x0akernelsize" + LONG + b"s.", "."),
-    "a list in itself": (b"\x80\x04]\x94h\x00a.", "."),
-    "many operations": (b"\x80\x04" + b"N0" * 10**6 + b".", "."),
-    "a function": (b"\x80\x04cbuiltins\neval\n\x8c\x011\x85R.", "it asks for builtins.eval"),
-    "an array of zeros": (b"\x80\x04cbuiltins\nbytearray\n\x8a\x05\0\0\0\0\x04\x85R.", "it asks for builtins.bytearray"),
-    "nothing to take": (b"\x80\x04\x87.", "it ends in the middle"),
-    "no end": (b"\x80\x04}", "exhausted"),
+LONG = b"\x8b" + struct.pack("<I", 10**6) + b"\x01" * 10**6  # a number of 2.4 million digits
+HOSTILE = {  # what comes behind the protocol, and the reason
+    "deep": (DEEP + b".", "more than 300000 operations"),
+    "deep-keys": (b"}" + DEEP[: 2 * 10**5] + b"K\x01s.", "keys that are no text"),
+    "pairs": (PAIRS + b".", "only a flat dict|is a tuple"),
+    "pairs-as-keys": (b"}" + PAIRS + b"K\x01s.", "keys that are no text"),
+    "memo": (b"}r" + struct.pack("<I", 2**31 - 1) + b".", "parameters lack l1channels|is missing"),
+    "numbers-as-keys": (b"}K\x01K\x01s.", "only a flat dict|which the network lacks"),
+    "long-number": (b"}\x8c\x0akernelsize" + LONG + b"s.", "parameters lack|which the network lacks"),
+    "long-key": (b"}" + LONG + b"K\x01s.", "keys that are no text"),
+    "circle": (b"]\x94h\x00a.", "only a flat dict|is a list"),
+    "operations": (b"N0" * 10**6 + b".", "the operation POP"),
+    "code": (b"cbuiltins\neval\n\x8c\x011\x85R.", "asks for builtins.eval"),
+    "zeros": (b"cbuiltins\nbytearray\n\x8a\x05\0\0\0\0\x04\x85R.", "asks for builtins.bytearray"),
+    "too-few": (b"\x87.", "ends in the middle"),
+    "no-end": (b"}", "exhausted"),
 }
-CHILD = """
-import resource, sys, time
-from support import networks
-resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
-path, parameters = sys.argv[1], eval(sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    networks.build_network(parameters, model_path=path) if path.endswith("pth") else networks.load_parameters(path)
-except ValueError as error:
-    print(error)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
-"""
+
+
+def test_hostile_pickles_end_within_seconds_and_little_memory(tmp_path):
+    reasons = {}
+    for name, (content, reason) in HOSTILE.items():
+        pickled = b"\x80\x04" + content
+        (tmp_path / f"{name}.pkl").write_bytes(pickled)
+        (tmp_path / f"{name}-old.pth").write_bytes(b"\x80\x04N." * 3 + pickled + b"\x80\x04].")
+        with zipfile.ZipFile(tmp_path / f"{name}.pth", "w") as archive:
+            archive.writestr("net/data.pkl", pickled)
+        reasons |= dict.fromkeys((f"{name}.pkl", f"{name}.pth", f"{name}-old.pth"), reason)
+    report = report_of(*(tmp_path / name for name in reasons))
+    for name, said in report["outcomes"].items():
+        assert re.search(reasons[name], said) and not said.startswith("fault"), (name, said)
+    assert report["gigabytes"] < 0.5
+
+
+def weights_file(path, parameters, change, **options):
+    """Write the weights of a random CNN, changed by a function of the state dict."""
+    torch.save(change(audiocnn.CNN(parameters).state_dict()), path, **options)
+
+
+def with_value(name, value):
+    """Return a function that sets the first weight of a layer."""
+
+    def change(state):
+        state[name].view(-1)[0] = value
+        return state
+
+    return change
+
+
+FAULTY = {
+    "NaN": (with_value("layer1.0.weight", torch.nan), "layer1.0.weight holds NaN or infinite"),
+    "infinite": (with_value("fc.bias", -torch.inf), "fc.bias holds NaN or infinite"),
+    "large": (lambda s: s | {"fc.bias": torch.full((5,), 1e300, dtype=torch.float64)}, "fc.bias holds NaN or infinite"),
+    "variance": (with_value("layer2.1.running_var", -1e-3), "layer2.1.running_var, a variance, holds values below 0"),
+    "complex": (lambda s: s | {"fc.bias": torch.ones(5, dtype=torch.cfloat)}, "fc.bias is of torch.complex64"),
+    "boolean": (lambda s: s | {"fc.bias": torch.ones(5) > 0}, "fc.bias is of torch.bool"),
+    "8 bits": (lambda s: s | {"fc.bias": torch.ones(5).to(torch.int8)}, "fc.bias is of torch.int8"),
+    "a number": (lambda s: s | {"fc.bias": 1.0}, "fc.bias is missing"),
+    "a part": (lambda s: {"layer1.0.weight": s["layer1.0.weight"]}, "layer1.0.bias is missing"),
+    "more": (lambda s: s | {"head.weight": s["fc.weight"]}, "'head.weight', which the network lacks"),
+    "a list": (lambda s: [torch.ones(1)], "is a list and not a dict"),
+    "a network": (lambda s: torch.nn.Linear(1, 1), "asks for torch.nn.modules.linear.Linear"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_that_do_not_fit_name_the_file_and_the_layer(name, zipped, tmp_path, parameters):
+    change, reason = FAULTY[name]
+    weights_file(tmp_path / "net.pth", parameters, change, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=rf"net.pth holds no weights .*{reason}.*; use the parameters") as error:
+        networks.build_network(parameters, model_path=tmp_path / "net.pth")
+    assert "\n" not in str(error.value)
+
+
+PUBLISHED = {
+    "DataParallel": lambda s: {f"module.{name}": value for name, value in s.items()},
+    "a checkpoint": lambda s: {
+        "epoch": 3,
+        "lr": 0.1,
+        "state_dict": s,
+        "optimizer": {"state": {0: {"step": 3}}, "p": [0]},
+    },
+    "half precision": lambda s: {name: value.half() for name, value in s.items()},
+    "double precision": lambda s: {name: value.double() for name, value in s.items()},
+    "without counts": lambda s: {name: value for name, value in s.items() if "num_batches" not in name},
+    "parameters": lambda s: {n: torch.nn.Parameter(v) if v.is_floating_point() else v for n, v in s.items()},
+    "parts of one tensor": lambda s: s | {"fc.bias": torch.arange(20.0)[3:18:3]},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("options", [{}, dict(_use_new_zipfile_serialization=False), dict(pickle_protocol=4)])
+def test_published_weights_load_as_torch_loads_them(name, options, tmp_path, parameters):
+    weights_file(tmp_path / "net.pth", parameters, PUBLISHED[name], **options)
+    loaded = networks.build_network(parameters, model_path=tmp_path / "net.pth").state_dict()
+    given = torch.load(tmp_path / "net.pth", weights_only=False)
+    given = given.get("state_dict", given)
+    for key, value in given.items():
+        torch.testing.assert_close(loaded[key.removeprefix("module.")], value.to(loaded[key.removeprefix("module.")]))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("models/*.pth")), ids=lambda path: path.stem)
+def test_the_project_s_weights_are_read_as_torch_reads_them(path):
+    read, expected = read_weights(path), torch.load(path, weights_only=True)
+    assert list(read) == list(expected)
+    assert all(torch.equal(read[name], expected[name]) and read[name].dtype == expected[name].dtype for name in read)
+
+
+def test_zip_bombs_are_refused(tmp_path, parameters):
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", b"\x80\x02X" + struct.pack("<I", 10**8) + b"a" * 10**8 + b".")
+    with pytest.raises(ValueError, match=r"bomb.pth holds no weights .*it is compressed"):
+        networks.build_network(parameters, model_path=tmp_path / "bomb.pth")
+
+
+def test_promises_of_more_weights_than_the_file_holds(tmp_path, parameters):
+    """The count of a storage is changed to 2**40 numbers of 4 bytes."""
+    weights_file(
+        tmp_path / "net.pth", parameters, lambda s: {"fc.bias": torch.ones(77)}, _use_new_zipfile_serialization=False
+    )
+    content = (tmp_path / "net.pth").read_bytes()
+    assert content.count(b"cpu") == 1
+    start = content.index(b"K\x4d", content.index(b"cpu"))
+    (tmp_path / "net.pth").write_bytes(content[:start] + b"\x8a\x06\0\0\0\0\0\x01" + content[start + 2 :])
+    with pytest.raises(ValueError, match=r"net.pth holds no weights .*promises more weights than the file holds"):
+        networks.build_network(parameters, model_path=tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"l1channels": 10**9}, "more than 10..9 weights .4 GB.; lower the largest"),
+        ({"kernelsize": 10**30}, "more than 10..9 weights"),
+        ({"n_classes": True}, "n_classes=True must be a positive whole number"),
+        ({"in_width": float("nan")}, "in_width=nan must be a positive whole number"),
+    ],
+)
+def test_errors_of_parameters_name_the_file(change, reason, tmp_path, parameters):
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps(parameters | change))
+    with pytest.raises(ValueError, match=rf"net.pkl: .*{reason}"):
+        networks.load_parameters(tmp_path / "net")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickles_of_every_protocol(protocol, tmp_path, parameters):
+    parameters |= {"note": "Gatys\u2019 \u00e9", "rate": 22050.5, "large": 2**70, "less": -3}
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps(parameters, protocol))
+    assert networks.load_parameters(tmp_path / "net") == parameters
