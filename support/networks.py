@@ -13,7 +13,7 @@ import torch
 from audiocnn import CNN, PARAMETERS, check_parameters
 from support.frontend import musicnn_vgg
 from support.sound.transforms import STFT
-from support.weights import LONGEST, decode, load_weights, reason_of
+from support.weights import LONGEST, Decoder, load_weights, reason_of
 
 MUSICNN = "musicnn_vgg.pth"  # the file whose network is not a CNN of audiocnn.py
 
@@ -26,7 +26,7 @@ def load_parameters(path):
         raise FileNotFoundError(f"no parameter file {path}; give one of params/, or None to type the parameters")
     try:
         with open(path, "rb") as file:
-            parameters = decode(io.BytesIO(file.read(LONGEST)))
+            parameters = Decoder(io.BytesIO(file.read(LONGEST))).load()
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ValueError(
             f"{path} is not a parameter file: {reason_of(error)}; only a pickled dict of numbers and strings is allowed"

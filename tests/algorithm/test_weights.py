@@ -42,7 +42,7 @@ DEEP = b")" + 10**6 * b"\x85"  # a tuple in a tuple in a tuple ...
 PAIRS = b")" + b"".join(b"\x94h" + bytes([number]) + b"\x86" for number in range(60))  # each holds the last one twice
 LONG = b"\x8b" + struct.pack("<I", 10**6) + b"\x01" * 10**6  # a number of 2.4 million digits
 HOSTILE = {  # what comes behind the protocol, and the reason
-    "deep": (DEEP + b".", "more than 300000 operations"),
+    "deep": (DEEP + b".", "only a flat dict|is a tuple"),
     "deep-keys": (b"}" + DEEP[: 2 * 10**5] + b"K\x01s.", "keys that are no text"),
     "pairs": (PAIRS + b".", "only a flat dict|is a tuple"),
     "pairs-as-keys": (b"}" + PAIRS + b"K\x01s.", "keys that are no text"),
@@ -51,11 +51,11 @@ HOSTILE = {  # what comes behind the protocol, and the reason
     "long-number": (b"}\x8c\x0akernelsize" + LONG + b"s.", "parameters lack|which the network lacks"),
     "long-key": (b"}" + LONG + b"K\x01s.", "keys that are no text"),
     "circle": (b"]\x94h\x00a.", "only a flat dict|is a list"),
-    "operations": (b"N0" * 10**6 + b".", "the operation POP"),
+    "operations": (b"N0" * 10**6 + b".", "IndexError"),
     "code": (b"cbuiltins\neval\n\x8c\x011\x85R.", "asks for builtins.eval"),
     "zeros": (b"cbuiltins\nbytearray\n\x8a\x05\0\0\0\0\x04\x85R.", "asks for builtins.bytearray"),
-    "too-few": (b"\x87.", "ends in the middle"),
-    "no-end": (b"}", "exhausted"),
+    "too-few": (b"\x87.", "IndexError"),
+    "no-end": (b"}", "EOFError"),
 }
 
 
