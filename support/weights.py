@@ -131,7 +131,7 @@ def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
         found = [each for each in (content, *content.values()) if isinstance(each, dict)]
         found = [{str(name).removeprefix("module."): value for name, value in each.items()} for each in found]
         state = max(found, key=lambda each: len(each.keys() & wanted.keys()))
-        for name in state.keys() - wanted.keys():
+        for name in [name for name in state if name not in wanted]:
             raise ValueError(f"it has {name!r:.80}, which the network lacks")
         for name, weights in wanted.items():
             if not name.endswith("num_batches_tracked"):  # which counts nothing here, and old files lack

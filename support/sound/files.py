@@ -57,31 +57,37 @@ def load_audio(
         line = f"ffmpeg -f s16le -ar 44100 -ac 1 -i {shlex.quote(name)} converted.wav"
         raise ValueError(f"{name} has no header with its rate; if that is 44100 Hz, at 16 bits, convert it by: {line}")
     try:
-        with _opened(path) as file:
-            rate = file.samplerate
-            first, count = (round(min(rate * seconds, file.frames)) for seconds in (offset, duration or math.inf))
-            most = min(MOST_VALUES // file.channels, MOST_VALUES * rate // sample_rate)
-            before = 0 if file.seekable() else first  # GSM 6.10, G.721 and some others are read from the front
-            if file.seekable():
-                file.seek(first)
-            samples = file.read(min(before + count, most + 1), dtype="float32", always_2d=True)[before:].T
-            promised = re.search(r"(?i)\b(?:data|data size|ssnd) +: (\d+) \(should be", file.extra_info)
+        samples, rate = _excerpt(path, name, offset, duration or math.inf, sample_rate)
     except soundfile.LibsndfileError as error:
         hint = "set a shorter duration, or " if "seek" in error.error_string else ""  # a flac of unknown length
         line = f"ffmpeg -i {shlex.quote(name)} converted.wav"
         raise ValueError(
             f"{name} is not a sound file that libsndfile can read ({error.error_string}); {hint}convert it by: {line}"
         ) from error
+    if not mono and len(samples) == 1:
+        warnings.warn(f"{name} has one channel: stereo makes both channels the same; set stereo=False", stacklevel=2)
+    samples = _mixed(samples, rate, mono, f"{name} ({offset=}, {duration=})")
+    return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+
+
+def _excerpt(path, name, offset, duration, sample_rate):
+    """Read samples [shape=(channels, n)] and their rate: at most MOST_VALUES, also after they are resampled."""
+    with _opened(path) as file:
+        rate = file.samplerate
+        first, count = (round(min(rate * seconds, file.frames)) for seconds in (offset, duration))
+        most = min(MOST_VALUES // file.channels, MOST_VALUES * rate // sample_rate)
+        before = 0 if file.seekable() else first  # GSM 6.10, G.721 and some others are read from the front
+        if file.seekable():
+            file.seek(first)
+        samples = file.read(min(before + count, most + 1), dtype="float32", always_2d=True)[before:].T
+        promised = re.search(r"(?i)\b(?:data|data size|ssnd) +: (\d+) \(should be", file.extra_info)
     if rate < 1000:
         raise ValueError(f"{name} has a sample rate of {rate} Hz in its header; give a file of at least 1000 Hz")
     if samples.shape[1] > most:
         raise ValueError(f"{name} gives more than {most / rate / 60:.0f} minutes (1 GB); set a shorter duration")
     if promised and int(promised[1]) < STREAMED:
-        warnings.warn(f"{name} is cut off: its header promises more samples than there are", stacklevel=2)
-    if not mono and len(samples) == 1:
-        warnings.warn(f"{name} has one channel: stereo makes both channels the same; set stereo=False", stacklevel=2)
-    samples = _mixed(samples, rate, mono, f"{name} ({offset=}, {duration=})")
-    return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+        warnings.warn(f"{name} is cut off: its header promises more samples than there are", stacklevel=3)
+    return samples, rate
 
 
 def _opened(path):
@@ -99,7 +105,8 @@ def _opened(path):
 
 
 def _mixed(samples, rate, mono, name):
-    """One channel or two of samples [shape=(channels, n)] without offsets; an error or a warning says why not."""
+    """One channel, or two, of samples [shape=(channels, n)], without offsets."""
+    samples = samples if mono else samples[[0, min(1, len(samples) - 1)]]
     check_samples(samples, name)
     samples = _without_offset(samples, rate)
     check_samples(samples, name)
@@ -117,7 +124,7 @@ def _mixed(samples, rate, mono, name):
             "give a file of one channel",
             stacklevel=3,
         )
-    return middle if mono else samples[[0, min(1, len(samples) - 1)]]
+    return middle if mono else samples
 
 
 def _without_offset(samples, rate):
