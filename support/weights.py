@@ -145,7 +145,8 @@ def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
 
 def reason_of(error: Exception) -> str:
     """Return what an error says, in one line of at most 300 characters."""
-    return (str(error) if isinstance(error, ValueError) else repr(error)).split("\n")[0][:300]
+    said = str(error) if isinstance(error, ValueError) else f"it is damaged or of another kind, {error!r}"
+    return said.split("\n")[0][:300]
 
 
 def _check_weights(name, given, wanted):
