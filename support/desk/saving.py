@@ -13,6 +13,8 @@ import glob
 import json
 import os
 import platform
+import reprlib
+import secrets
 import signal
 import threading
 import warnings
@@ -132,7 +134,7 @@ def write_whole(path, write, *, overwrite=True):
 
     Raises FileExistsError where overwrite is False and the path exists, also if another process made it just now.
     """
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")  # a name that nobody has made a link of
     try:
         write(partial)
         if not overwrite:
@@ -173,19 +175,63 @@ def uninterrupted():
         raise KeyboardInterrupt
 
 
+NUMBER, ALL = (int, float), "*"
+# Of the parts of a report that are read again; a dict gives the kinds of some of its keys, or that of all.
+REPORT = {
+    "settings": {"own": dict},
+    "used": {"whole_losses": {ALL: NUMBER}, "not_in_settings": [str], "optimizer_began_after_steps": [int]},
+    "level": {ALL: NUMBER},
+    "losses": [{ALL: NUMBER}],
+}
+MOST_BYTES = 2**25  # of a json: about 200,000 steps; reading takes up to 1 GB of memory
+
+
+def read_report(path):
+    """Return the report of a run, from its json file; ValueError names the file and what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():  # a FIFO would never end
+        raise FileNotFoundError(f"{path} is not a file; give the json file of a run, such as outputs/NAME-001.json")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MB")
+        report = json.loads(path.read_bytes(), parse_int=_whole_number)
+        _check_kind("the file", report, REPORT)
+        if "settings" not in report or _is_deep(report["settings"]):
+            raise ValueError("it has no settings, or lists in lists that no setting has")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not the json file of a run ({error}); choose one of outputs/") from error
+    return report
+
+
+def _whole_number(digits):
+    if len(digits) > 19:  # as a float it could be too large
+        raise ValueError(f"the number {digits[:9]}... has {len(digits)} digits")
+    return int(digits)
+
+
+def _check_kind(name, value, kind):
+    if not isinstance(value, type(kind) if isinstance(kind, dict | list) else kind):
+        raise ValueError(f"{name} holds {reprlib.repr(value)}")
+    if isinstance(kind, list):
+        for each in value:
+            _check_kind(name, each, kind[0])
+    elif isinstance(kind, dict):
+        for key in value.keys() if ALL in kind else value.keys() & kind.keys():
+            _check_kind(repr(key), value[key], kind.get(key, kind.get(ALL)))
+
+
+def _is_deep(value, left=20):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not left or any(_is_deep(each, left - 1) for each in inner)
+
+
 def load_settings(path):
     """Return the Settings of a saved run, from its json file; running with them repeats the run.
 
     A warning says what the settings alone would not repeat: parts that cells changed, an interrupted descent.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; give the json file of a run, such as outputs/NAME-001.json")
-    try:
-        report = json.loads(path.read_text())
-        saved, used = dict(report["settings"]), report.get("used", {})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the json file of a run ({error!r}); choose one of outputs/") from error
+    report = read_report(path)
+    saved, used = report["settings"], report.get("used", {})
     unknown = [name for name in saved if name not in DEFAULTS]
     if unknown:
         raise ValueError(f"{path} has settings that are not known: {', '.join(unknown)}; take them out of the file")
@@ -204,7 +250,10 @@ def load_settings(path):
             stacklevel=2,
         )
     with warnings.catch_warnings(action="ignore"):  # those of settings without effect were shown before
-        return Settings(**saved | {"sweep": {}}).of_run(0)
+        try:
+            return Settings(**saved | {"sweep": {}}).of_run(0)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def save_state(result, path):
