@@ -8,7 +8,6 @@ import base64
 import html
 import io
 import json
-import math
 import os
 from collections.abc import Mapping
 
@@ -16,15 +15,7 @@ import IPython.display
 import numpy as np
 import soundfile
 
-from support.desk.past import (
-    differing_settings,
-    effective_settings,
-    find_runs,
-    has_sound,
-    last_losses,
-    last_shares,
-    saved_at,
-)
+from support.desk import past
 from support.desk.show import percent
 
 MOST_BYTES = 700_000  # of a player: with more, a table of 20 runs would take more than 20 MB
@@ -81,10 +72,10 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
     settings : numbers, strings, None, and lists and dicts of them
         Only runs with these values, see past.find_runs.
     """
-    runs = find_runs(folder, last=last if names is None else None, names=names, **settings)
+    runs = past.find_runs(folder, last=last if names is None else None, names=names, **settings)
     if not runs:
         return IPython.display.HTML(f"<p>no such runs in {html.escape(str(folder))}</p>")
-    differing = differing_settings(runs)
+    differing = past.differing_settings(runs)
     sorts = ["run", "loss", *differing, "level [dBFS]", "saved"]
     run, loss, *names, level, saved = (_button(number, name) for number, name in enumerate(sorts))
     titles = [run, "sound", "spectrogram", loss, "".join(names), level, saved]
@@ -106,12 +97,12 @@ def _button(number, name):
 
 def _row(path, report, differing):
     # The rows are sorted by numbers and texts, in the order of the buttons.
-    settings, level = effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
+    settings, level = past.effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
     settings = {name: settings[name] for name in differing if name in settings}
-    total, saved = last_shares(report).get("total", ""), f"{saved_at(path):%Y-%m-%d %H:%M:%S}"
+    total, saved = past.last_shares(report).get("total", ""), f"{past.saved_at(path):%Y-%m-%d %H:%M:%S}"
     values = [settings.get(name, "") for name in differing]
     keys = [path.stem, total, *(each if _is_number(each) else in_words(each) for each in values), level, saved]
-    keys = html.escape(json.dumps([each if not _is_number(each) or math.isfinite(each) else "" for each in keys]))
+    keys = html.escape(json.dumps([each if isinstance(each, str) or abs(each) < 1e300 else "" for each in keys]))
     words = "<br>".join(html.escape(f"{name} = {in_words(value)}") for name, value in settings.items())
     cells = [*heard(path), _losses(report), words, in_words(level), f"<time>{saved}</time>"]
     name = f"<th scope='row'>{html.escape(path.stem)}</th>"
@@ -131,9 +122,10 @@ def _losses(report):
 
 def losses_in_words(report):
     """Return the losses of a run's last step, by name: in percent of their start, or as numbers without a start."""
-    shares = last_shares(report)
+    shares = past.last_shares(report)
     return {
-        name: percent(shares[name]) if name in shares else f"{loss:.3g}" for name, loss in last_losses(report).items()
+        name: percent(shares[name]) if name in shares else f"{loss:.3g}"
+        for name, loss in past.last_losses(report).items()
     }
 
 
@@ -151,7 +143,7 @@ def in_words(value):
 def heard(path):
     """Return a player and a thumbnail of the sound beside a run's json file, as HTML; words where there is no sound."""
     try:
-        if not has_sound(path):
+        if not past.has_sound(path):
             raise FileNotFoundError
         with path.with_suffix(".wav").open("rb") as opened, soundfile.SoundFile(opened) as file:
             if file.format != "WAV" or file.channels > 2:

@@ -195,7 +195,7 @@ def test_a_sound_of_another_kind_under_the_name_of_a_wav(form, folder):
 def test_a_sound_that_another_run_removes_meanwhile(folder, monkeypatch):
     """Between the list of the runs and their players: as the runs of a sweep remove their drafts."""
     found = past.find_runs(folder)
-    monkeypatch.setattr(table, "find_runs", lambda *_, **__: found)
+    monkeypatch.setattr(past, "find_runs", lambda *_, **__: found)
     (folder / "second-001.wav").unlink()
     (folder / "second-001.json").unlink()
     assert runs_of(table.table_of_runs(folder).data) == {"first-001": True, "second-001": False, "third-001": True}
