@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import types
 
 import distributed
 import joblib
@@ -18,6 +19,7 @@ from kernel import ROOT, STFT, sample
 from test_notebooks import BANDS, EXCERPT
 
 from support.desk import sweeps
+from support.desk.settings import Settings
 
 SETTINGS = "outname = None\nsweep = {}"  # that every run gets
 SMALL = EXCERPT | BANDS | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], duration=1.0)
@@ -226,3 +228,33 @@ def test_a_run_is_repeated_with_the_threads_that_it_had(tmp_path):
     again = before + "print(np.abs(fit_full_scale(pipeline.synthesise(settings{})) - before).max())"
     assert in_a_process(again.format(""), threads=1) < 1e-4  # the wav has 16 bits
     assert in_a_process(again.format(".changed(threads=1)"), threads=1) > 1e-3  # otherwise this test shows nothing
+
+
+@pytest.mark.parametrize(
+    ("ran", "refused"),
+    [
+        ([], False),
+        (["def make(seed):\n    return 1"], False),  # the cell of the file
+        (["def make(seed):\n    return 2"], True),  # an edit that is not saved, or a copy
+        (["def make(seed):\n    return 2", "def make(seed):\n    return 1\n"], False),  # the edit was taken back
+        (["def make(seed):\n    return 1", "def make(seed):\n    return 2"], True),
+        (['with steps.step("The losses"):\n    terms = [1]'], False),
+        (['with steps.step("The losses"):\n    terms = [2]'], True),
+        (["def another():\n    pass", "%matplotlib inline", "display(1)", "value = 5"], False),
+    ],
+)
+def test_a_sweep_of_code_that_this_kernel_did_not_run_is_refused(ran, refused, tmp_path, monkeypatch):
+    losses, sweep = 'with steps.step("The losses"):\n    terms = [1]', "reports = run_sweep(n_jobs=1)"
+    cells = ["def make(seed):\n    return 1", losses, "display(2)", sweep]
+    cells = [("parameters", f"seed = 0\n{SETTINGS}"), *(("rest", cell) for cell in cells)]
+    write_notebook(tmp_path / "copied.ipynb", cells)
+    now = sweep.replace("1", "2")  # what the sweep's own cell says is no part of a run
+    shell = types.SimpleNamespace(user_ns={"In": ["", "seed = 1\nsweep = {'seed': [1, 2]}", *ran, now, now]})
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr(sweeps, "run_notebooks", lambda path, points, **how: [{"failed": str(points)}])
+    run = sweeps.run_sweep(tmp_path / "copied.ipynb", Settings(sweep={"seed": [1, 2]}))
+    if refused:
+        with pytest.raises(ValueError, match=r"copied.ipynb: this kernel ran another cell than '(def make|with steps)"):
+            list(run)
+    else:
+        assert "'seed': 2" in next(run)["failed"]

@@ -230,7 +230,7 @@ def test_the_time_that_a_sweep_still_takes():
     text = progress_of(states, 100)
     assert "2 of 5 runs have ended. About 2 min are left." in text  # 100 s * 2.25 / 1.75 = 129 s
     assert "About 30 s are left." in progress_of([bar.format("run", 2, 60), "done"], 50)  # 1.25 of 2 runs are done
-    assert "left" not in progress_of(["waiting", "waiting"], 9) + progress_of(["made earlier"], 9)
+    assert "are left" not in progress_of(["waiting", "waiting"], 9) + progress_of(["made earlier"], 9)
 
 
 def progress_of(states, seconds):
