@@ -87,16 +87,19 @@ def _parts(source):
 
 def _compare(report, asked, folder):
     # What failed, if the run that was saved is not the one that was asked for.
-    paths = sorted(folder.glob(f"{glob.escape(report['outname'])}-[0-9][0-9][0-9].json"))
+    paths = _saved(folder, report["outname"])
     if not paths:
         return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
     with warnings.catch_warnings(action="ignore"):
         asked, done = asked.of_run(0).plain(), load_settings(paths[0]).plain()
     names = [name for name in DEFAULTS if STEP_OF[name] != NO_STEP and name not in ("device", "threads")]
     other = [f"{name}={done[name]!r}" for name in names if asked[name] != done[name]]
-    return (
-        {"failed": f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"} if other else {}
-    )
+    failed = f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"
+    return {"failed": failed} if other else {}
+
+
+def _saved(folder, outname):
+    return sorted(folder.glob(f"{glob.escape(outname)}-[0-9][0-9][0-9].json"))
 
 
 def saved_at(path):
@@ -180,17 +183,14 @@ class _Job:
         self.report = {"outname": name, "settings": point, "progress": "waiting"}
         self.log = self.folder / f"{name}.log"
 
-    def _saved(self, name):
-        return sorted(self.folder.glob(f"{glob.escape(name)}-[0-9][0-9][0-9].json"))
-
     def _is_mine_or_free(self, name):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             if json.loads((self.folder / f"{name}.ipynb").read_bytes())["metadata"][MARK] == self.mark:
                 return True
-        return not self._saved(name)
+        return not _saved(self.folder, name)
 
     def begin(self):
-        if self._saved(self.report["outname"]):
+        if _saved(self.folder, self.report["outname"]):
             self.report["progress"] = "made earlier"
             return
         self.log.parent.mkdir(exist_ok=True)

@@ -100,17 +100,13 @@ def _row(path, report, differing):
     settings, level = past.effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
     settings = {name: settings[name] for name in differing if name in settings}
     total, saved = past.last_shares(report).get("total", ""), f"{past.saved_at(path):%Y-%m-%d %H:%M:%S}"
-    values = [settings.get(name, "") for name in differing]
-    keys = [path.stem, total, *(each if _is_number(each) else in_words(each) for each in values), level, saved]
-    keys = html.escape(json.dumps([each if isinstance(each, str) or abs(each) < 1e300 else "" for each in keys]))
+    values = [path.stem, total, *(settings.get(name, "") for name in differing), level, saved]
+    keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
+    keys = html.escape(json.dumps(keys))
     words = "<br>".join(html.escape(f"{name} = {in_words(value)}") for name, value in settings.items())
     cells = [*heard(path), _losses(report), words, in_words(level), f"<time>{saved}</time>"]
     name = f"<th scope='row'>{html.escape(path.stem)}</th>"
     return f"<tr data-keys='{keys}'>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _losses(report):
