@@ -10,14 +10,20 @@ import html
 import itertools
 import json
 import re
+import time
 
+from support.desk import players
 from support.desk.past import find_runs
-from support.desk.settings import plain
+from support.desk.settings import OPTIMISE, REFINE, plain
 from support.desk.show import show
 from support.desk.sweeps import run_sweep
-from support.desk.table import framed, in_words, losses_in_words, player, thumbnail
+from support.desk.table import framed, heard, in_words, losses_in_words
 
-BAR = re.compile(r"(?P<title>[^|]*): +\d+%\|[^|]*\| (?P<done>\d+)/(?P<total>\d+) (?P<rest>.*)")  # as tqdm prints it
+# As tqdm prints the bar of show.progress.
+BAR = re.compile(
+    r"(run|refine) (?P<run>\d+)/(?P<runs>\d+): +\d+%\|[^|]*\| (?P<done>\d+)/(?P<total>\d+) \[(?P<rest>.*)\]"
+)
+STEP = {"run": OPTIMISE, "refine": REFINE}
 
 
 def follow_sweep(notebook, settings, *, n_jobs=-1):
@@ -27,35 +33,48 @@ def follow_sweep(notebook, settings, *, n_jobs=-1):
     """
     if not settings.sweep:
         return []
-    shown, reports = show(framed("")), []
+    shown, reports, began = show(framed("")), [], time.monotonic()
 
     def watch(now):
         reports[:] = now
         if shown:
-            shown.update(progress_of_sweep(now, settings.sweep))
+            shown.update(progress_of_sweep(now, settings.sweep, seconds=time.monotonic() - began))
 
     ended = list(run_sweep(notebook, settings, n_jobs=n_jobs, watch=watch))
     watch(reports or ended)
     return ended
 
 
-def progress_of_sweep(reports, sweep):
-    """Show how far each run of a sweep is, a bar for each run that makes steps: an IPython.display.HTML."""
+def progress_of_sweep(reports, sweep, *, seconds=0.0):
+    """Show how far each run of a sweep is, and how long all will take if they go on as so far: an HTML.
+
+    seconds : since the sweep began
+    """
     states = [_state(report) for report in reports]
     ended = sum(state in ("failed", "done", "made earlier") for state in states)
+    shares = [_share(state) for state in states if state != "made earlier"]
+    left = seconds * (len(shares) / sum(shares) - 1) if sum(shares) else 0
+    estimate = (
+        f" About {left / 60:.0f} min are left." if left > 90 else f" About {left:.0f} s are left." if left else ""
+    )
     rows = (
-        f"<tr><th scope='row'>{html.escape(_point(report, sweep))}</th><td>{_bar(state)}</td></tr>"
+        f"<tr><th scope='row'>{html.escape(_words(report['settings'], sweep))}</th><td>{_bar(state)}</td></tr>"
         for report, state in zip(reports, states, strict=True)
     )
-    return framed(f"<p>{ended} of {len(reports)} runs have ended.</p><table>{''.join(rows)}</table>")
+    return framed(f"<p>{ended} of {len(reports)} runs have ended.{estimate}</p><table>{''.join(rows)}</table>")
 
 
 def _state(report):
     return "failed" if "failed" in report else report["progress"]
 
 
-def _point(report, sweep):
-    return ", ".join(f"{name} = {in_words(report['settings'][name])}" for name in sweep)
+def _share(state):
+    # How much of a run is done: the steps on the spectrogram count as much as those on the samples.
+    bar = BAR.fullmatch(state)
+    if bar is None:
+        return float(state in ("failed", "done"))
+    done = (int(bar["run"]) - 1 + int(bar["done"]) / max(1, int(bar["total"]))) / int(bar["runs"])
+    return (done + (bar[1] == "refine")) / 2
 
 
 def _bar(state):
@@ -63,7 +82,8 @@ def _bar(state):
     if bar is None:
         return html.escape(state[:120])
     done, total = bar["done"], bar["total"]
-    words = html.escape(f"{bar['title']}: {done}/{total} {bar['rest']}")
+    run = f", run {bar['run']} of {bar['runs']}" if bar["runs"] != "1" else ""
+    words = html.escape(f"{STEP[bar[1]]}{run}: step {done} of {total}, {bar['rest']}")
     return f"<span class='line'><progress value='{done}' max='{total}'></progress> {words}</span>"
 
 
@@ -71,16 +91,33 @@ def grid_of_sweep(reports, sweep, *, folder="outputs"):
     """Show the results of a sweep in a grid: players, thumbnails and losses, or why a run failed: an HTML.
 
     The values of the first setting stand side by side, those of the second setting below each other. With more
-    settings there is one grid for each combination of their values.
+    settings there is one grid for each combination of their values. Buttons switch between all players.
     """
     runs = collections.defaultdict(dict)
     for path, report in sorted(find_runs(folder, names=[report["outname"] for report in reports]).items()):
         runs[report["settings"]["outname"]][path] = report
-    cells = {_key(report["settings"], sweep): _cell(report, runs[report["outname"]]) for report in reports}
+    levels = {path: _level(run) for found in runs.values() for path, run in found.items()}
+    gains, titles = players.gains_of_levels(levels), []
+    by_point = {_key(report["settings"], sweep): report for report in reports}
+
+    def cell(point):
+        report = by_point.get(_key(point, sweep), {})
+        parts = [f"failed: {html.escape(report['failed'])}"] if "failed" in report else []
+        for path, run in runs[report.get("outname")].items():
+            sound, picture = heard(path)
+            titles.extend([_words(point, sweep)] * ("<audio" in sound))
+            total = losses_in_words(run).get("total", "")
+            parts += [players.card(path.stem, sound, gains[path]), picture, html.escape(f"loss {total}" * bool(total))]
+        return "".join(f"<div>{part}</div>" for part in parts) or "not made"
+
     values = {name: {json.dumps(plain(value)): value for value in each}.values() for name, each in sweep.items()}
     across, down, others = list(values)[:1], list(values)[1:2], list(values)[2:]
-    grids = [_grid(other, across, down, values, cells) for other in _points(others, values)] if values else []
-    return framed("".join(grids))
+    grids = [_grid(other, across, down, values, cell) for other in _points(others, values)] if values else []
+    return framed(players.with_buttons(titles, "".join(grids)))
+
+
+def _level(report):
+    return 10 ** (min(report.get("level", {}).get("rms_dbfs", 0), 0) / 20)
 
 
 def _points(names, values):
@@ -92,30 +129,21 @@ def _key(values, names):
     return tuple(json.dumps(plain(values[name])) for name in names)
 
 
-def _grid(other, across, down, values, cells):
+def _grid(other, across, down, values, cell):
     columns, rows = _points(across, values), _points(down, values)
+    if not down:
+        cards = (f"<div><b>{html.escape(_words(column))}</b>{cell(column)}</div>" for column in columns)
+        return players.wrapped(cards)
     heads = "".join(_head(point, "col") for point in columns)
-    lines = [
-        "".join(cells.get(_key(row | column | other, values), "<td>not made</td>") for column in columns)
-        for row in rows
-    ]
+    lines = ("".join(f"<td>{cell(row | column | other)}</td>" for column in columns) for row in rows)
     body = "".join(f"<tr>{_head(row, 'row')}{line}</tr>" for row, line in zip(rows, lines, strict=True))
-    caption = f"<caption>{_words(other)}</caption>" if other else ""
+    caption = f"<caption>{html.escape(_words(other))}</caption>" if other else ""
     return f"<table>{caption}<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _head(point, scope):
-    return f"<th scope='{scope}'>{_words(point)}</th>"
+    return f"<th scope='{scope}'>{html.escape(_words(point))}</th>"
 
 
-def _words(point):
-    return html.escape(", ".join(f"{name} = {in_words(value)}" for name, value in point.items()))
-
-
-def _cell(report, runs):
-    parts = [f"failed: {html.escape(report['failed'])}"] if "failed" in report else []
-    for path, run in runs.items():
-        total = losses_in_words(run).get("total")
-        loss = [html.escape(f"loss {total}")] if total else []
-        parts += [player(path), thumbnail(path), html.escape(path.stem), *loss]
-    return f"<td>{''.join(f'<div>{part}</div>' for part in parts) or 'not made'}</td>"
+def _words(point, names=None):
+    return ", ".join(f"{name} = {in_words(point[name])}" for name in names or point)

@@ -7,14 +7,16 @@ Conventions
 
 import contextlib
 import itertools
-import json
+import os
+import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 from support.checks import check_choice
-from support.desk.settings import DEFAULTS, LAYERS, NO_STEP, STEP_OF, STEPS, Settings, plain
+from support.desk.saving import read_report
+from support.desk.settings import DEFAULTS, LAYERS, NO_STEP, RECIPES, STEP_OF, STEPS, Settings, plain
 
 
 def find_runs(folder="outputs", *, last=None, names=None, **settings):
@@ -32,10 +34,19 @@ def find_runs(folder="outputs", *, last=None, names=None, **settings):
     Returns
     -------
     runs : dict
-        From the path of the json file to the report. Files of other kinds, and reports without a sound, are left out.
+        From the path of the json file to the report. Files without a sound of the same name are no runs; a warning
+        names the files that have a sound and can't be read.
     """
-    reports = ((path, _read(path)) for path in sorted(Path(folder).glob("[!.]*.json"), key=saved_at, reverse=True))
-    reports = {path: report for path, report in reports if report is not None}
+    reports, unread = {}, []
+    for path in sorted(Path(folder).glob("[!.]*.json"), key=saved_at, reverse=True):
+        try:
+            if has_sound(path):
+                reports[path] = _read(path)
+        except (OSError, ValueError) as error:  # also where another process removes its draft meanwhile
+            unread += [str(error)] * (has_sound(path) and os.path.lexists(path))
+    if unread:
+        more = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
+        warnings.warn(f"left out of the runs: {'; '.join(unread[:5])}{more}", stacklevel=2)
     known = {*DEFAULTS, *(name for report in reports.values() for name in report["settings"])}
     for name in settings:
         check_choice("the setting", name, sorted(known))
@@ -51,24 +62,30 @@ def find_runs(folder="outputs", *, last=None, names=None, **settings):
 
 def saved_at(path):
     """Return when a file was saved, a datetime; the earliest one where the file is gone."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError, ValueError, OverflowError):  # of times before the year 1 or after 9999
         return datetime.fromtimestamp(path.stat().st_mtime)
     return datetime.min
 
 
+def has_sound(path):
+    """Whether there is a sound beside a run's json file; a link could show any file of the machine."""
+    sound = path.with_suffix(".wav")
+    return sound.is_file() and not sound.is_symlink()
+
+
 def _read(path):
-    # The report of a run, or None for another json file.
-    with contextlib.suppress(ValueError, FileNotFoundError):
-        report = json.loads(path.read_text())
-        if isinstance(report, dict) and isinstance(report.get("settings"), dict) and path.with_suffix(".wav").is_file():
-            return report | {"settings": DEFAULTS | report["settings"] | report["settings"].get("own", {})}
-    return None
+    # The report of a run, with its own settings beside the others.
+    report = read_report(path)
+    settings = DEFAULTS | report["settings"] | report["settings"].get("own", {})
+    check_choice(f"{path}: recipe", settings["recipe"], RECIPES)
+    check_choice(f"{path}: transform", settings["transform"], ("stft", "cqt"))
+    return report | {"settings": settings}
 
 
 def _comparable(name, value):
     # A setting's value as the json file of a run holds it, whichever way it was typed.
     value = plain(value) if isinstance(value, tuple | Mapping) else value
-    if name in LAYERS and isinstance(value, list):
+    if name in LAYERS and isinstance(value, list) and all(isinstance(each, str) for each in value):
         return dict.fromkeys(value, 1.0)
     return str(value) if isinstance(value, Path) else value
 
@@ -111,8 +128,10 @@ def _of_recipe(saved):
 def _as_object(saved):
     # What checks and recipes read of a Settings object; the files that the settings name may be gone.
     styles = saved["STYLE_FILENAME"]
-    more = dict(styles=styles if isinstance(styles, list) else [styles])
-    return SimpleNamespace(**saved | more, is_transfer=saved["CONTENT_FILENAME"] is not None)
+    more = dict(
+        styles=styles if isinstance(styles, list) else [styles], is_transfer=saved["CONTENT_FILENAME"] is not None
+    )
+    return SimpleNamespace(**saved | more)
 
 
 def last_losses(report):

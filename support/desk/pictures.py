@@ -9,8 +9,10 @@ Conventions
 
 import math
 
+import IPython
 import librosa
 import numpy as np
+from IPython.core import pylabtools
 
 from support.layers import receptive_fields
 from support.sound.transforms import CQT
@@ -24,8 +26,10 @@ TICKS = {"log": (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000), "mel": (0, 
 def _figure(width, height):
     from matplotlib import pyplot as plt  # takes half a second, and the first cells draw nothing
 
-    figure = plt.figure(figsize=(width, height), layout="constrained")
+    figure, shell = plt.figure(figsize=(width, height), layout="constrained"), IPython.get_ipython()
     plt.close(figure)  # an open figure would be shown twice
+    if shell and type(figure) not in shell.display_formatter.formatters["image/png"]:  # as with MPLBACKEND=agg
+        pylabtools.select_figure_formats(shell, {"png"})
     return figure
 
 

@@ -68,7 +68,12 @@ def gains(sounds):
 
     No gain is above 1, so that nothing clips. The level is the root mean square.
     """
-    levels = {title: np.sqrt(np.mean(np.square(samples, dtype=np.float64))) for title, samples in sounds.items()}
+    squares = {title: np.square(samples, dtype=np.float64) for title, samples in sounds.items()}
+    return gains_of_levels({title: float(np.sqrt(np.mean(each))) for title, each in squares.items()})
+
+
+def gains_of_levels(levels):
+    """Return these gains for root mean squares by title."""
     quietest = min((level for level in levels.values() if level > SILENT), default=1.0)
     return {title: float(quietest / level) if level > SILENT else 1.0 for title, level in levels.items()}
 
@@ -84,16 +89,27 @@ def compare(sounds, *, sample_rate):
     output : IPython.display.HTML
     """
     sounds = {title: fit_full_scale(samples) for title, samples in sounds.items()}
-    cards = [_card(title, sounds[title], sample_rate, gain) for title, gain in gains(sounds).items()]
-    name, switch = f"desk-{uuid.uuid4().hex}", len(sounds) > 1
-    cards = f'<div style="display: flex; flex-wrap: wrap; gap: 0.5em 1em">{"".join(cards)}</div>'
-    script = f"<script>{SCRIPT.replace('ID', name)}</script>" if switch else ""
-    row = _row(sounds) if switch else ""
-    return IPython.display.HTML(f'<div id="{name}" data-lm-suppress-shortcuts="true">{row}{cards}{script}</div>')
+    how = dict(rate=sample_rate, normalize=False)
+    players = {title: IPython.display.Audio(samples, **how)._repr_html_() for title, samples in sounds.items()}
+    cards = wrapped(card(title, players[title], gain) for title, gain in gains(sounds).items())
+    return IPython.display.HTML(with_buttons(sounds, cards))
 
 
-def _card(title, samples, sample_rate, gain):
-    player = IPython.display.Audio(samples, rate=sample_rate, normalize=False)._repr_html_()
+def with_buttons(titles, cards):
+    """Return HTML of cards, one for each title and in this order, below buttons that switch between their players."""
+    name, row, script = f"desk-{uuid.uuid4().hex}", "", ""
+    if len(titles) > 1:
+        row, script = _row(titles), f"<script>{SCRIPT.replace('ID', name)}</script>"
+    return f'<div id="{name}" data-lm-suppress-shortcuts="true">{row}{cards}{script}</div>'
+
+
+def wrapped(cards):
+    """Return HTML of cards side by side, in as many lines as they need."""
+    return f'<div style="display: flex; flex-wrap: wrap; gap: 0.5em 1em">{"".join(cards)}</div>'
+
+
+def card(title, player, gain):
+    """Return HTML of a title above a player, and its gain for the same level."""
     title = f'<figcaption style="font-weight: bold; text-align: left">{html.escape(title)}</figcaption>'
     return f'<figure style="margin: 0" data-gain="{gain:.6f}">{title}{player}</figure>'
 

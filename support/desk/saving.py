@@ -13,6 +13,8 @@ import glob
 import json
 import os
 import platform
+import reprlib
+import secrets
 import signal
 import threading
 import warnings
@@ -46,6 +48,20 @@ def new_stem(folder, outname):
     return Path(folder) / f"{outname}-{number:03d}"
 
 
+def check_can_save(outname, folder="outputs"):
+    """Make a folder and try to write a file there, with a name as long as those of a result; OSError says why not."""
+    probe = Path(folder) / f".{outname}-{secrets.token_hex(10)}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text("This file can be deleted.")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"results can't be saved in {probe.parent.absolute()} ({error.strerror}): make it a folder that can be "
+            "written; where the name is too long, set a shorter outname"
+        ) from error
+
+
 def save_result(result, *, used, draft=False, folder="outputs"):
     """Save a result's samples and report, and return the stem; what is saved already is not saved again.
 
@@ -70,18 +86,32 @@ def save_result(result, *, used, draft=False, folder="outputs"):
         losses=result.history + result.refinement,
         used=used | {"optimizer_began_after_steps": began, "whole_losses": result.whole},
     )
-    if draft:
-        result.draft = _save_under_new_number(folder, settings.outname, "-draft", content)
-        return result.draft
-    number = result.draft and result.draft.with_name(result.draft.name.removesuffix("-draft"))
+    try:
+        if draft:
+            result.draft = _save_under_new_number(folder, settings.outname, "-draft", content)
+            return result.draft
+        number = _save_in_place_of_draft(result.draft, folder, settings.outname, content)
+    except (OSError, soundfile.SoundFileError) as error:
+        name = f"results[{result.run}]"
+        raise OSError(
+            f"run {result.run + 1} is not saved ({error}); its sound is still in this kernel: make place in {folder}/ "
+            f"and run this cell again, or save the sound elsewhere: saving.save_result({name}, "
+            f"used=used_by({name}), folder='/another/folder')"
+        ) from error
+    result.draft, result.saved = None, (number, steps)
+    return number
+
+
+def _save_in_place_of_draft(draft, folder, outname, content):
+    number = draft and draft.with_name(draft.name.removesuffix("-draft"))
     is_free = number and not list(number.parent.glob(f"{glob.escape(number.name)}.*"))
-    if is_free and number.name[:-4] == settings.outname:
+    if is_free and number.name[:-4] == outname and number.parent == Path(folder):
         save_run(number, **content)
     else:
-        number = _save_under_new_number(folder, settings.outname, "", content)
-    for ending in (".json", ".wav") if result.draft else ():
-        _path(result.draft, ending).unlink(missing_ok=True)
-    result.draft, result.saved = None, (number, steps)
+        number = _save_under_new_number(folder, outname, "", content)
+    for ending in (".json", ".wav") if draft else ():
+        with contextlib.suppress(OSError):  # gone, or in a folder that can't be written any more
+            _path(draft, ending).unlink()
     return number
 
 
@@ -132,7 +162,7 @@ def write_whole(path, write, *, overwrite=True):
 
     Raises FileExistsError where overwrite is False and the path exists, also if another process made it just now.
     """
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")  # a name that nobody has made a link of
     try:
         write(partial)
         if not overwrite:
@@ -173,19 +203,57 @@ def uninterrupted():
         raise KeyboardInterrupt
 
 
+ALL = "*"
+# Of the parts of a report that are read again; a dict gives the kinds of some of its keys, or that of all.
+REPORT = {
+    "settings": {"own": dict},
+    "used": {"whole_losses": {ALL: float}, "not_in_settings": [str], "optimizer_began_after_steps": [int]},
+    "level": {ALL: float},
+    "losses": [{ALL: float}],
+}
+MOST_BYTES = 2**25  # of a json: about 200,000 steps; reading takes up to 1 GB of memory
+
+
+def read_report(path):
+    """Return the report of a run, from its json file; ValueError names the file and what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():  # a FIFO would never end
+        raise FileNotFoundError(f"{path} is not a file; give the json file of a run, such as outputs/NAME-001.json")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MB")
+        report = json.loads(path.read_bytes())
+        _check_kind("the file", report, REPORT)
+        if "settings" not in report or _is_deep(report["settings"]):
+            raise ValueError("it has no settings, or lists in lists that no setting has")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not the json file of a run ({error}); choose one of outputs/") from error
+    return report
+
+
+def _check_kind(name, value, kind):
+    if not isinstance(value, type(kind) if isinstance(kind, dict | list) else kind):
+        raise ValueError(f"{name} holds {reprlib.repr(value)}")
+    if isinstance(kind, list):
+        for each in value:
+            _check_kind(name, each, kind[0])
+    elif isinstance(kind, dict):
+        for key in value.keys() if ALL in kind else value.keys() & kind.keys():
+            _check_kind(repr(key), value[key], kind.get(key, kind.get(ALL)))
+
+
+def _is_deep(value, left=20):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not left or any(_is_deep(each, left - 1) for each in inner)
+
+
 def load_settings(path):
     """Return the Settings of a saved run, from its json file; running with them repeats the run.
 
     A warning says what the settings alone would not repeat: parts that cells changed, an interrupted descent.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; give the json file of a run, such as outputs/NAME-001.json")
-    try:
-        report = json.loads(path.read_text())
-        saved, used = dict(report["settings"]), report.get("used", {})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the json file of a run ({error!r}); choose one of outputs/") from error
+    report = read_report(path)
+    saved, used = report["settings"], report.get("used", {})
     unknown = [name for name in saved if name not in DEFAULTS]
     if unknown:
         raise ValueError(f"{path} has settings that are not known: {', '.join(unknown)}; take them out of the file")
@@ -204,7 +272,10 @@ def load_settings(path):
             stacklevel=2,
         )
     with warnings.catch_warnings(action="ignore"):  # those of settings without effect were shown before
-        return Settings(**saved | {"sweep": {}}).of_run(0)
+        try:
+            return Settings(**saved | {"sweep": {}}).of_run(0)
+        except (ValueError, OverflowError) as error:  # the latter of whole numbers with hundreds of digits
+            raise ValueError(f"{path}: {error}") from error
 
 
 def save_state(result, path):

@@ -7,12 +7,15 @@ Conventions
   threads  processor threads of a run; None: all
 """
 
+import ast
 import collections
 import contextlib
 import glob
 import hashlib
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,16 +23,18 @@ import time
 import warnings
 from pathlib import Path
 
+import IPython
 import joblib
 import psutil
 
 from support.desk import checks
-from support.desk.saving import load_settings, uninterrupted
+from support.desk.saving import load_settings, uninterrupted, write_whole
 from support.desk.settings import DEFAULTS, NO_STEP, NOT_TYPED, STEP_OF, plain
 from support.desk.steps import assigned
 
 ROOT = Path(__file__).parents[2]
 IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
+MARK = "neural_style_audio"  # of an executed notebook: a hash of its settings, code and files
 
 
 def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
@@ -37,35 +42,64 @@ def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
 
     Every run gets the settings as typed, so that its own recipe fills in what is None. A run that was made with other
     settings, because a cell of the notebook sets some, is reported as failed. A run of a sweep doesn't sweep.
+    ValueError where a cell of the file is not the one that this kernel ran, as in a copy, or before it was saved.
     """
     if IN_SWEEP in os.environ:
         return
     if not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
         raise ValueError(f"{n_jobs=} must be a positive whole number, or -1 for one run on each core")
+    _refuse_other_code(notebook)
     given = plain(settings.given)
     fixed = {name: value for name, value in given.items() if STEP_OF[name] != NO_STEP and name not in NOT_TYPED}
     other = {"stft": ("bins_per_octave", "lowest_frequency", "n_octaves"), "cqt": ("N_FFT",)}[settings.transform]
     fixed = {name: value for name, value in fixed.items() if name not in other} | given["own"]
     points = [fixed | plain(point) for point in settings.points()]
-    for report in run_notebooks(notebook, points, outname=settings.outname, n_jobs=n_jobs, watch=watch):
+    how = dict(outname=settings.outname, named=list(settings.sweep), n_jobs=n_jobs, watch=watch)
+    for report in run_notebooks(notebook, points, **how):
         if "failed" not in report:
             asked = settings.changed(sweep={}, **report["settings"])
             report |= _compare(report, asked, Path(notebook).parent / "outputs")
         yield report
 
 
+def _refuse_other_code(path):
+    shell = IPython.get_ipython()
+    *ran, now = shell.user_ns["In"] if shell else [""]
+    last = {_parts(source): source for source in ran}
+    for source in _other_cells(path, {}):
+        parts = _parts(source)
+        if parts and parts != _parts(now) and last.get(parts, source).rstrip() != source.rstrip():
+            raise ValueError(
+                f"{path}: this kernel ran another cell than {source.splitlines()[0]!r}: save the notebook; in a copy, "
+                "write the name of the copy into the line `notebook = ...` of the cell 'The settings, checked'"
+            )
+
+
+def _parts(source):
+    # What a cell makes, by which it is known after an edit: steps, functions, classes, names.
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a command of IPython
+        return ()
+    made = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return (*re.findall(r'steps\.step\("([^"]+)', source), *made, *assigned(source))
+
+
 def _compare(report, asked, folder):
     # What failed, if the run that was saved is not the one that was asked for.
-    paths = sorted(folder.glob(f"{glob.escape(report['outname'])}-[0-9][0-9][0-9].json"))
+    paths = _saved(folder, report["outname"])
     if not paths:
         return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
     with warnings.catch_warnings(action="ignore"):
         asked, done = asked.of_run(0).plain(), load_settings(paths[0]).plain()
     names = [name for name in DEFAULTS if STEP_OF[name] != NO_STEP and name not in ("device", "threads")]
     other = [f"{name}={done[name]!r}" for name in names if asked[name] != done[name]]
-    return (
-        {"failed": f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"} if other else {}
-    )
+    failed = f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"
+    return {"failed": failed} if other else {}
+
+
+def _saved(folder, outname):
+    return sorted(folder.glob(f"{glob.escape(outname)}-[0-9][0-9][0-9].json"))
 
 
 def saved_at(path):
@@ -84,10 +118,11 @@ def run_notebook(path, *, outname, threads=None, **settings):
     path : str or Path
         A notebook whose settings cell is tagged "parameters"; it runs in its own folder.
     outname : str
-        Name of the result; a hash of settings and code is added, so that the same call finds its result again.
+        Name of the result, to which the settings are added. The same call finds its result again; where code or
+        files changed, the name gets a further -v2, and so on.
     threads : int
         Processor threads of the run; None: all.
-    settings : numbers, strings, None, and lists and dicts of them
+    settings : numbers, strings, paths, None, and lists and dicts of them
         Override the notebook's.
 
     Returns
@@ -100,15 +135,19 @@ def run_notebook(path, *, outname, threads=None, **settings):
     return report
 
 
-def run_notebooks(path, points, *, outname, n_jobs=1, threads=None, watch=None):
+def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, watch=None):
     """Run a notebook for every dict of settings; yield the report of each run as it ends, see run_notebook.
 
     n_jobs run at once, by default on all threads; -1: one for each core, on one thread each. An interrupt ends them.
+    The settings in the list `named` name the runs; None: all settings.
     """
     if n_jobs == -1:
         n_jobs, threads = joblib.cpu_count(), threads or 1
-    jobs = collections.deque(_Job(Path(path).resolve(), outname, point, threads) for point in points)
-    all_jobs, running, watched = list(jobs), [], 0.0
+    all_jobs, running, watched = [], [], 0.0
+    for point in points:
+        taken = [job.report["outname"] for job in all_jobs]
+        all_jobs.append(_Job(Path(path).resolve(), outname, point, named, threads, taken))
+    jobs = collections.deque(all_jobs)
     try:
         while jobs or running:
             while jobs and len(running) < n_jobs:
@@ -132,20 +171,26 @@ def run_notebooks(path, points, *, outname, n_jobs=1, threads=None, watch=None):
 class _Job:
     # A run of a notebook in a process of its own.
 
-    def __init__(self, path, outname, point, threads):
-        self.path, self.threads, self.process = path, threads, None
+    def __init__(self, path, outname, point, named, threads, taken):
+        self.path, self.threads, self.process, self.folder = path, threads, None, path.parent / "outputs"
         checks.check_outname("outname", outname)
-        self.settings, others = (
-            plain({name: _value(each) for name, each in point.items()}),
-            _other_cells(path, point),
-        )
-        text = json.dumps([others, self.settings, _files(self.settings, path.parent)], sort_keys=True)
-        name = f"{outname}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        others = _other_cells(path, point)
+        self.settings = json.loads(json.dumps(plain(point), default=_in_json))
+        self.mark = _digest(json.dumps([others, self.settings, _files(self.settings, path.parent)], sort_keys=True))
+        name = _name(outname, {each: self.settings[each] for each in (point if named is None else named)})
+        versions = itertools.chain([name], (f"{name}-v{number}" for number in itertools.count(2)))
+        name = next(each for each in versions if each not in taken and self._is_mine_or_free(each))
         self.report = {"outname": name, "settings": point, "progress": "waiting"}
-        self.log = path.parent / "outputs" / f"{name}.log"
+        self.log = self.folder / f"{name}.log"
+
+    def _is_mine_or_free(self, name):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if json.loads((self.folder / f"{name}.ipynb").read_bytes())["metadata"][MARK] == self.mark:
+                return True
+        return not _saved(self.folder, name)
 
     def begin(self):
-        if list(self.log.parent.glob(f"{glob.escape(self.report['outname'])}-[0-9][0-9][0-9].json")):
+        if _saved(self.folder, self.report["outname"]):
             self.report["progress"] = "made earlier"
             return
         self.log.parent.mkdir(exist_ok=True)
@@ -155,7 +200,7 @@ class _Job:
         with self.log.open("wb") as log:
             # In a session of its own, where the interrupt of this process does not reach it.
             self.process = subprocess.Popen(
-                [*command, str(self.log.with_suffix(".ipynb"))],
+                [*command, str(self.folder / f"{self.report['outname']}.ipynb"), self.mark],
                 cwd=self.path.parent,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -184,11 +229,11 @@ class _Job:
         return True
 
     def read_progress(self):
-        # The last line that the run printed: while steps are made, the bar, which tqdm writes over and over.
+        # The last bar, which tqdm writes over and over; other lines tell nothing, such as <IPython.core.display.HTML>.
         with self.log.open("rb") as log:
             log.seek(max(self.log.stat().st_size - 5000, 0))
             lines = log.read().decode(errors="replace").replace("\r", "\n").split("\n")
-        self.report["progress"] = next((line.strip() for line in reversed(lines) if line.strip()), "begins")
+        self.report["progress"] = next((line.strip() for line in reversed(lines) if "%|" in line), "begins")
 
     def kill(self):
         if self.process is not None and self.process.poll() is None:
@@ -200,9 +245,21 @@ class _Job:
             self.log.unlink(missing_ok=True)
 
 
-def _value(value):
-    # Paths and numbers of NumPy as papermill can write them.
-    return str(value) if isinstance(value, Path) else value.item() if hasattr(value, "item") else value
+def _in_json(value):
+    # Numbers and arrays of NumPy, and paths.
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _name(outname, values):
+    # outname-seed1-content_weight10: what does not fit into a name of a file becomes "_", and long values are cut.
+    words = [re.sub(r"[^\w.+-]+", "_", f"{name}{value}").strip("_") for name, value in values.items()]
+    words = [each if len(each) <= 40 else f"{each[:34]}_{_digest(each)[:5]}" for each in words]
+    name = "-".join([outname, *words])
+    return name if len(name) <= 140 else f"{name[:130]}-{_digest(name)[:9]}"  # 150 are allowed
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
 def _other_cells(path, point):
@@ -249,8 +306,11 @@ def execute(source, target, parameters=None):
     )
 
 
-def main(parent, source, target):
-    """Execute a notebook with parameters from standard input; the process ends with the process called parent."""
+def main(parent, source, target, mark):
+    """Execute a notebook with parameters from standard input; the process ends with the process called parent.
+
+    The mark of what the run was made of is written into the executed notebook.
+    """
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     from papermill import PapermillExecutionError
 
@@ -259,6 +319,9 @@ def main(parent, source, target):
     except PapermillExecutionError as error:  # its last line is a line of code
         sys.stderr.write("\n".join(error.traceback))
         sys.exit(f"\n{error.ename}: {error.evalue}")
+    executed = json.loads(Path(target).read_bytes())
+    executed["metadata"][MARK] = mark
+    write_whole(Path(target), lambda path: path.write_text(json.dumps(executed, indent=1)))
 
 
 def _end_with(parent):

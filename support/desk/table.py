@@ -7,26 +7,32 @@ notebook that is not trusted, only the sorting is missing.
 import base64
 import html
 import io
+import json
+import os
 from collections.abc import Mapping
 
 import IPython.display
 import numpy as np
 import soundfile
 
-from support.desk.past import differing_settings, effective_settings, find_runs, last_losses, last_shares, saved_at
+from support.desk import past
 from support.desk.show import percent
+
+MOST_BYTES = 700_000  # of a player: with more, a table of 20 runs would take more than 20 MB
+MOST_FRAMES = 2**23  # of a player: compressing takes 10 s
 
 STYLE = """<style>
 .runs { overflow-x: auto; }
 .runs table { border-collapse: collapse; }
 .runs th, .runs td { text-align: left !important; vertical-align: middle; padding: 0.2em 0.6em; max-width: 18em; }
-.runs td[data-number] { text-align: right !important; }
-.runs tbody th, .runs td:has(.line) { max-width: none; }
-.runs tbody th, .runs time, .runs details, .runs .line { white-space: nowrap; }
-.runs th button { all: unset; cursor: pointer; font-weight: bold; }
-.runs th button:focus-visible { outline: 2px solid; }
-.runs th[aria-sort=ascending] button::after { content: " \\25B2"; }
-.runs th[aria-sort=descending] button::after { content: " \\25BC"; }
+.runs th, .runs td { overflow-wrap: anywhere; }
+.runs td:has(.line) { max-width: none; }
+.runs tbody th { position: sticky; left: 0; z-index: 1; background: var(--jp-layout-color0, Canvas); min-width: 6em; }
+.runs time, .runs summary, .runs .line { white-space: nowrap; }
+.runs button[data-key] { all: unset; cursor: pointer; font-weight: bold; margin-right: 0.6em; }
+.runs button[data-key]:focus-visible { outline: 2px solid; }
+.runs button[data-order="1"]::after { content: " \\25B2"; }
+.runs button[data-order="-1"]::after { content: " \\25BC"; }
 .runs audio { width: 14em; height: 2em; display: block; }
 .runs img { width: 160px; height: 64px; max-width: none; display: block; }
 </style>"""
@@ -37,18 +43,18 @@ STYLE = """<style>
 SCRIPT = """<script>
 if (!window.sortsRuns) {
   window.sortsRuns = true;
-  const key = (row, column) => row.cells[column].dataset.number ?? row.cells[column].textContent.trim();
-  const isText = (row, column) => row.cells[column].dataset.number === undefined;
   document.addEventListener("click", event => {
-    const heading = event.target.closest?.(".runs th[data-sorts]");
-    if (!heading) return;
-    const column = heading.cellIndex, body = heading.closest("table").tBodies[0];
-    const sign = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-    const compare = (a, b) => isText(a, column) - isText(b, column) || sign * (isText(a, column)
-      ? key(a, column).localeCompare(key(b, column)) : key(a, column) - key(b, column));
-    body.append(...[...body.rows].sort(compare));
-    for (const other of heading.parentNode.cells) other.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+    const button = event.target.closest?.(".runs button[data-key]");
+    if (!button) return;
+    const table = button.closest("table"), order = button.dataset.order === "1" ? -1 : 1;
+    const key = row => JSON.parse(row.dataset.keys)[button.dataset.key], isText = row => typeof key(row) === "string";
+    const compare = (a, b) => isText(a) - isText(b) || order * (isText(a)
+      ? key(a).localeCompare(key(b)) : key(a) - key(b));
+    table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
+    for (const other of table.querySelectorAll("[data-order]")) delete other.dataset.order;
+    for (const other of table.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
+    button.dataset.order = order;
+    button.closest("th").setAttribute("aria-sort", order === 1 ? "ascending" : "descending");
   });
 }
 </script>"""
@@ -66,54 +72,56 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
     settings : numbers, strings, None, and lists and dicts of them
         Only runs with these values, see past.find_runs.
     """
-    runs = find_runs(folder, last=last if names is None else None, names=names, **settings)
+    runs = past.find_runs(folder, last=last if names is None else None, names=names, **settings)
     if not runs:
         return IPython.display.HTML(f"<p>no such runs in {html.escape(str(folder))}</p>")
-    differing = differing_settings(runs)
-    headings = [_heading("run"), "<th scope='col'>sound</th><th scope='col'>spectrogram</th>"]
-    headings += [_heading(name) for name in (*differing, "loss", "level [dBFS]", "saved")]
-    rows = []
-    for path, report in runs.items():
-        cells = [f"<th scope='row'>{html.escape(path.stem)}</th><td>{player(path)}</td><td>{thumbnail(path)}</td>"]
-        settings = effective_settings(report)
-        cells += [_cell(settings.get(name, "")) for name in differing]
-        cells += [_cell_of_losses(report), _cell(report.get("level", {}).get("rms_dbfs"))]
-        rows.append(f"<tr>{''.join(cells)}<td><time>{saved_at(path):%Y-%m-%d %H:%M:%S}</time></td></tr>")
-    head, body = f"<thead><tr>{''.join(headings)}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
-    return framed(f"<table data-lm-suppress-shortcuts='true'>{head}{body}</table>{SCRIPT}")
+    differing = past.differing_settings(runs)
+    sorts = ["run", "loss", *differing, "level [dBFS]", "saved"]
+    run, loss, *names, level, saved = (_button(number, name) for number, name in enumerate(sorts))
+    titles = [run, "sound", "spectrogram", loss, "".join(names), level, saved]
+    head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
+    body = "".join(_row(path, report, differing) for path, report in runs.items())
+    table = f"<table data-lm-suppress-shortcuts='true'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return framed(table + SCRIPT)
 
 
 def framed(text):
-    """Return HTML with the style of the tables."""
-    return IPython.display.HTML(f"{STYLE}<div class='runs'>{text}</div>")
+    """Return HTML with the style of the tables; what no text can hold, as in broken names of files, becomes a ?."""
+    return IPython.display.HTML(f"{STYLE}<div class='runs'>{text}</div>".encode(errors="replace").decode())
 
 
-def _heading(name):
+def _button(number, name):
     name = html.escape(name).replace("_", "_<wbr>")  # where a line may end
-    return f"<th scope='col' data-sorts><button type='button'>{name}</button></th>"
+    return f"<button type='button' data-key='{number}'>{name}</button> "
 
 
-def _cell(value):
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    number = f" data-number='{value}'" if is_number else ""
-    return f"<td{number}>{html.escape(in_words(value))}</td>"
+def _row(path, report, differing):
+    # The rows are sorted by numbers and texts, in the order of the buttons.
+    settings, level = past.effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
+    settings = {name: settings[name] for name in differing if name in settings}
+    total, saved = past.last_shares(report).get("total", ""), f"{past.saved_at(path):%Y-%m-%d %H:%M:%S}"
+    values = [path.stem, total, *(settings.get(name, "") for name in differing), level, saved]
+    keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
+    keys = html.escape(json.dumps(keys))
+    words = "<br>".join(html.escape(f"{name} = {in_words(value)}") for name, value in settings.items())
+    cells = [*heard(path), _losses(report), words, in_words(level), f"<time>{saved}</time>"]
+    name = f"<th scope='row'>{html.escape(path.stem)}</th>"
+    return f"<tr data-keys='{keys}'>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _cell_of_losses(report):
-    # The sum, by which the rows are sorted; the terms of the sum open below the sum.
-    words, shares = losses_in_words(report), last_shares(report)
-    terms = "<br>".join(html.escape(f"{name} {word}") for name, word in words.items() if name != "total")
-    if "total" not in words:
-        return f"<td>{terms}</td>"
-    number = f" data-number='{shares['total']}'" if "total" in shares else ""
-    return f"<td{number}><details><summary>{html.escape(words['total'])}</summary>{terms}</details></td>"
+def _losses(report):
+    # The sum; its terms open below.
+    words = {name: html.escape(word) for name, word in losses_in_words(report).items()}
+    terms = "<br>".join(f"{html.escape(name)} {word}" for name, word in words.items() if name != "total")
+    return f"<details><summary>{words['total']}</summary>{terms}</details>" if "total" in words else terms
 
 
 def losses_in_words(report):
     """Return the losses of a run's last step, by name: in percent of their start, or as numbers without a start."""
-    shares = last_shares(report)
+    shares = past.last_shares(report)
     return {
-        name: percent(shares[name]) if name in shares else f"{loss:.3g}" for name, loss in last_losses(report).items()
+        name: percent(shares[name]) if name in shares else f"{loss:.3g}"
+        for name, loss in past.last_losses(report).items()
     }
 
 
@@ -128,23 +136,53 @@ def in_words(value):
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def player(path):
-    """Return an HTML player of the sound beside a run's json file."""
-    sound = base64.b64encode(path.with_suffix(".wav").read_bytes()).decode()
-    return f"<audio controls aria-label='{html.escape(path.stem)}' src='data:audio/wav;base64,{sound}'></audio>"
+def heard(path):
+    """Return a player and a thumbnail of the sound beside a run's json file, as HTML; words where there is no sound."""
+    try:
+        if not past.has_sound(path):
+            raise FileNotFoundError
+        with path.with_suffix(".wav").open("rb") as opened, soundfile.SoundFile(opened) as file:
+            if file.format != "WAV" or file.channels > 2:
+                raise FileNotFoundError
+            return _player(path, opened, file), _thumbnail(path, file)
+    except (OSError, soundfile.SoundFileError):  # a draft may be removed by another process
+        return "no sound file that can be read", ""
 
 
-def thumbnail(path, *, width=160, height=64, n_fft=1024):
-    """Return a small HTML picture of the sound beside a run's json file: the spectra of `width` windows, up in Hz."""
+def _player(path, opened, file):
+    part, kind = "", "wav"
+    if os.fstat(opened.fileno()).st_size <= MOST_BYTES:
+        opened.seek(0)
+        data = opened.read()
+    else:
+        data, kind = _compressed(file), "ogg"
+        part = f"the first {file.tell() / file.samplerate:.0f} s" if file.tell() < file.frames else ""
+    name, data = html.escape(path.stem), base64.b64encode(data).decode()
+    return f"<audio controls aria-label='{name}' src='data:audio/{kind};base64,{data}'></audio>{part}"
+
+
+def _compressed(file):
+    # As much of a sound as there is place for. A block at a time, because libsndfile needs the stack for each.
+    data, how = io.BytesIO(), dict(samplerate=file.samplerate, channels=file.channels, compression_level=0.7)
+    with soundfile.SoundFile(data, "w", format="OGG", subtype="VORBIS", **how) as target:
+        while data.getbuffer().nbytes < MOST_BYTES and file.tell() < MOST_FRAMES:
+            samples = file.read(2**14, dtype="float32", always_2d=True)
+            if not len(samples):
+                break
+            target.write(samples)
+    return data.getvalue()
+
+
+def _thumbnail(path, file, *, width=160, height=64, n_fft=1024):
+    # A small picture of the spectra of `width` windows, up in Hz.
     from matplotlib import image  # takes a moment, and the first cells draw nothing
 
-    try:
-        samples, _ = soundfile.read(path.with_suffix(".wav"), always_2d=True)
-    except soundfile.LibsndfileError:
-        return "no sound file"
-    begin = np.linspace(0, max(len(samples) - n_fft, 0), width).astype(int)
-    windows = np.pad(samples.mean(axis=1), (0, n_fft))[begin[:, None] + np.arange(n_fft)] * np.hanning(n_fft)
-    magnitude = np.abs(np.fft.rfft(windows))[:, : n_fft // 2]
+    windows = np.zeros((width, n_fft))
+    for window, begin in zip(windows, np.linspace(0, max(file.frames - n_fft, 0), width), strict=True):
+        file.seek(int(begin))
+        samples = file.read(n_fft, always_2d=True).mean(axis=1)
+        window[: len(samples)] = np.nan_to_num(samples)
+    magnitude = np.abs(np.fft.rfft(windows * np.hanning(n_fft)))[:, : n_fft // 2]
     bands = magnitude.reshape(width, height, -1).mean(axis=2).T[::-1] ** 0.3
     picture = io.BytesIO()
     image.imsave(picture, bands, cmap="magma", format="png")

@@ -67,7 +67,7 @@ def test_a_notebook_alone_fetches_the_project_and_installs_the_requirements(empt
     with Notebook(empty) as notebook:
         with pytest.raises(CellError, match="No module named 'audiocnn'"):
             notebook.run("import audiocnn")
-        with pytest.raises(CellError, match="ValueError: PROJECT='' is no address; write the address"):
+        with pytest.raises(CellError, match=r"empty has no audiocnn\.py; start the kernel in the project's folder"):
             notebook.run("find_spec(")
         assert not list(empty.iterdir())
         cell = notebook.cell("find_spec(")

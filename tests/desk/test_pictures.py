@@ -1,12 +1,16 @@
 """Pictures, and the words for the losses: panels, axes, text that can be read, shares of the start."""
 
+import base64
 import dataclasses
 import itertools
 
 import matplotlib.pyplot as plt
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 import torch
+from kernel import ROOT
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
@@ -220,3 +224,18 @@ def test_the_balance_in_words():
 )
 def test_percent(share, words):
     assert show.percent(share) == words
+
+
+@pytest.mark.parametrize("backend", ["agg", "module://matplotlib_inline.backend_inline"])
+def test_pictures_are_shown_whatever_the_backend(backend, tmp_path, monkeypatch):
+    """MPLBACKEND=agg stands in the environment of servers and containers."""
+    monkeypatch.setenv("MPLBACKEND", backend)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    source = (
+        "from support.desk import pictures\npicture = pictures.plot_histograms({'a': __import__('numpy').ones(9)})\n"
+    )
+    cells = [nbformat.v4.new_code_cell(source + "display(picture)\ndisplay(picture)")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, timeout=120).execute()
+    shown = [base64.b64decode(output.data["image/png"]) for output in cells[0].outputs]
+    assert len(shown) == 2 and all(len(picture) > 5000 for picture in shown)

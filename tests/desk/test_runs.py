@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import types
 
 import distributed
 import joblib
@@ -18,6 +19,7 @@ from kernel import ROOT, STFT, sample
 from test_notebooks import BANDS, EXCERPT
 
 from support.desk import sweeps
+from support.desk.settings import Settings
 
 SETTINGS = "outname = None\nsweep = {}"  # that every run gets
 SMALL = EXCERPT | BANDS | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], duration=1.0)
@@ -67,8 +69,11 @@ def test_runs_are_made_again_where_the_code_changed(tmp_path):
     for number, (settings, code) in enumerate([("value = 1", save), ("value = 2", save), ("value = 1", save + "\n")]):
         write_notebook(tmp_path / "job.ipynb", [("parameters", f"{settings}\n{SETTINGS}"), ("rest", code)])
         report = sweeps.run_notebook(tmp_path / "job.ipynb", outname="x", value=7)
-        assert "failed" not in report
+        assert "failed" not in report and report["outname"] == ["x-value7", "x-value7", "x-value7-v2"][number]
         assert len(list((tmp_path / "outputs").glob("x-*-001.json"))) == [1, 1, 2][number]
+    write_notebook(tmp_path / "job.ipynb", [("parameters", f"value = 2\n{SETTINGS}"), ("rest", save)])
+    report = sweeps.run_notebook(tmp_path / "job.ipynb", outname="x", value=7)  # the code of before finds its run
+    assert report == {"outname": "x-value7", "settings": {"value": 7}, "progress": "made earlier"}
 
 
 def test_a_killed_process_is_a_failing_run(tmp_path):
@@ -81,8 +86,8 @@ def test_a_killed_process_is_a_failing_run(tmp_path):
         ],
     )
     report = sweeps.run_notebook(notebook, outname="dead", threads=1)
-    assert "Kernel died" in report["failed"] and report["outname"].startswith("dead-")
-    (log,) = (tmp_path / "outputs").glob("dead-*.log")
+    assert "Kernel died" in report["failed"] and report["outname"] == "dead"
+    (log,) = (tmp_path / "outputs").glob("*.log")
     assert "the last words\n" in log.read_text() and str(log) in report["failed"]
 
 
@@ -103,6 +108,51 @@ def test_the_progress_of_every_run(tmp_path):
     assert len(set(counts)) > 1 and counts == sorted(counts)
     assert any(re.match("run 2: ", text) for text in second) and not any(text.startswith("run 1") for text in second)
     assert second[0] == "waiting" and set(third) <= {"waiting", "made earlier"} and "done" in first
+
+
+SAVE = "import json, pathlib\npathlib.Path('outputs', f'{outname}-001.json').write_text(json.dumps([value]))"
+
+
+def run_job(folder, points, **how):
+    """Run a notebook that saves its setting `value` for several points: outname, and what was saved, of each run."""
+    write_notebook(folder / "job.ipynb", [("parameters", f"value = 0\nother = 0\n{SETTINGS}"), ("rest", SAVE)])
+    reports = list(sweeps.run_notebooks(folder / "job.ipynb", points, **dict(outname="x") | how))
+    assert not [report["failed"] for report in reports if "failed" in report]
+    saved = {path.stem.removesuffix("-001"): path.read_text() for path in (folder / "outputs").glob("*.json")}
+    return {report["outname"]: json.loads(saved[report["outname"]])[0] for report in reports}
+
+
+def test_runs_are_named_by_their_values_and_never_share_a_name(tmp_path):
+    """Paths, lists and long values too; two values whose names are the same get a version."""
+    values = [
+        10,
+        "a b",
+        "a_b",
+        [1, 8],
+        "samples/" + 60 * "long" + "er.wav",
+        "samples/" + 61 * "long" + ".wav",
+    ]
+    found = run_job(tmp_path, [dict(value=value, other=1) for value in values], named=["value"], n_jobs=3)
+    assert sorted(map(str, found.values())) == sorted(map(str, values))
+    assert {"x-value10", "x-valuea_b", "x-valuea_b-v2", "x-value_1_8"} <= set(found)
+    assert max(map(len, found)) <= 50 and len(found) == len(values)
+
+
+def test_values_of_numpy_and_paths_reach_the_run(tmp_path):
+    """With NaN and infinity, and inside of lists and dicts; names and values never become code."""
+    evil = "'\"\\\n\nimport pathlib; pathlib.Path('evil').touch()\n#"
+    value = [np.float64(0.1), np.int64(3), np.bool_(True), tmp_path / "a", {"b": np.arange(2)}, float("inf"), evil]
+    (found,) = run_job(tmp_path, [dict(value=value)]).values()
+    assert found == [0.1, 3, True, str(tmp_path / "a"), {"b": [0, 1]}, float("inf"), evil]
+    ((name, found),) = run_job(tmp_path, [dict(value=np.float64("nan"))], outname=150 * "n").items()
+    assert np.isnan(found) and len(name) <= 150
+    for name in ("x = 1\nimport pathlib; pathlib.Path('evil').touch()\ny", "value = other", "", "import os"):
+        with pytest.raises(ValueError, match=r"is not a setting"):
+            sweeps.run_notebook(tmp_path / "job.ipynb", outname="x", **{name: 1})
+    for name in ("../out", "a/b", "/tmp/x", "", ".hidden", 3):
+        with pytest.raises(ValueError, match=r"outname=.* must be a file name"):
+            sweeps.run_notebook(tmp_path / "job.ipynb", outname=name)
+    assert not list(tmp_path.rglob("*evil*")) and {path.name for path in tmp_path.iterdir()} == {"job.ipynb", "outputs"}
 
 
 def write_notebook(path, cells):
@@ -178,3 +228,33 @@ def test_a_run_is_repeated_with_the_threads_that_it_had(tmp_path):
     again = before + "print(np.abs(fit_full_scale(pipeline.synthesise(settings{})) - before).max())"
     assert in_a_process(again.format(""), threads=1) < 1e-4  # the wav has 16 bits
     assert in_a_process(again.format(".changed(threads=1)"), threads=1) > 1e-3  # otherwise this test shows nothing
+
+
+@pytest.mark.parametrize(
+    ("ran", "refused"),
+    [
+        ([], False),
+        (["def make(seed):\n    return 1"], False),  # the cell of the file
+        (["def make(seed):\n    return 2"], True),  # an edit that is not saved, or a copy
+        (["def make(seed):\n    return 2", "def make(seed):\n    return 1\n"], False),  # the edit was taken back
+        (["def make(seed):\n    return 1", "def make(seed):\n    return 2"], True),
+        (['with steps.step("The losses"):\n    terms = [1]'], False),
+        (['with steps.step("The losses"):\n    terms = [2]'], True),
+        (["def another():\n    pass", "%matplotlib inline", "display(1)", "value = 5"], False),
+    ],
+)
+def test_a_sweep_of_code_that_this_kernel_did_not_run_is_refused(ran, refused, tmp_path, monkeypatch):
+    losses, sweep = 'with steps.step("The losses"):\n    terms = [1]', "reports = run_sweep(n_jobs=1)"
+    cells = ["def make(seed):\n    return 1", losses, "display(2)", sweep]
+    cells = [("parameters", f"seed = 0\n{SETTINGS}"), *(("rest", cell) for cell in cells)]
+    write_notebook(tmp_path / "copied.ipynb", cells)
+    now = sweep.replace("1", "2")  # what the sweep's own cell says is no part of a run
+    shell = types.SimpleNamespace(user_ns={"In": ["", "seed = 1\nsweep = {'seed': [1, 2]}", *ran, now, now]})
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr(sweeps, "run_notebooks", lambda path, points, **how: [{"failed": str(points)}])
+    run = sweeps.run_sweep(tmp_path / "copied.ipynb", Settings(sweep={"seed": [1, 2]}))
+    if refused:
+        with pytest.raises(ValueError, match=r"copied.ipynb: this kernel ran another cell than '(def make|with steps)"):
+            list(run)
+    else:
+        assert "'seed': 2" in next(run)["failed"]

@@ -1,6 +1,7 @@
 """Files of results: levels, numbers of runs, and that no file is ever half written."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import soundfile
 import torch
 from matplotlib.figure import Figure
 
+from support import pipeline
 from support.desk import saving
 from support.desk.settings import Settings
 from support.sound import files
@@ -62,3 +64,86 @@ def test_files_are_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path / "third", np.ones(100) / 2)
     assert [path.name for path in tmp_path.glob("*third*")] == ["third.wav"]
+
+
+def place(folder, kind):
+    """Make a place where nothing can be saved."""
+    path = folder / "outputs"
+    path.symlink_to(folder / "gone") if kind == "a link to nowhere" else path.write_text("a file")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["a link to nowhere", "a file"])
+def test_a_folder_that_takes_no_results_is_found_before_the_work(kind, tmp_path):
+    with pytest.raises(OSError, match=r"results can't be saved in .*outputs \(.+\): make it a folder that can be writ"):
+        saving.check_can_save("name", place(tmp_path, kind))
+    saving.check_can_save("name", tmp_path / "new/outputs")
+    assert not list((tmp_path / "new/outputs").iterdir())
+
+
+def test_the_length_of_a_name_is_tried_too(tmp_path):
+    """Of 255 bytes that most disks allow, 21 are for the longest ending; an é has two bytes."""
+    for outname, fits in ((117 * "é", False), (116 * "é", True), (150 * "n", True)):
+        if fits:
+            saving.check_can_save(outname, tmp_path)
+            save(tmp_path / f"{outname}-001", np.ones(99) / 2)
+            saving.save_figures(tmp_path / f"{outname}-001", {"spectrograms": Figure()})
+        else:
+            with pytest.raises(OSError, match=r"File name too long\).* set a shorter outname"):
+                saving.check_can_save(outname, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["a link to nowhere", "a file"])
+@pytest.mark.parametrize("has_draft", [True, False])
+def test_a_result_that_is_not_saved_can_be_saved_elsewhere(has_draft, kind, tmp_path):
+    """By the line that the message says."""
+    sine = torch.sin(torch.arange(9000) * 0.1)
+    results = [pipeline.Result(0, sine, samples=sine / 2, settings=Settings(outname="r"))]
+    if has_draft:
+        saving.save_result(results[0], used={}, draft=True, folder=tmp_path / "outputs")
+        (tmp_path / "outputs").rename(tmp_path / "moved")
+    folder = place(tmp_path, kind)
+    with pytest.raises(
+        OSError, match=r"run 1 is not saved .* its sound is still in this kernel: make place in"
+    ) as error:
+        saving.save_result(results[0], used={}, draft=not has_draft, folder=folder)
+    line = str(error.value).split("elsewhere: ")[1].replace("/another/folder", str(tmp_path / "other"))
+    stem = eval(line, {"saving": saving, "results": results, "used_by": lambda result: {}})
+    assert stem == tmp_path / "other/r-001"
+    np.testing.assert_allclose(soundfile.read(f"{stem}.wav")[0], sine / 2, atol=1e-4)
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    """A link at the place of the result, and links under names that a half-written file could have."""
+    (tmp_path / "precious").write_text("precious")
+    for name in ("x.json", f".partial-{os.getpid()}-x.json"):
+        (tmp_path / name).symlink_to(tmp_path / "precious")
+    partials = []
+    saving.write_whole(tmp_path / "x.json", lambda path: (partials.append(path.name), path.write_text("new")))
+    saving.write_whole(tmp_path / "x.json", lambda path: (partials.append(path.name), path.write_text("newer")))
+    assert (tmp_path / "precious").read_text() == "precious" and (tmp_path / "x.json").read_text() == "newer"
+    assert partials[0] != partials[1]  # so that nobody can make a link of this name before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(settings={"seed": "x"}), "seed='x'"),
+        (dict(settings={"widths": 10**400}), "10000000"),
+        (dict(settings={"own": 3}), "'own' holds 3"),
+        (dict(used=3), "'used' holds 3"),
+        (dict(used={"not_in_settings": 3}), "'not_in_settings' holds 3"),
+        (dict(used={"not_in_settings": [3]}), "'not_in_settings' holds 3"),
+        (dict(used={"optimizer_began_after_steps": {}}), "'optimizer_began_after_steps' holds {}"),
+        (dict(losses=[[]]), r"'losses' holds \[\]"),
+        (dict(settings=None), "'settings' holds None"),
+    ],
+)
+def test_a_json_with_a_wrong_value_names_the_file_and_the_key(change, words, tmp_path):
+    save(tmp_path / "x-001", np.ones(99) / 2)
+    report = json.loads((tmp_path / "x-001.json").read_text())
+    if isinstance(change.get("settings"), dict):
+        change = {"settings": report["settings"] | change["settings"]}
+    (tmp_path / "x-001.json").write_text(json.dumps(report | change))
+    with pytest.raises(ValueError, match=rf"x-001\.json.*{words}"):
+        saving.load_settings(tmp_path / "x-001.json")

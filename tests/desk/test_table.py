@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import json
 import os
 import shutil
 import time
@@ -55,10 +56,10 @@ def cells(text):
 def test_the_table_holds_everything_without_a_script(folder):
     heads, *rows = cells(table.table_of_runs(folder).data)
     heads = [head.replace("_ ", "_") for head in heads]  # a line may end there
-    assert heads == ["run", "sound", "spectrogram", "content_weight", "loss", "level [dBFS]", "saved"]
+    assert heads == ["run", "sound", "spectrogram", "loss", "content_weight", "level [dBFS]", "saved"]
     assert [row[0] for row in rows] == ["low", "middle", "high", "<b>"]
-    assert [row[3] for row in rows] == ["10", "9", "100", "9.5"]
-    assert [row[4] for row in rows[:2]] == ["40 % style conv_2 25 %", "6 % style conv_2 3.8 %"]
+    assert [row[4] for row in rows] == [f"content_weight = {weight}" for weight in ("10", "9", "100", "9.5")]
+    assert [row[3] for row in rows[:2]] == ["40 % style conv_2 25 %", "6 % style conv_2 3.8 %"]
     assert rows[0][5] == "-9.03"  # of a sine with peak 0.5
     assert table.table_of_runs(folder, last=1).data.count("<audio") == 1
     assert cells(table.table_of_runs(folder, content_weight=9).data)[1][0] == "middle"
@@ -75,8 +76,7 @@ def test_losses_of_an_earlier_version_are_numbers_below_the_shares(tmp_path):
     rows = BeautifulSoup(table.table_of_runs(tmp_path).data, "html.parser").tbody.find_all("tr")
     found = [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in rows]
     assert [row[2] for row in found] == ["0.25 style conv_2 0.2", "50 % bound input 0.5 %", ""]
-    numbers = [row.find_all("td")[2].get("data-number") for row in rows]
-    assert numbers == [None, "0.5", None]  # cells without a number are sorted below the others
+    assert [json.loads(row["data-keys"])[1] for row in rows] == ["", 0.5, ""]  # texts are sorted below numbers
 
 
 def test_players_and_thumbnails_are_those_of_their_run(folder):
@@ -146,7 +146,6 @@ def sweep_of(folder, sweep, **failed):
 @pytest.mark.parametrize(
     ("sweep", "expected"),
     [
-        ({"seed": [0, 1, 2]}, [["seed = 0", "seed = 1", "seed = 2"], ["10 %", "11 %", "12 %"]]),
         (
             {"filters": [8, 16, 24], "seed": [5, 6]},
             [
@@ -163,6 +162,34 @@ def test_a_grid_has_every_run_at_its_place(sweep, expected, tmp_path):
     assert text.count("<audio") == text.count("<img") == sum("loss" in cell for row in cells(text) for cell in row)
 
 
+def test_the_runs_of_one_setting_stand_in_lines_that_wrap(tmp_path):
+    sweep = {"seed": [0, 1, 2]}
+    text = grid.grid_of_sweep(sweep_of(tmp_path, sweep), sweep, folder=tmp_path).data
+    assert cards(text) == [(f"seed = {seed}", f"loss 1{seed} %") for seed in range(3)] and "<table" not in text
+
+
+def cards(text):
+    """The first and the last line of each place of the grid of one setting."""
+    found = BeautifulSoup(text, "html.parser").find_all("b")
+    return [(each.get_text(), list(each.parent.stripped_strings)[-1]) for each in found]
+
+
+def test_the_buttons_of_a_grid_name_the_values_in_the_order_of_the_players(tmp_path):
+    """And bring all to the level of the quietest run: the sines have peaks of 0.5, 0.25 and 0.1, one run failed."""
+    sweep, reports = {"seed": [0, 1], "power": [0.5, 0.3]}, []
+    for number, (seed, power, peak) in enumerate([(0, 0.5, 0.5), (1, 0.5, 0.25), (0, 0.3, 0), (1, 0.3, 0.1)]):
+        values = dict(seed=seed, power=power)
+        reports.append({"outname": f"g-{number}", "settings": values} | ({} if peak else {"failed": "a reason"}))
+        if peak:
+            save(tmp_path, f"g-{number}-001", 2 * peak * sine(500), outname=f"g-{number}", **values)
+    html = BeautifulSoup(grid.grid_of_sweep(reports[::-1], sweep, folder=tmp_path).data, "html.parser")
+    buttons = [button.get_text() for button in html.find_all("button", attrs={"aria-pressed": True})]
+    assert buttons == ["seed = 0, power = 0.5", "seed = 1, power = 0.5", "seed = 1, power = 0.3"]
+    figures = [player.find_parent("figure") for player in html.find_all("audio")]
+    assert [figure.figcaption.get_text() for figure in figures] == ["g-0-001", "g-1-001", "g-3-001"]
+    np.testing.assert_allclose([float(each["data-gain"]) for each in figures], [0.2, 0.4, 1], rtol=2e-3)
+
+
 def test_a_grid_for_each_combination_of_further_settings(tmp_path):
     sweep = {"seed": [0, 1], "widths": [[1, 8], [1]], "power": [0.5, "log1p"], "filters": [8]}
     text = grid.grid_of_sweep(sweep_of(tmp_path, sweep), sweep, folder=tmp_path).data
@@ -175,8 +202,8 @@ def test_a_grid_for_each_combination_of_further_settings(tmp_path):
 def test_a_grid_says_what_failed_and_what_is_missing(tmp_path):
     sweep = {"seed": [0, 1, 2]}
     reports = sweep_of(tmp_path, sweep, run_1="ValueError: <too short> (outputs/s-1.log)")[1:]
-    row = cells(grid.grid_of_sweep(reports, sweep, folder=tmp_path).data)[1]
-    assert row[-2:] == ["failed: ValueError: <too short> (outputs/s-1.log)", "not made"]
+    found = cards(grid.grid_of_sweep(reports, sweep, folder=tmp_path).data)
+    assert found[1:] == [("seed = 1", "failed: ValueError: <too short> (outputs/s-1.log)"), ("seed = 2", "not made")]
     assert grid.grid_of_sweep([], {}).data.count("<table") == 0
 
 
@@ -188,12 +215,27 @@ def test_the_progress_of_a_sweep():
     assert "2 of 5 runs have ended" in text and "<progress value='24' max='60'>" in text
     assert [row[1] for row in cells(text)] == [
         "waiting",
-        "refine 1/1: 24/60 [00:03<00:05, 6.6it/s, total=0.01]",
+        "Refine the samples: step 24 of 60, 00:03<00:05, 6.6it/s, total=0.01",
         "on cpu",
         "done",
         "failed",
     ]
     assert cells(text)[1][0] == "seed = 1, widths = 1, 2"
+
+
+def test_the_time_that_a_sweep_still_takes():
+    """Of four new runs, one has ended, one has made half of its steps and one a quarter, in 100 s."""
+    bar = "{} 1/{}:   0%|  | {}/60 [00:03<00:05, 6it/s]"
+    states = ["done", "made earlier", "waiting", bar.format("refine", 1, 0), bar.format("run", 1, 30)]
+    text = progress_of(states, 100)
+    assert "2 of 5 runs have ended. About 2 min are left." in text  # 100 s * 2.25 / 1.75 = 129 s
+    assert "About 30 s are left." in progress_of([bar.format("run", 2, 60), "done"], 50)  # 1.25 of 2 runs are done
+    assert "are left" not in progress_of(["waiting", "waiting"], 9) + progress_of(["made earlier"], 9)
+
+
+def progress_of(states, seconds):
+    reports = [{"settings": {"seed": number}, "progress": state} for number, state in enumerate(states)]
+    return grid.progress_of_sweep(reports, {"seed": ()}, seconds=seconds).data
 
 
 # In a browser ------------------------------------------------------------------------------------
@@ -223,7 +265,8 @@ def test_headings_sort_the_exported_table_by_mouse_and_keys(page):
         return page.locator(".runs").nth(number).locator("tbody th").all_inner_texts()
 
     def state(heading):
-        return page.locator(".runs").first.locator("th", has_text=heading).get_attribute("aria-sort")
+        button = page.locator(".runs").first.get_by_role("button", name=heading)
+        return button.evaluate("button => button.dataset.order && button.closest('th').getAttribute('aria-sort')")
 
     newest_first = ["low", "middle", "high", "<b>"]
     assert order() == newest_first
@@ -234,7 +277,7 @@ def test_headings_sort_the_exported_table_by_mouse_and_keys(page):
     page.get_by_role("button", name="loss").first.focus()
     page.keyboard.press("Enter")
     assert order() == ["<b>", "middle", "low", "high"] and state("content_weight") is None
-    page.keyboard.press("Shift+Tab")  # to content_weight, the heading before
+    page.keyboard.press("Tab")  # to content_weight, the heading behind
     page.keyboard.press("Space")
     assert order() == ["middle", "<b>", "low", "high"]
     page.get_by_role("button", name="run").first.click()
