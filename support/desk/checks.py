@@ -6,6 +6,7 @@ come checks of one setting, functions of its name and value; then those of setti
 
 import difflib
 import inspect
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,11 +15,13 @@ from pathlib import Path
 import soundfile
 import torch
 
-from support.checks import check_number
+from audiocnn import PARAMETERS
+from support.checks import check_choice, check_number
 from support.networks import MUSICNN
 from support.start import STARTS
 
 START_VALUES = ("lower", "upper", "mu", "sigma")
+MOST_RUNS = 1000  # of a sweep
 
 
 # 1. One setting ----------------------------------------------------------------------------------
@@ -62,7 +65,7 @@ def check_blend(name, value):
     if not isinstance(value, tuple):
         raise ValueError(f"{name}={value!r} must hold one share for each style, such as [1, 2]")
     for number, share in enumerate(value):
-        check_number(f"{name}[{number}]", share, 0, beyond=True)
+        check_number(f"{name}[{number}]", share, 0, beyond=True, most=1e6)
 
 
 def check_mapping(name, value):
@@ -71,12 +74,24 @@ def check_mapping(name, value):
         raise ValueError(f"{name}={value!r} must be a dict from names to values")
 
 
+def check_parameters(name, value):
+    """Raise ValueError unless a value holds parameters of a CNN; those that are missing or None are filled in."""
+    check_mapping(name, value)
+    for key, number in value.items():
+        check_choice(f"{name}: a name", key, PARAMETERS)
+        if key != "orientation" and number is not None:
+            check_number(f"{name}[{key!r}]", number, 1, whole=True)
+
+
 def check_sweep(name, value):
     """Raise ValueError unless a value maps names to lists of values."""
     check_mapping(name, value)
     for key, values in value.items():
         if not isinstance(values, tuple) or not values:
             raise ValueError(f"{name}={{{key!r}: {values!r}}} must map names of settings to lists, such as [1, 2]")
+    number = math.prod(map(len, value.values()))
+    if number > MOST_RUNS:
+        raise ValueError(f"{name} has {number} combinations of its values, more than {MOST_RUNS}; make shorter lists")
 
 
 def check_start(name, value):
@@ -97,7 +112,7 @@ def check_start_values(name, value):
     if set(value) != set(START_VALUES):
         raise ValueError(f"{name}={dict(value)!r} must hold {', '.join(START_VALUES)}")
     for key, number in value.items():
-        check_number(f"{name}[{key!r}]", number, 0 if key == "sigma" else -float("inf"), beyond=key == "sigma")
+        check_number(f"{name}[{key!r}]", number, 1e-3 if key == "sigma" else -100, most=100)
     if not value["lower"] < value["upper"]:
         raise ValueError(f"{name}: lower={value['lower']} must be below upper={value['upper']}")
 

@@ -28,7 +28,7 @@ from support.bands import band_networks
 from support.checks import check_choice, check_number
 from support.desk import checks
 from support.sound.analysis import LAYOUTS, Analysis, check_power
-from support.sound.transforms import CQT, STFT
+from support.sound.transforms import CQT, LONGEST, SHORTEST, STFT
 
 RECIPES = ("bands", "gatys")
 LISTEN, TRANSFORM, SPECTROGRAMS, NETWORK, LOSSES, START, OPTIMISE, SOUND, REFINE = STEPS = (
@@ -86,8 +86,8 @@ def _own(name, value):
             ) from error
 
 
-_whole, _positive = _number(0, whole=True), _number(1, whole=True)
-_seconds = _optional(_number(0, beyond=True))
+_seconds = _optional(_number(0, beyond=True, most=1e6))
+_steps, _weight = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,28 +121,28 @@ class Settings(checks.Together):
         "bands", NETWORK, _choice(RECIPES), '"bands" or "gatys"; fills in every setting that is None'
     )
     content_weight: float = _setting(
-        None, LOSSES, _number(0), '0 and more; higher: nearer to the content; None: 30, "gatys": 1', 30.0, 1.0
+        None, LOSSES, _weight, '0 and more; higher: nearer to the content; None: 30, "gatys": 1', 30.0, 1.0
     )
     style_weight: float = _setting(
         None,
         LOSSES,
-        _number(0),
+        _weight,
         '0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7',
         1.0,
         (1e9, 1e7),
     )
-    filters: int = _setting(320, NETWORK, _positive, 'filters of each network of "bands"; 80: a quick draft')
+    filters: int = _setting(320, NETWORK, _number(1, whole=True), 'filters of each network of "bands"; 80: a quick draft')
     num_steps: int = _setting(
-        None, OPTIMISE, _whole, 'steps on the spectrogram, 0 and more; None: 60, "gatys": 300', 60, 300
+        None, OPTIMISE, _steps, 'steps on the spectrogram, 0 and more; None: 60, "gatys": 300', 60, 300
     )
-    refine_steps: int = _setting(None, REFINE, _whole, 'steps on the samples, 0 and more; None: 60, "gatys": 0', 60, 0)
+    refine_steps: int = _setting(None, REFINE, _steps, 'steps on the samples, 0 and more; None: 60, "gatys": 0', 60, 0)
     seed: int = _setting(
         0,
         NETWORK,
         _number(0, most=2**63 - 1, whole=True),
         "0 and more; the same seed gives the same result on the same machine",
     )
-    offset: float = _setting(0.5, LISTEN, _number(0), "seconds; where the excerpt begins")
+    offset: float = _setting(0.5, LISTEN, _number(0, most=1e6), "seconds; where the excerpt begins")
     duration: float | None = _setting(5.0, LISTEN, _seconds, "seconds of the excerpt, without fades; None: to the end")
     result_duration: float | None = _setting(None, START, _seconds, "seconds of a texture; None: as long as the style")
     loop: bool = _setting(
@@ -152,11 +152,11 @@ class Settings(checks.Together):
         "True: the end of a texture meets its beginning, so that a player can repeat the sound",
     )
     stereo: bool = _setting(False, LISTEN, checks.check_flag, "True: two channels; the refinement takes longer")
-    sample_rate: int = _setting(22050, LISTEN, _positive, "Hz; files are resampled to this rate")
+    sample_rate: int = _setting(22050, LISTEN, _number(1000, most=768000, whole=True), "Hz; files are resampled to this rate")
     N_FFT: int = _setting(
         None,
         TRANSFORM,
-        _positive,
+        _number(SHORTEST, most=LONGEST, whole=True),
         'window in samples; longer: finer in pitch, blurred in time; None: 512, "gatys": 1024',
         512,
         1024,
@@ -165,13 +165,13 @@ class Settings(checks.Together):
     K_HOP: int = _setting(
         None,
         TRANSFORM,
-        _positive,
+        _number(1, most=LONGEST, whole=True),
         'hop in samples, at most half of the window, better a quarter; None: 128, 256 on the STFT of "gatys"',
         128,
         256,
     )
     bins_per_octave: int = _setting(
-        48, TRANSFORM, _positive, "bins in an octave; more: finer in pitch, low bins blurred in time", transform="cqt"
+        48, TRANSFORM, _number(1, whole=True), "bins in an octave; more: finer in pitch, low bins blurred in time", transform="cqt"
     )
     lowest_frequency: float = _setting(
         41.2, TRANSFORM, _number(0, beyond=True), "Hz, of the lowest bin", transform="cqt"
@@ -179,7 +179,7 @@ class Settings(checks.Together):
     n_octaves: int = _setting(
         8,
         TRANSFORM,
-        _positive,
+        _number(1, most=20, whole=True),
         "octaves from there; the highest bin must lie below half of sample_rate",
         transform="cqt",
     )
@@ -213,7 +213,7 @@ class Settings(checks.Together):
         "0 to 1; share of these filters that see a random pattern of bins; the others: a band",
     )
     redraw: int = _setting(
-        20, START, _whole, 'steps after which "bands" draws new random filters; 0: the same filters to the end'
+        20, START, _steps, 'steps after which "bands" draws new random filters; 0: the same filters to the end'
     )
     model_path: str | None = _setting(
         None, NETWORK, _optional(checks.check_path), 'weights of "gatys"; None: random weights'
@@ -224,7 +224,7 @@ class Settings(checks.Together):
     parameters: dict = _setting(
         dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11),
         NETWORK,
-        checks.check_mapping,
+        checks.check_parameters,
         'of "gatys" without files',
     )
     use_style_net: bool = _setting(
@@ -260,19 +260,19 @@ class Settings(checks.Together):
     style_blend: tuple | None = _setting(
         None, LOSSES, _optional(checks.check_blend), "shares of several styles, such as [1, 2]; None: equal"
     )
-    rhythm_weight: float = _setting(0.0, LOSSES, _number(0), "0 and more; the rhythm of layer conv_1; try 0.1")
+    rhythm_weight: float = _setting(0.0, LOSSES, _weight, "0 and more; the rhythm of layer conv_1; try 0.1")
     diversity_weight: float = _setting(
         None,
         LOSSES,
-        _number(0),
+        _weight,
         'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0',
         (100.0, 0.0),
         0.0,
     )
     boundopt: bool = _setting(True, LOSSES, checks.check_flag, "True: a loss grows where the result leaves 0 to 1")
-    reg_weight: float = _setting(1e-3, LOSSES, _number(0), "0 and more; weight of this loss")
+    reg_weight: float = _setting(1e-3, LOSSES, _weight, "0 and more; weight of this loss")
     segment_duration: float | None = _setting(
-        5.0, LOSSES, _seconds, "seconds; a longer result is compared segment by segment; None: as a whole"
+        5.0, LOSSES, _optional(_number(0.1, most=1e6)), "seconds; a longer result is compared segment by segment; None: as a whole"
     )
     start: str = _setting(
         None,
@@ -291,12 +291,12 @@ class Settings(checks.Together):
     phase_iterations: int = _setting(
         None,
         SOUND,
-        _positive,
+        _number(1, most=10**4, whole=True),
         "iterations of the reconstruction; more: cleaner, slower; None: 200, constant-Q: 80",
         200,
         200,
     )
-    runs: int = _setting(1, NETWORK, _positive, "separate results, each with the next seed")
+    runs: int = _setting(1, NETWORK, _number(1, most=1000, whole=True), "separate results, each with the next seed")
     sweep: dict = _setting(
         {},
         NO_STEP,
@@ -559,7 +559,7 @@ def _weights_by_layer(name, layers):
         )
     layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
     for layer, weight in layers.items():
-        check_number(f"{name}[{layer!r}]", weight, 0)
+        _weight(f"{name}[{layer!r}]", weight)
     return layers
 
 
