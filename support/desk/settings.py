@@ -86,7 +86,7 @@ def _own(name, value):
             ) from error
 
 
-_seconds = _optional(_number(0, beyond=True, most=1e6))
+_seconds = _optional(_number(0, beyond=True, most=10**6))
 _steps, _weight = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
 
 
@@ -131,7 +131,9 @@ class Settings(checks.Together):
         1.0,
         (1e9, 1e7),
     )
-    filters: int = _setting(320, NETWORK, _number(1, whole=True), 'filters of each network of "bands"; 80: a quick draft')
+    filters: int = _setting(
+        320, NETWORK, _number(1, whole=True), 'filters of each network of "bands"; 80: a quick draft'
+    )
     num_steps: int = _setting(
         None, OPTIMISE, _steps, 'steps on the spectrogram, 0 and more; None: 60, "gatys": 300', 60, 300
     )
@@ -142,7 +144,7 @@ class Settings(checks.Together):
         _number(0, most=2**63 - 1, whole=True),
         "0 and more; the same seed gives the same result on the same machine",
     )
-    offset: float = _setting(0.5, LISTEN, _number(0, most=1e6), "seconds; where the excerpt begins")
+    offset: float = _setting(0.5, LISTEN, _number(0, most=10**6), "seconds; where the excerpt begins")
     duration: float | None = _setting(5.0, LISTEN, _seconds, "seconds of the excerpt, without fades; None: to the end")
     result_duration: float | None = _setting(None, START, _seconds, "seconds of a texture; None: as long as the style")
     loop: bool = _setting(
@@ -152,7 +154,9 @@ class Settings(checks.Together):
         "True: the end of a texture meets its beginning, so that a player can repeat the sound",
     )
     stereo: bool = _setting(False, LISTEN, checks.check_flag, "True: two channels; the refinement takes longer")
-    sample_rate: int = _setting(22050, LISTEN, _number(1000, most=768000, whole=True), "Hz; files are resampled to this rate")
+    sample_rate: int = _setting(
+        22050, LISTEN, _number(1000, most=768000, whole=True), "Hz; files are resampled to this rate"
+    )
     N_FFT: int = _setting(
         None,
         TRANSFORM,
@@ -171,7 +175,11 @@ class Settings(checks.Together):
         256,
     )
     bins_per_octave: int = _setting(
-        48, TRANSFORM, _number(1, whole=True), "bins in an octave; more: finer in pitch, low bins blurred in time", transform="cqt"
+        48,
+        TRANSFORM,
+        _number(1, whole=True),
+        "bins in an octave; more: finer in pitch, low bins blurred in time",
+        transform="cqt",
     )
     lowest_frequency: float = _setting(
         41.2, TRANSFORM, _number(0, beyond=True), "Hz, of the lowest bin", transform="cqt"
@@ -222,7 +230,7 @@ class Settings(checks.Together):
         None, NETWORK, _optional(checks.check_path), 'parameters of "gatys", the pair of model_path; None: `parameters`'
     )
     parameters: dict = _setting(
-        dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11),
+        checks.CHANNELS,
         NETWORK,
         checks.check_parameters,
         'of "gatys" without files',
@@ -272,7 +280,10 @@ class Settings(checks.Together):
     boundopt: bool = _setting(True, LOSSES, checks.check_flag, "True: a loss grows where the result leaves 0 to 1")
     reg_weight: float = _setting(1e-3, LOSSES, _weight, "0 and more; weight of this loss")
     segment_duration: float | None = _setting(
-        5.0, LOSSES, _optional(_number(0.1, most=1e6)), "seconds; a longer result is compared segment by segment; None: as a whole"
+        5.0,
+        LOSSES,
+        _optional(_number(0.1, most=10**6)),
+        "seconds; a longer result is compared segment by segment; None: as a whole",
     )
     start: str = _setting(
         None,
@@ -327,8 +338,8 @@ class Settings(checks.Together):
             if each.metadata["transform"] in (None, self.transform):
                 each.metadata["check"](each.name, value)
             self._set(each.name, _frozen(_weights_by_layer(each.name, value)) if each.name in LAYERS else value)
-        self.check_together()
         self.make_transform()  # raises ValueError for windows and grids that can't be inverted
+        self.check_together()
         self._check_sweep()
 
     def filled_in(self):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -280,15 +281,15 @@ REFUSED = [
     (dict(duration=0), "duration=0", "must be a finite number above 0"),
     (dict(duration="5"), "duration='5'", "must be a finite number above 0"),
     (dict(offset=-0.1), "offset=-0.1", "must be a finite number of at least 0"),
-    (dict(segment_duration=0.0), "segment_duration=0.0", "must be a finite number above 0"),
+    (dict(segment_duration=0.0), "segment_duration=0.0", "must be a finite number of at least 0.1"),
     (dict(use01scale=1), "use01scale=1", "must be True or False"),
     (dict(stereo="yes"), "stereo='yes'", "must be True or False"),
     (dict(widths=[]), "widths=()", "must be a list of lengths in frames, such as [8]"),
     (dict(widths=8), "widths=8", "must be a list of lengths in frames, such as [8]"),
     (dict(widths=[1, 0.5]), "widths[1]=0.5", "must be a whole number of at least 1"),
-    (dict(power=0), "power=0", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
-    (dict(power="log"), "power='log'", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
-    (dict(power=True), "power=True", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
+    (dict(power=0), "power=0", 'must be from 0.01 to 1, for example 0.3; or "log1p"'),
+    (dict(power="log"), "power='log'", 'must be from 0.01 to 1, for example 0.3; or "log1p"'),
+    (dict(power=True), "power=True", 'must be from 0.01 to 1, for example 0.3; or "log1p"'),
     (dict(recipe="bend"), "recipe='bend'", "choose one of bands, gatys"),
     (dict(recipe=["bands"]), "recipe=['bands']", "choose one of bands, gatys"),
     (dict(transform="fft"), "transform='fft'", "choose one of stft, cqt"),
@@ -325,7 +326,7 @@ REFUSED = [
     (dict(start=5), "start=5", "one of samples, rand, randn, content, noise"),
     (dict(start="content"), "'content' needs a content", "set CONTENT_FILENAME, or start='noise'"),
     (dict(start="samples", start_values=VALUES | dict(lower=0.5, upper=0.2)), "lower=0.5", "must be below upper=0.2"),
-    (dict(start="samples", start_values=VALUES | dict(sigma=0)), "start_values['sigma']=0", "above 0"),
+    (dict(start="samples", start_values=VALUES | dict(sigma=0)), "start_values['sigma']=0", "of at least 0.001"),
     (dict(start_values=dict(mu=0.1)), "start_values={'mu': 0.1}", "must hold lower, upper, mu, sigma"),
     (PAIR | TRANSFER | dict(runs=2), "runs=2", "set runs=1, or start='noise'"),
     (dict(style_weight=0), "style_weight=0", "no loss has both a layer and a weight above 0"),
@@ -381,7 +382,7 @@ REFUSED = [
         "the hop must be at most 512",
     ),
     (dict(K_HOP=512), "hop_length=512", "the hop must be at most 256; 128 is usual"),
-    (dict(transform="cqt", n_octaves=9), "n_octaves=9", "lower fmin or n_octaves, or raise the sample rate"),
+    (dict(transform="cqt", n_octaves=9), "n_octaves=9", "set n_octaves=8 or lowest_frequency=21.4 or sample_rate="),
     (dict(transform="cqt", lowest_frequency=0), "lowest_frequency=0", "must be a finite number above 0"),
 ]
 
@@ -391,6 +392,47 @@ def test_impossible_settings_are_refused_with_advice(given, value, advice):
     with pytest.raises(ValueError, match=re.escape(value)) as error:
         silently(**given)
     assert advice in str(error.value)
+
+
+NUMBERS = [name for name, value in Settings().plain().items() if type(value) in (int, float)]
+NUMBERS += ["duration", "result_duration", "segment_duration", "power", "N_FFT", "K_HOP"]
+VALUES_OF = {name: lambda value, name=name: {name: value} for name in NUMBERS}
+VALUES_OF |= {
+    "widths": lambda value: {"widths": [1, value]},
+    "style_blend": lambda value: {"style_blend": [value, 1], "STYLE_FILENAME": ["a.wav", "b.wav"]},
+    "style_layers_default": lambda value: {"style_layers_default": {"conv_2": value, "conv_1": 1.0}},
+    **{
+        f"start_values['{name}']": lambda value, name=name: {"start": "samples", "start_values": VALUES | {name: value}}
+        for name in VALUES
+    },
+    **{
+        f"parameters['{name}']": lambda value, name=name: {"recipe": "gatys", "parameters": {name: value}}
+        for name in ("l1channels", "l2channels", "l3channels", "kernelsize", "n_classes")
+    },
+}
+EXTREMES = [0, -1, 1e-300, 1e300, -1e300, 10**9, 10**30, 10**400, float("nan"), float("inf"), True, np.bool_(True)]
+EXTREMES += [np.float32(1e30), np.float64("nan"), np.int64(2**62), np.int8(-3), "3", b"3", 1j, [1], {}]
+
+
+@pytest.mark.parametrize("transform", ["stft", "cqt"])
+@pytest.mark.parametrize("name", VALUES_OF)
+def test_every_number_is_taken_or_refused_in_one_line(name, transform):
+    """In 50 MB: a window or a network of the refused sizes would take more."""
+    tracemalloc.start()
+    refused = 0
+    for value in EXTREMES:
+        try:
+            silently(**VALUES_OF[name](value) | {"transform": transform})
+        except ValueError as error:
+            refused += 1
+            setting = name.split("[")[0]
+            assert "\n" not in str(error) and (setting in str(error) or "GB of memory" in str(error)), (value, error)
+    taken, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    unread = transform == "cqt" and name == "N_FFT"
+    unread |= transform == "stft" and name in ("bins_per_octave", "lowest_frequency", "n_octaves")
+    assert refused == 0 if unread else refused > len(EXTREMES) / 2
+    assert most < 5e7
 
 
 def test_none_is_not_offered_where_the_recipe_fills_it_in():
@@ -427,14 +469,17 @@ EFFECTLESS = [
     (dict(transform="cqt", N_FFT=512), "N_FFT=512 has no effect, because the transform is 'cqt'"),
     (
         dict(PAIR, parameters=dict(l1channels=8)),
-        "parameters={'l1channels': 8} has no effect, because the network has no typed parameters",
+        "parameters={'l1channels': 8} has no effect, because param_pkl is a file of them",
     ),
     (
         dict(PAIR, filters=8, widths=[4]),
-        "filters=8, widths=(4,) has no effect, because the recipe has no band networks",
+        "filters=8, widths=(4,) has no effect, because recipe='gatys' has no band networks",
     ),
     (dict(parameters=dict(kernelsize=3)), "parameters={'kernelsize': 3} has no effect"),
-    (dict(redraw=2, use_style_net=True), "redraw=2 has no effect, because the recipe has no band networks"),
+    (
+        dict(redraw=2, use_style_net=True),
+        "redraw=2 has no effect, because a network of your own (use_style_net) has no",
+    ),
     (dict(content_layers_default=["conv_1"]), "content_layers_default=('conv_1',) has no effect, because there is no"),
     (dict(content_weight=3.0), "content_weight=3.0 has no effect, because there is no content"),
     (
