@@ -65,7 +65,7 @@ def check_widths(name, value):
     if not isinstance(value, tuple) or not value:
         raise ValueError(f"{name}={value!r} must be a list of lengths in frames, such as [8]")
     for number, width in enumerate(value):
-        check_number(f"{name}[{number}]", width, 1, whole=True)
+        check_number(f"{name}[{number}]", width, 1, most=10**9, whole=True)
 
 
 def check_blend(name, value):

@@ -132,7 +132,7 @@ class Settings(checks.Together):
         (1e9, 1e7),
     )
     filters: int = _setting(
-        320, NETWORK, _number(1, whole=True), 'filters of each network of "bands"; 80: a quick draft'
+        320, NETWORK, _number(1, most=10**9, whole=True), 'filters of each network of "bands"; 80: a quick draft'
     )
     num_steps: int = _setting(
         None, OPTIMISE, _steps, 'steps on the spectrogram, 0 and more; None: 60, "gatys": 300', 60, 300

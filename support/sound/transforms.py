@@ -24,8 +24,7 @@ from support.sound.files import check_samples
 from support.sound.filterbank import FilterBank
 from support.sound.frames import FrameSpectra, by_blocks
 
-SHORTEST = 16  # samples of a window; fewer have too few bins for a phase
-LONGEST = 2**20  # samples of a window or filter; 48 s at 22050 Hz
+SHORTEST, LONGEST = 16, 2**20  # samples of a window; 48 s at 22050 Hz
 CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that log1p compresses both alike
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -240,8 +239,7 @@ class CQT(Transform):
         )
 
     def _too_high(self, cutoff):
-        # The filters of an octave less end at half of the frequency.
-        share = self.sample_rate / 2 / cutoff
+        share = self.sample_rate / 2 / cutoff  # of an octave less, the filters end at half of the frequency
         fitting = self.n_octaves - 1 + int(np.ceil(np.log2(share)))
         values = [f"n_octaves={fitting}"] if fitting * self.bins_per_octave > 1 else []
         values += [f"lowest_frequency={0.99 * share * self.fmin:.3g}", f"sample_rate={int(2.01 * cutoff) + 1}"]

@@ -427,7 +427,7 @@ def test_every_number_is_taken_or_refused_in_one_line(name, transform):
             refused += 1
             setting = name.split("[")[0]
             assert "\n" not in str(error) and (setting in str(error) or "GB of memory" in str(error)), (value, error)
-    taken, most = tracemalloc.get_traced_memory()
+    _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     unread = transform == "cqt" and name == "N_FFT"
     unread |= transform == "stft" and name in ("bins_per_octave", "lowest_frequency", "n_octaves")
