@@ -231,7 +231,7 @@ class Together:
 
     def _memory(self, lengths, n_bins):
         # Bytes that a run takes, by what makes them fewer. Measured in processes of their own, with 5 to 150 s and 20
-        # to 3000 filters or 256 to 4096 channels: 27 peaks of 0.6 to 2 GB lie within 20 % of these sums.
+        # to 3000 filters or 256 to 4096 channels: 32 peaks of 0.6 to 2 GB lie within 20 % of these sums.
         frames = {name: 1 + length // self.K_HOP for name, length in lengths.items()}
         result, longest, planes = frames["result"], max(frames.values()), 4 if self.stereo else 1
         weights = features = 0  # numbers; of networks from files and of one's own they are not known here
