@@ -141,7 +141,7 @@ def _own(name, value):
 
 
 _seconds = _optional(_number(0, beyond=True, most=10**6))
-_steps, _weight = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
+_steps, _cost = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +163,8 @@ class Settings(checks.Together):
     CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
     outname: str = _setting("result", NO_STEP, checks.check_outname)
     recipe: str = _setting("bands", NETWORK, _choice(RECIPES))
-    content_weight: float = _setting(None, LOSSES, _weight, 30.0, 1.0)
-    style_weight: float = _setting(None, LOSSES, _weight, 1.0, (1e9, 1e7))
+    content_weight: float = _setting(None, LOSSES, _cost, 30.0, 1.0)
+    style_weight: float = _setting(None, LOSSES, _cost, 1.0, (1e9, 1e7))
     filters: int = _setting(320, NETWORK, _number(1, most=10**9, whole=True))
     num_steps: int = _setting(None, OPTIMISE, _steps, 60, 300)
     refine_steps: int = _setting(None, REFINE, _steps, 60, 0)
@@ -195,10 +195,10 @@ class Settings(checks.Together):
     content_layers_default: dict = _setting(None, LOSSES, _layers, ["conv_2"], ["relu_3"])
     content_level: str = _setting(None, LOSSES, _choice(losses.CONTENT_LOSSES), "free", "same")
     style_blend: tuple | None = _setting(None, LOSSES, _optional(checks.check_blend))
-    rhythm_weight: float = _setting(0.0, LOSSES, _weight)
-    diversity_weight: float = _setting(None, LOSSES, _weight, (100.0, 0.0), 0.0)
+    rhythm_weight: float = _setting(0.0, LOSSES, _cost)
+    diversity_weight: float = _setting(None, LOSSES, _cost, (100.0, 0.0), 0.0)
     boundopt: bool = _setting(True, LOSSES, checks.check_flag)
-    reg_weight: float = _setting(1e-3, LOSSES, _weight)
+    reg_weight: float = _setting(1e-3, LOSSES, _cost)
     segment_duration: float | None = _setting(5.0, LOSSES, _optional(_number(0.1, most=10**6)))
     start: str = _setting(None, START, checks.check_start, ("noise", "content"), ("rand", "content"))
     start_values: dict = _setting(dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05), START, checks.check_start_values)
@@ -452,7 +452,7 @@ def _weights_by_layer(name, layers):
         )
     layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
     for layer, weight in layers.items():
-        _weight(f"{name}[{layer!r}]", weight)
+        _cost(f"{name}[{layer!r}]", weight)
     return layers
 
 
