@@ -235,6 +235,8 @@ class DistributionLoss(Loss):
     def target(self, *styles, blend):
         """Describe the styles."""
         number = min(rows_of(styles[0]).shape[1], N_QUANTILES)
+        if number < 2:
+            raise ValueError("a layer gives one value for each channel, which has no variance; use a longer sound")
         values = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, number), styles, blend)
         variance = values.var(dim=1, keepdim=True)  # (channels, 1)
         mean = variance.mean()

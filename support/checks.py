@@ -30,8 +30,8 @@ def check_number(
     name: str, value: object, least: float, *, most: float = math.inf, beyond: bool = False, whole: bool = False
 ) -> None:
     """Raise ValueError unless a value is a finite number from the least one (or beyond) to the most."""
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not least <= value <= most or (beyond and value == least):
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not number or not least <= value <= most or (beyond and value == least) or abs(value) == math.inf:
         kind = "a whole number" if whole else "a finite number"
         bound = "" if least == -math.inf else f" {'above' if beyond else 'of at least'} {least}"
         bound += "" if most == math.inf else f" and at most {most}"

@@ -174,6 +174,8 @@ def run(
     """
     torch.set_num_threads(settings.threads)
     made = dataclasses.replace(parts(settings, recordings, analysis=analysis), **changes)
+    if analysis is None and not changes:
+        settings.check_recordings(made.recordings)
     analysis = dataclasses.replace(made.analysis, loop=settings.loop)  # of the result
     objective_of = functools.partial(
         make_objective,

@@ -4,21 +4,32 @@ An impossible setting raises ValueError. A setting that is legal but has no effe
 come checks of one setting, functions of its name and value; then those of settings together.
 """
 
+import contextlib
 import difflib
 import inspect
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
+import psutil
 import soundfile
 import torch
 
-from support.checks import check_number
+from audiocnn import MEMORY, PARAMETERS
+from support.checks import check_choice, check_number
 from support.networks import MUSICNN
 from support.start import STARTS
 
 START_VALUES = ("lower", "upper", "mu", "sigma")
+MOST_RUNS = 1000  # of a sweep
+CHANNELS = dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11)  # of "gatys", where none are typed
+CONTAINER = (  # files with the limit of a container, and with what it uses: of version 2 and of version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 # 1. One setting ----------------------------------------------------------------------------------
@@ -54,7 +65,7 @@ def check_widths(name, value):
     if not isinstance(value, tuple) or not value:
         raise ValueError(f"{name}={value!r} must be a list of lengths in frames, such as [8]")
     for number, width in enumerate(value):
-        check_number(f"{name}[{number}]", width, 1, whole=True)
+        check_number(f"{name}[{number}]", width, 1, most=10**9, whole=True)
 
 
 def check_blend(name, value):
@@ -62,7 +73,7 @@ def check_blend(name, value):
     if not isinstance(value, tuple):
         raise ValueError(f"{name}={value!r} must hold one share for each style, such as [1, 2]")
     for number, share in enumerate(value):
-        check_number(f"{name}[{number}]", share, 0, beyond=True)
+        check_number(f"{name}[{number}]", share, 0, beyond=True, most=1e6)
 
 
 def check_mapping(name, value):
@@ -71,12 +82,24 @@ def check_mapping(name, value):
         raise ValueError(f"{name}={value!r} must be a dict from names to values")
 
 
+def check_parameters(name, value):
+    """Raise ValueError unless a value holds parameters of a CNN; those that are missing or None are filled in."""
+    check_mapping(name, value)
+    for key, number in value.items():
+        check_choice(f"{name}: a name", key, PARAMETERS)
+        if key != "orientation" and number is not None:
+            check_number(f"{name}[{key!r}]", number, 1, most=10**5, whole=True)
+
+
 def check_sweep(name, value):
     """Raise ValueError unless a value maps names to lists of values."""
     check_mapping(name, value)
     for key, values in value.items():
         if not isinstance(values, tuple) or not values:
             raise ValueError(f"{name}={{{key!r}: {values!r}}} must map names of settings to lists, such as [1, 2]")
+    number = math.prod(map(len, value.values()))
+    if number > MOST_RUNS:
+        raise ValueError(f"{name} has {number} combinations of its values, more than {MOST_RUNS}; make shorter lists")
 
 
 def check_start(name, value):
@@ -97,9 +120,12 @@ def check_start_values(name, value):
     if set(value) != set(START_VALUES):
         raise ValueError(f"{name}={dict(value)!r} must hold {', '.join(START_VALUES)}")
     for key, number in value.items():
-        check_number(f"{name}[{key!r}]", number, 0 if key == "sigma" else -float("inf"), beyond=key == "sigma")
-    if not value["lower"] < value["upper"]:
-        raise ValueError(f"{name}: lower={value['lower']} must be below upper={value['upper']}")
+        check_number(f"{name}[{key!r}]", number, 1e-3 if key == "sigma" else -100, most=100)
+    lower, upper, mean, spread = map(value.get, START_VALUES)
+    if not lower < upper:
+        raise ValueError(f"{name}: {lower=} must be below {upper=}")
+    if not lower - 2 * spread <= mean <= upper + 2 * spread:  # otherwise torch looks for values that never come
+        raise ValueError(f"{name}: mu={mean} must be from {lower=} to {upper=}, or at most two sigma={spread} outside")
 
 
 def check_device(name, value):
@@ -126,6 +152,37 @@ def check_own(name, known, what=""):
         raise ValueError(f"{what}{name!r} is not a setting; did you mean {near!r}? Names of your own must differ more")
 
 
+def available_memory(device="cpu"):
+    """Return how many bytes this process may have: what it has, and what the machine, the container or limits leave."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[1]
+    process = psutil.Process()
+    left = [psutil.virtual_memory().available]
+    for limit, used in CONTAINER:
+        with contextlib.suppress(OSError, ValueError):  # there is no container, or its limit is "max"
+            left.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+    if hasattr(psutil, "RLIMIT_AS") and process.rlimit(psutil.RLIMIT_AS)[0] > 0:
+        left.append(process.rlimit(psutil.RLIMIT_AS)[0] - process.memory_info().vms)
+    return max(0, min(left)) + process.memory_info().rss
+
+
+def check_memory(parts, device="cpu"):
+    """Raise ValueError where a run needs clearly more memory than there is, and warn where it is not sure.
+
+    parts : dict
+        Bytes, by what makes them fewer.
+    """
+    needed, there = sum(parts.values()), available_memory(device)
+    message = (
+        f"these sounds and settings need about {needed / 1e9:.1f} GB of memory, and there are {there / 1e9:.1f} GB; "
+        f"set {max(parts, key=parts.get)}"
+    )
+    if needed > 1.25 * there:
+        raise ValueError(message)
+    if needed > 0.8 * there:
+        _warn(message)
+
+
 def _is_path(value):
     return isinstance(value, str | Path) and bool(str(value))
 
@@ -141,7 +198,85 @@ class Together:
         self._check_networks()
         self._check_start()
         self._check_losses()
+        self.check_recordings(self._promised())
         self._warn_of_settings_without_effect()
+
+    def check_recordings(self, recordings):
+        """Raise ValueError where recordings, by name, are too short for the filters, or too long for the memory."""
+        with warnings.catch_warnings(action="ignore"):  # of the hop, which was shown with the settings
+            transform = self.make_transform()
+        lengths = {name: each.shape[-1] for name, each in recordings.items()}
+        lengths["result"] = self.length_of(recordings)
+        for reason, shortest, advice in self._shortest(transform):
+            for name, length in lengths.items():
+                if length < shortest:
+                    raise ValueError(
+                        f"{self._origin(name)}: {length / self.sample_rate:.3f} s are too short for {reason}; give at "
+                        f"least {shortest / self.sample_rate + 5e-4:.3f} s, or {advice}"
+                    )
+        check_memory(self._memory(lengths, len(transform.frequencies)), self.device)
+
+    def _shortest(self, transform):
+        # Yields for what a sound may be too short, how many samples are enough, and what else helps.
+        names = dict(stft=f"N_FFT={self.N_FFT}", cqt=f"the filter of lowest_frequency={self.lowest_frequency}")
+        advice = dict(stft="lower N_FFT", cqt="raise lowest_frequency, or lower bins_per_octave")
+        yield names[self.transform], 2 * transform.reach, advice[self.transform]
+        if self.use_style_net:
+            return
+        if self.recipe == "bands" and "conv_2" in {**self.style_layers_default, **self.content_layers}:
+            # Two places of the longest filter: one value has no variance, so that the loss would be NaN.
+            yield f"widths={list(self.widths)}", max(self.widths) * self.K_HOP, "leave out the longest widths"
+        elif self.recipe == "gatys" and self.whichChannel != "time":
+            yield "three max-pools, which need 8 frames", 7 * self.K_HOP, "lower K_HOP"
+
+    def _memory(self, lengths, n_bins):
+        # Bytes that a run takes, by what makes them fewer. Measured in processes of their own, with 5 to 150 s and 20
+        # to 3000 filters or 256 to 4096 channels: 32 peaks of 0.6 to 2 GB lie within 20 % of these sums.
+        frames = {name: 1 + length // self.K_HOP for name, length in lengths.items()}
+        result, longest, planes = frames["result"], max(frames.values()), 4 if self.stereo else 1
+        weights = features = 0  # numbers; of networks from files and of one's own they are not known here
+        if self.recipe == "bands" and not self.use_style_net:
+            segment = 1.5 * (self.segment_duration or 1e6) * self.sample_rate / self.K_HOP
+            weights = self.filters * (2 * n_bins * len(self.widths) + sum(self.widths))
+            features = self.filters * (planes * min(result, segment) + longest)
+        elif not self.use_style_net and self.param_pkl is None and self.model_path is None:
+            given = {name: value for name, value in self.parameters.items() if value is not None}
+            first, second, third, size = ((CHANNELS | given)[name] for name in CHANNELS)
+            before, positions = {"freq": (n_bins, 1), "time": (longest, n_bins / longest), "2D": (1, n_bins)}[
+                self.whichChannel
+            ]
+            taps = size**2 if self.whichChannel == "2D" else size
+            weights = taps * (first * before + second * first + third * second) + first**2  # with a Gram matrix
+            features = first * positions * (result + longest)
+        image = 4 * planes * n_bins * result
+        history = min(100 * image, max(MEMORY, 10 * image))
+        return {
+            "a shorter duration or result_duration": 6.5e8 + (28 if self.transform == "stft" else 44) * image + history,
+            "fewer filters, l1channels or runs, or a shorter segment_duration": 10 * self.runs * (weights + features),
+        }
+
+    def _origin(self, name):
+        typed = name == "result" and self.result_duration is not None and not self.is_transfer
+        excerpt = f"{self.files.get(name, self.styles[0])} with offset={self.offset} and duration={self.duration}"
+        return f"result_duration={self.result_duration}" if typed else excerpt
+
+    def _promised(self):
+        # Recordings without memory, as long as headers say; warns where a file ends within its excerpt.
+        recordings = {}
+        for name, path in self.files.items():
+            seconds = self.duration or 5.0
+            with contextlib.suppress(RuntimeError, TypeError, OSError, ValueError):  # said when the file is loaded
+                header = soundfile.info(path) if Path(path).is_file() else None
+                if header and 0 < header.frames < 2**40:  # streams say 0, or the largest number
+                    rest = max(0.0, header.frames / header.samplerate - self.offset)
+                    if self.duration is not None and 0 < rest < self.duration:
+                        _warn(
+                            f"duration={self.duration} is longer than {path}, of which offset={self.offset} leaves "
+                            f"{rest:.2f} s"
+                        )
+                    seconds = min(rest, self.duration or rest)
+            recordings[name] = np.broadcast_to(np.float32(0), math.ceil(seconds * self.sample_rate))
+        return recordings
 
     def _check_networks(self):
         if self.use_style_net:
@@ -192,13 +327,15 @@ class Together:
     def without_effect(self):
         """Return the settings that nothing reads beside the others, a dict from the reason to their names."""
         other = {"stft": ("bins_per_octave", "lowest_frequency", "n_octaves"), "cqt": ("N_FFT",)}[self.transform]
-        bands = ("filters", "widths", "pattern_share", "redraw")
-        cnn = self.recipe == "gatys" and not self.use_style_net
+        kind = "a network of your own (use_style_net)" if self.use_style_net else f"recipe={self.recipe!r}"
+        bands = () if kind == "recipe='bands'" else ("filters", "widths", "pattern_share", "redraw")
+        untyped = () if kind == "recipe='gatys'" else ("parameters",)
         of_content = ("content_weight", "content_layers_default", "content_level")
         return {
             f"the transform is {self.transform!r}": other,
-            "the recipe has no band networks": () if self.recipe == "bands" and not self.use_style_net else bands,
-            "the network has no typed parameters": () if cnn and self.param_pkl is None else ("parameters",),
+            f"{kind} has no band networks": bands,
+            f"{kind} takes no parameters": untyped,
+            "param_pkl is a file of them": () if self.param_pkl is None or untyped else ("parameters",),
             "there is no content": () if self.is_transfer else of_content,
             'start is not "samples"': () if self.start == "samples" else ("start_values",),
             "boundopt is False": () if self.boundopt else ("reg_weight",),

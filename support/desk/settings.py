@@ -1,8 +1,8 @@
 """The settings of a run: each is declared once, and Settings is the immutable object of all of them.
 
 A declaration holds the setting's name, its default, the step of the notebooks that reads it first, what values are
-allowed, what it does, and what None becomes in each recipe. The settings cells of the notebooks, the table in README.md
-of this folder, the checks, the json files and the rules of what to run again follow from the declarations.
+allowed, and what None becomes in each recipe; WORDS says what the setting does. The settings cells of the notebooks,
+the table in README.md of this folder, the checks, the json files and the rules of what to run again follow from them.
 
 Conventions
   names   those of the notebooks' settings cell; own settings may be added there, in small letters
@@ -28,30 +28,84 @@ from support.bands import band_networks
 from support.checks import check_choice, check_number
 from support.desk import checks
 from support.sound.analysis import LAYOUTS, Analysis, check_power
-from support.sound.transforms import CQT, STFT
+from support.sound.transforms import CQT, LONGEST, SHORTEST, STFT
 
 RECIPES = ("bands", "gatys")
 LISTEN, TRANSFORM, SPECTROGRAMS, NETWORK, LOSSES, START, OPTIMISE, SOUND, REFINE = STEPS = (
     *("Listen to the inputs", "The transform", "Spectrograms", "The network", "The losses", "The start"),
     *("Optimisation", "Back to sound", "Refine the samples"),
 )
-NOT_TYPED = ("transform", "threads", "own")  # settings without a line in the settings cell
 NO_STEP = "no step"  # of settings that change no sound
+WORDS = """
+# What most people change first
+STYLE_FILENAME: path of a sound file, or a list of paths that are blended
+CONTENT_FILENAME: path of a sound file; None: a texture from the style alone
+outname: results are outputs/outname-001.wav and so on; no file is overwritten
+recipe: "bands" or "gatys"; fills in every setting that is None
+content_weight: 0 and more; higher: nearer to the content; None: 30, "gatys": 1
+style_weight: 0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7
+filters: filters of each network of "bands"; 80: a quick draft
+num_steps: steps on the spectrogram, 0 and more; None: 60, "gatys": 300
+refine_steps: steps on the samples, 0 and more; None: 60, "gatys": 0
+seed: 0 and more; the same seed gives the same result on the same machine
+offset: seconds; where the excerpt begins
+duration: seconds of the excerpt, without fades; None: to the end
+result_duration: seconds of a texture; None: as long as the style
+loop: True: the end of a texture meets its beginning, so that a player can repeat the sound
+stereo: True: two channels; the refinement takes longer
+# The method, in the order of the steps
+sample_rate: Hz; files are resampled to this rate
+N_FFT: window in samples; longer: finer in pitch, blurred in time; None: 512, "gatys": 1024
+K_HOP: hop in samples, at most half of the window, better a quarter; None: 128, 256 on the STFT of "gatys"
+bins_per_octave: bins in an octave; more: finer in pitch, low bins blurred in time
+lowest_frequency: Hz, of the lowest bin
+n_octaves: octaves from there; the highest bin must lie below half of sample_rate
+power: magnitudes are compressed by this power, above 0 to 1, or "log1p"; None: 0.3, "gatys": "log1p"
+use01scale: True: spectrograms from 0 to 1; False: from 0 to 7 with "log1p"
+whichChannel: "freq": filters run over time; "time": over frequency; "2D": over both; "bands" needs "freq"
+widths: frames; lengths of the filters of "bands", one network each
+pattern_share: 0 to 1; share of these filters that see a random pattern of bins; the others: a band
+redraw: steps after which "bands" draws new random filters; 0: the same filters to the end
+model_path: weights of "gatys"; None: random weights
+param_pkl: parameters of "gatys", the pair of model_path; None: `parameters`
+parameters: of "gatys" without files
+use_style_net: True: the network written in the cell "Here we create a custom network"
+statistic: "distribution", "balanced" or "gram"; None: balanced, in a transfer distribution, "gatys": gram
+style_layers_default: list of layers, or dict to weights; None: ["conv_2"], "gatys": ["relu_1"]
+content_layers_default: the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]
+content_level: "free": frames may be quieter than the content's; "same"; None: free, "gatys": same
+style_blend: shares of several styles, such as [1, 2]; None: equal
+rhythm_weight: 0 and more; the rhythm of layer conv_1; try 0.1
+diversity_weight: cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0
+boundopt: True: a loss grows where the result leaves 0 to 1
+reg_weight: 0 and more; weight of this loss
+segment_duration: seconds; a longer result is compared segment by segment; None: as a whole
+start: "noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, transfer: content
+start_values: limits, mean, deviation of the start "samples"
+phase_iterations: iterations of the reconstruction; more: cleaner, slower; None: 200, constant-Q: 80
+# Many runs, and the device
+runs: separate results, each with the next seed
+sweep: lists of values, such as {"content_weight": [10, 30, 100], "seed": [0, 1]}; see the last step
+device: "cpu", "cuda" or "mps"; None: the fastest that is present
+# Without a line in the settings cell
+threads: processor threads, on which the rounding depends; None: those of torch
+transform: given by the notebook
+own: settings of the user's own
+"""  # what each setting does, in the order of the settings cell and under its headings
+
+
 GROUPS = {
-    "What most people change first": "STYLE_FILENAME CONTENT_FILENAME outname recipe content_weight style_weight "
-    "filters num_steps refine_steps seed offset duration result_duration loop stereo",
-    "The method, in the order of the steps": "sample_rate N_FFT K_HOP bins_per_octave lowest_frequency n_octaves power "
-    "use01scale whichChannel widths pattern_share redraw model_path param_pkl parameters use_style_net statistic "
-    "style_layers_default content_layers_default content_level style_blend rhythm_weight diversity_weight boundopt "
-    "reg_weight segment_duration start start_values phase_iterations",
-    "Many runs, and the device": "runs sweep device",
+    title: dict(line.split(": ", 1) for line in lines.splitlines())
+    for title, lines in (part.split("\n", 1) for part in WORDS.split("# ")[1:])
 }
+HELP = {name: words for group in GROUPS.values() for name, words in group.items()}
+NOT_TYPED = tuple(GROUPS.pop("Without a line in the settings cell"))
 
 
-def _setting(default, step, check, words, bands=None, gatys=None, *, transform=None):
+def _setting(default, step, check, bands=None, gatys=None, *, transform=None):
     # bands and gatys: what None becomes in a recipe, one value, or (in a texture, in a transfer).
     # transform: the one that alone has this setting.
-    about = dict(step=step, check=check, help=words, bands=bands, gatys=gatys, transform=transform)
+    about = dict(step=step, check=check, bands=bands, gatys=gatys, transform=transform)
     factory = (lambda: dict(default)) if isinstance(default, dict) else (lambda: default)
     return field(default_factory=factory, metadata=about)
 
@@ -86,8 +140,8 @@ def _own(name, value):
             ) from error
 
 
-_whole, _positive = _number(0, whole=True), _number(1, whole=True)
-_seconds = _optional(_number(0, beyond=True))
+_seconds = _optional(_number(0, beyond=True, most=10**6))
+_steps, _cost = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,215 +159,56 @@ class Settings(checks.Together):
         The settings as typed, before the recipe filled them in.
     """
 
-    STYLE_FILENAME: str | tuple = _setting(
-        "samples/water_stream.flac",
-        LISTEN,
-        checks.check_styles,
-        "path of a sound file, or a list of paths that are blended",
-    )
-    CONTENT_FILENAME: str | None = _setting(
-        None, LISTEN, _optional(checks.check_path), "path of a sound file; None: a texture from the style alone"
-    )
-    outname: str = _setting(
-        "result", NO_STEP, checks.check_outname, "results are outputs/outname-001.wav and so on; no file is overwritten"
-    )
-    recipe: str = _setting(
-        "bands", NETWORK, _choice(RECIPES), '"bands" or "gatys"; fills in every setting that is None'
-    )
-    content_weight: float = _setting(
-        None, LOSSES, _number(0), '0 and more; higher: nearer to the content; None: 30, "gatys": 1', 30.0, 1.0
-    )
-    style_weight: float = _setting(
-        None,
-        LOSSES,
-        _number(0),
-        '0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7',
-        1.0,
-        (1e9, 1e7),
-    )
-    filters: int = _setting(320, NETWORK, _positive, 'filters of each network of "bands"; 80: a quick draft')
-    num_steps: int = _setting(
-        None, OPTIMISE, _whole, 'steps on the spectrogram, 0 and more; None: 60, "gatys": 300', 60, 300
-    )
-    refine_steps: int = _setting(None, REFINE, _whole, 'steps on the samples, 0 and more; None: 60, "gatys": 0', 60, 0)
-    seed: int = _setting(
-        0,
-        NETWORK,
-        _number(0, most=2**63 - 1, whole=True),
-        "0 and more; the same seed gives the same result on the same machine",
-    )
-    offset: float = _setting(0.5, LISTEN, _number(0), "seconds; where the excerpt begins")
-    duration: float | None = _setting(5.0, LISTEN, _seconds, "seconds of the excerpt, without fades; None: to the end")
-    result_duration: float | None = _setting(None, START, _seconds, "seconds of a texture; None: as long as the style")
-    loop: bool = _setting(
-        False,
-        LOSSES,
-        checks.check_flag,
-        "True: the end of a texture meets its beginning, so that a player can repeat the sound",
-    )
-    stereo: bool = _setting(False, LISTEN, checks.check_flag, "True: two channels; the refinement takes longer")
-    sample_rate: int = _setting(22050, LISTEN, _positive, "Hz; files are resampled to this rate")
-    N_FFT: int = _setting(
-        None,
-        TRANSFORM,
-        _positive,
-        'window in samples; longer: finer in pitch, blurred in time; None: 512, "gatys": 1024',
-        512,
-        1024,
-        transform="stft",
-    )
-    K_HOP: int = _setting(
-        None,
-        TRANSFORM,
-        _positive,
-        'hop in samples, at most half of the window, better a quarter; None: 128, 256 on the STFT of "gatys"',
-        128,
-        256,
-    )
-    bins_per_octave: int = _setting(
-        48, TRANSFORM, _positive, "bins in an octave; more: finer in pitch, low bins blurred in time", transform="cqt"
-    )
-    lowest_frequency: float = _setting(
-        41.2, TRANSFORM, _number(0, beyond=True), "Hz, of the lowest bin", transform="cqt"
-    )
-    n_octaves: int = _setting(
-        8,
-        TRANSFORM,
-        _positive,
-        "octaves from there; the highest bin must lie below half of sample_rate",
-        transform="cqt",
-    )
-    power: float | str = _setting(
-        None,
-        SPECTROGRAMS,
-        lambda name, value: check_power(value),
-        'magnitudes are compressed by this power, above 0 to 1, or "log1p"; None: 0.3, "gatys": "log1p"',
-        0.3,
-        "log1p",
-    )
-    use01scale: bool = _setting(
-        True, SPECTROGRAMS, checks.check_flag, 'True: spectrograms from 0 to 1; False: from 0 to 7 with "log1p"'
-    )
-    whichChannel: str = _setting(
-        "freq",
-        NETWORK,
-        _choice(LAYOUTS),
-        '"freq": filters run over time; "time": over frequency; "2D": over both; "bands" needs "freq"',
-    )
-    widths: tuple = _setting(
-        (1, 2, 4, 8, 16, 32),
-        NETWORK,
-        checks.check_widths,
-        'frames; lengths of the filters of "bands", one network each',
-    )
-    pattern_share: float = _setting(
-        0.8,
-        NETWORK,
-        _number(0, most=1),
-        "0 to 1; share of these filters that see a random pattern of bins; the others: a band",
-    )
-    redraw: int = _setting(
-        20, START, _whole, 'steps after which "bands" draws new random filters; 0: the same filters to the end'
-    )
-    model_path: str | None = _setting(
-        None, NETWORK, _optional(checks.check_path), 'weights of "gatys"; None: random weights'
-    )
-    param_pkl: str | None = _setting(
-        None, NETWORK, _optional(checks.check_path), 'parameters of "gatys", the pair of model_path; None: `parameters`'
-    )
-    parameters: dict = _setting(
-        dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11),
-        NETWORK,
-        checks.check_mapping,
-        'of "gatys" without files',
-    )
-    use_style_net: bool = _setting(
-        False, NETWORK, checks.check_flag, 'True: the network written in the cell "Here we create a custom network"'
-    )
-    statistic: str = _setting(
-        None,
-        LOSSES,
-        _choice(audiocnn.STYLE_LOSSES),
-        '"distribution", "balanced" or "gram"; None: balanced, in a transfer distribution, "gatys": gram',
-        ("balanced", "distribution"),
-        "gram",
-    )
-    style_layers_default: dict = _setting(
-        None,
-        LOSSES,
-        _layers,
-        'list of layers, or dict to weights; None: ["conv_2"], "gatys": ["relu_1"]',
-        ["conv_2"],
-        ["relu_1"],
-    )
-    content_layers_default: dict = _setting(
-        None, LOSSES, _layers, 'the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]', ["conv_2"], ["relu_3"]
-    )
-    content_level: str = _setting(
-        None,
-        LOSSES,
-        _choice(losses.CONTENT_LOSSES),
-        '"free": frames may be quieter than the content\'s; "same"; None: free, "gatys": same',
-        "free",
-        "same",
-    )
-    style_blend: tuple | None = _setting(
-        None, LOSSES, _optional(checks.check_blend), "shares of several styles, such as [1, 2]; None: equal"
-    )
-    rhythm_weight: float = _setting(0.0, LOSSES, _number(0), "0 and more; the rhythm of layer conv_1; try 0.1")
-    diversity_weight: float = _setting(
-        None,
-        LOSSES,
-        _number(0),
-        'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0',
-        (100.0, 0.0),
-        0.0,
-    )
-    boundopt: bool = _setting(True, LOSSES, checks.check_flag, "True: a loss grows where the result leaves 0 to 1")
-    reg_weight: float = _setting(1e-3, LOSSES, _number(0), "0 and more; weight of this loss")
-    segment_duration: float | None = _setting(
-        5.0, LOSSES, _seconds, "seconds; a longer result is compared segment by segment; None: as a whole"
-    )
-    start: str = _setting(
-        None,
-        START,
-        checks.check_start,
-        '"noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, transfer: content',
-        ("noise", "content"),
-        ("rand", "content"),
-    )
-    start_values: dict = _setting(
-        dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05),
-        START,
-        checks.check_start_values,
-        'limits, mean, deviation of the start "samples"',
-    )
-    phase_iterations: int = _setting(
-        None,
-        SOUND,
-        _positive,
-        "iterations of the reconstruction; more: cleaner, slower; None: 200, constant-Q: 80",
-        200,
-        200,
-    )
-    runs: int = _setting(1, NETWORK, _positive, "separate results, each with the next seed")
-    sweep: dict = _setting(
-        {},
-        NO_STEP,
-        checks.check_sweep,
-        'lists of values, such as {"content_weight": [10, 30, 100], "seed": [0, 1]}; see the last step',
-    )
-    device: str = _setting(
-        None, NETWORK, checks.check_device, '"cpu", "cuda" or "mps"; None: the fastest that is present'
-    )
-    threads: int = _setting(
-        None,
-        NETWORK,
-        _positive,
-        "processor threads, on which the rounding depends; None: those of torch",
-    )
-    transform: str = _setting("stft", TRANSFORM, _choice(("stft", "cqt")), "given by the notebook")
-    own: dict = _setting({}, LOSSES, _own, "settings of the user's own")
+    STYLE_FILENAME: str | tuple = _setting("samples/water_stream.flac", LISTEN, checks.check_styles)
+    CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
+    outname: str = _setting("result", NO_STEP, checks.check_outname)
+    recipe: str = _setting("bands", NETWORK, _choice(RECIPES))
+    content_weight: float = _setting(None, LOSSES, _cost, 30.0, 1.0)
+    style_weight: float = _setting(None, LOSSES, _cost, 1.0, (1e9, 1e7))
+    filters: int = _setting(320, NETWORK, _number(1, most=10**9, whole=True))
+    num_steps: int = _setting(None, OPTIMISE, _steps, 60, 300)
+    refine_steps: int = _setting(None, REFINE, _steps, 60, 0)
+    seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
+    offset: float = _setting(0.5, LISTEN, _number(0, most=10**6))
+    duration: float | None = _setting(5.0, LISTEN, _seconds)
+    result_duration: float | None = _setting(None, START, _seconds)
+    loop: bool = _setting(False, LOSSES, checks.check_flag)
+    stereo: bool = _setting(False, LISTEN, checks.check_flag)
+    sample_rate: int = _setting(22050, LISTEN, _number(1000, most=768000, whole=True))
+    N_FFT: int = _setting(None, TRANSFORM, _number(SHORTEST, most=LONGEST, whole=True), 512, 1024, transform="stft")
+    K_HOP: int = _setting(None, TRANSFORM, _number(1, most=LONGEST, whole=True), 128, 256)
+    bins_per_octave: int = _setting(48, TRANSFORM, _number(1, whole=True), transform="cqt")
+    lowest_frequency: float = _setting(41.2, TRANSFORM, _number(0, beyond=True), transform="cqt")
+    n_octaves: int = _setting(8, TRANSFORM, _number(1, most=20, whole=True), transform="cqt")
+    power: float | str = _setting(None, SPECTROGRAMS, lambda name, value: check_power(value), 0.3, "log1p")
+    use01scale: bool = _setting(True, SPECTROGRAMS, checks.check_flag)
+    whichChannel: str = _setting("freq", NETWORK, _choice(LAYOUTS))
+    widths: tuple = _setting((1, 2, 4, 8, 16, 32), NETWORK, checks.check_widths)
+    pattern_share: float = _setting(0.8, NETWORK, _number(0, most=1))
+    redraw: int = _setting(20, START, _steps)
+    model_path: str | None = _setting(None, NETWORK, _optional(checks.check_path))
+    param_pkl: str | None = _setting(None, NETWORK, _optional(checks.check_path))
+    parameters: dict = _setting(checks.CHANNELS, NETWORK, checks.check_parameters)
+    use_style_net: bool = _setting(False, NETWORK, checks.check_flag)
+    statistic: str = _setting(None, LOSSES, _choice(audiocnn.STYLE_LOSSES), ("balanced", "distribution"), "gram")
+    style_layers_default: dict = _setting(None, LOSSES, _layers, ["conv_2"], ["relu_1"])
+    content_layers_default: dict = _setting(None, LOSSES, _layers, ["conv_2"], ["relu_3"])
+    content_level: str = _setting(None, LOSSES, _choice(losses.CONTENT_LOSSES), "free", "same")
+    style_blend: tuple | None = _setting(None, LOSSES, _optional(checks.check_blend))
+    rhythm_weight: float = _setting(0.0, LOSSES, _cost)
+    diversity_weight: float = _setting(None, LOSSES, _cost, (100.0, 0.0), 0.0)
+    boundopt: bool = _setting(True, LOSSES, checks.check_flag)
+    reg_weight: float = _setting(1e-3, LOSSES, _cost)
+    segment_duration: float | None = _setting(5.0, LOSSES, _optional(_number(0.1, most=10**6)))
+    start: str = _setting(None, START, checks.check_start, ("noise", "content"), ("rand", "content"))
+    start_values: dict = _setting(dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05), START, checks.check_start_values)
+    phase_iterations: int = _setting(None, SOUND, _number(1, most=10**4, whole=True), 200, 200)
+    runs: int = _setting(1, NETWORK, _number(1, most=1000, whole=True))
+    sweep: dict = _setting({}, NO_STEP, checks.check_sweep)
+    device: str = _setting(None, NETWORK, checks.check_device)
+    threads: int = _setting(None, NETWORK, _number(1, most=1024, whole=True))
+    transform: str = _setting("stft", TRANSFORM, _choice(("stft", "cqt")))
+    own: dict = _setting({}, LOSSES, _own)
 
     def __post_init__(self):
         self._set("given", _frozen({each.name: getattr(self, each.name) for each in fields(self)}))
@@ -327,8 +222,8 @@ class Settings(checks.Together):
             if each.metadata["transform"] in (None, self.transform):
                 each.metadata["check"](each.name, value)
             self._set(each.name, _frozen(_weights_by_layer(each.name, value)) if each.name in LAYERS else value)
-        self.check_together()
         self.make_transform()  # raises ValueError for windows and grids that can't be inverted
+        self.check_together()
         self._check_sweep()
 
     def filled_in(self):
@@ -524,8 +419,7 @@ def best_device():
 
 def line_of(name, value=None):
     """Return the line of the settings cell for a setting: its value, or its default, and its help."""
-    about = next(each for each in fields(Settings) if each.name == name).metadata
-    return f"{name} = {_typed(DEFAULTS[name] if value is None else value)}  # {about['help']}"
+    return f"{name} = {_typed(DEFAULTS[name] if value is None else value)}  # {HELP[name]}"
 
 
 def _typed(value):  # as a person types it, and as papermill can read it
@@ -536,10 +430,9 @@ def _typed(value):  # as a person types it, and as papermill can read it
 def table_of_settings():
     """Return the table of README.md in this folder: Markdown lines."""
     rows = ["| setting | default | what it does | run again from |", "|---|---|---|---|"]
-    about = {each.name: each.metadata for each in fields(Settings)}
-    for name in " ".join(GROUPS.values()).split():
+    for name in (name for group in GROUPS.values() for name in group):
         step = "-" if STEP_OF[name] == NO_STEP else STEP_OF[name]
-        rows.append(f"| `{name}` | `{_typed(DEFAULTS[name])}` | {about[name]['help']} | {step} |")
+        rows.append(f"| `{name}` | `{_typed(DEFAULTS[name])}` | {HELP[name]} | {step} |")
     return "\n".join(rows)
 
 
@@ -559,7 +452,7 @@ def _weights_by_layer(name, layers):
         )
     layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
     for layer, weight in layers.items():
-        check_number(f"{name}[{layer!r}]", weight, 0)
+        _cost(f"{name}[{layer!r}]", weight)
     return layers
 
 

@@ -82,8 +82,8 @@ def steps_done(histories, num_steps, setting, first):
             more = f"Run {run} has {len(history)} steps, more than {setting}={num_steps}; nothing was changed."
             return f"{more} For fewer steps, run again from {first!r}."
     return (
-        f"All {num_steps} steps are done. To go on, raise {setting}, run the two settings cells and this cell again; "
-        f"to begin again, run again from {first!r}."
+        f"All {num_steps} steps are done. To go on, set {setting} to more than {num_steps}, run the two settings cells "
+        f"and this cell again; to begin again, run again from {first!r}."
     )
 
 

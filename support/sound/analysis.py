@@ -32,6 +32,7 @@ from support.sound.transforms import Transform
 
 LAYOUTS = ("freq", "time", "2D")
 LOUDEST = np.expm1(7.0)  # no full-scale sound reaches this magnitude at n_fft 1024; log1p of it is 7
+LEAST_POWER = 0.01  # below, float32 no longer tells compressed magnitudes apart
 KNEE = 1e-2  # magnitude below which a power becomes a straight line; -82 dB of a full-scale sine at n_fft 512
 Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
@@ -44,7 +45,7 @@ class Analysis:
     ----------
     transform : Transform
         See transforms.py.
-    power : float above 0 and at most 1, or "log1p"
+    power : float from 0.01 to 1, or "log1p"
         A power near 0.3, as in the ear, compresses from a much lower magnitude on than log1p: quiet sounds count.
     scaled : bool
         Whether the loudest possible magnitude becomes 1; otherwise log1p reaches 7.
@@ -187,5 +188,5 @@ class Analysis:
 def check_power(power: object) -> None:
     """Raise ValueError unless magnitudes can be compressed by this power."""
     number = isinstance(power, int | float) and not isinstance(power, bool)
-    if power != "log1p" and not (number and 0 < power <= 1):
-        raise ValueError(f'power={power!r} must be above 0 and at most 1, for example 0.3; or "log1p"')
+    if power != "log1p" and not (number and LEAST_POWER <= power <= 1):
+        raise ValueError(f'power={power!r} must be from {LEAST_POWER} to 1, for example 0.3; or "log1p"')

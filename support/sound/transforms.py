@@ -18,12 +18,13 @@ import librosa
 import numpy as np
 import torch
 
-from support.checks import check_positive_int
+from support.checks import check_number, check_positive_int
 from support.sound import phase
 from support.sound.files import check_samples
 from support.sound.filterbank import FilterBank
 from support.sound.frames import FrameSpectra, by_blocks
 
+SHORTEST, LONGEST = 16, 2**20  # samples of a window; 48 s at 22050 Hz
 CQT_GAIN = 16.0  # brings noise to its level in an STFT with n_fft 1024, so that log1p compresses both alike
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -106,6 +107,7 @@ class STFT(Transform):
 
     def __post_init__(self) -> None:
         check_positive_int(sample_rate=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length)
+        check_number("n_fft", int(self.n_fft), SHORTEST, most=LONGEST, whole=True)
         try:
             if not isinstance(self.window, str | tuple):
                 raise TypeError("it must be a name, or a tuple of a name and numbers")
@@ -113,7 +115,8 @@ class STFT(Transform):
         except (ValueError, TypeError) as error:
             raise ValueError(f"window={self.window!r}: {error}; give a name such as 'hann' or 'hamming'") from error
         # scipy.signal.check_NOLA says the same, and takes a second to load.
-        if np.bincount(np.arange(self.n_fft) % self.hop_length, window**2, self.hop_length).min() < 1e-10:
+        covered = np.bincount(np.arange(self.n_fft) % min(self.hop_length, self.n_fft), window**2)
+        if self.hop_length > self.n_fft or covered.min() < 1e-10:
             raise ValueError(
                 f"n_fft={self.n_fft} with hop_length={self.hop_length} can't be inverted: "
                 f"the hop must be at most {self.n_fft // 2}; {self.n_fft // 4} is usual"
@@ -206,13 +209,20 @@ class CQT(Transform):
 
     def __post_init__(self) -> None:
         check_positive_int(**{name: value for name, value in vars(self).items() if name != "fmin"})
-        if not self.fmin > 0:
-            raise ValueError(f"fmin={self.fmin} must be a positive frequency in Hz, for example 41.2")
+        check_number("lowest_frequency", self.fmin, 0, beyond=True, most=self.sample_rate / 2)
+        check_number("n_octaves", int(self.n_octaves), 1, most=20, whole=True)
+        n_bins = self.bins_per_octave * self.n_octaves
+        if not 2 <= n_bins <= 2**14:
+            given = f"bins_per_octave={self.bins_per_octave} and n_octaves={self.n_octaves}"
+            raise ValueError(f"{given} make {n_bins} in all; 2 to {2**14} bins are possible, such as 48 times 8")
         lengths, cutoff = self._filters
         if cutoff >= self.sample_rate / 2:
+            raise ValueError(self._too_high(cutoff))
+        if lengths[0] > LONGEST:
             raise ValueError(
-                f"fmin={self.fmin} and n_octaves={self.n_octaves} reach {cutoff:.0f} Hz, above the Nyquist "
-                f"frequency of {self.sample_rate / 2:.0f} Hz; lower fmin or n_octaves, or raise the sample rate"
+                f"lowest_frequency={self.fmin} with bins_per_octave={self.bins_per_octave} needs filters of "
+                f"{lengths[0]:.3g} samples, more than {LONGEST}; set lowest_frequency to at least "
+                f"{1.01 * self.fmin * lengths[0] / LONGEST:.3g}, or fewer bins_per_octave"
             )
         if self.hop_length > lengths[-1]:
             warnings.warn(
@@ -228,6 +238,16 @@ class CQT(Transform):
             self.bins_per_octave * self.n_octaves, fmin=self.fmin, bins_per_octave=self.bins_per_octave
         )
 
+    def _too_high(self, cutoff):
+        share = self.sample_rate / 2 / cutoff  # of an octave less, the filters end at half of the frequency
+        fitting = self.n_octaves - 1 + int(np.ceil(np.log2(share)))
+        values = [f"n_octaves={fitting}"] if fitting * self.bins_per_octave > 1 else []
+        values += [f"lowest_frequency={0.99 * share * self.fmin:.3g}", f"sample_rate={int(2.01 * cutoff) + 1}"]
+        return (
+            f"lowest_frequency={self.fmin} and n_octaves={self.n_octaves} reach {cutoff:.0f} Hz, above the Nyquist "
+            f"frequency of {self.sample_rate / 2:.0f} Hz; set {' or '.join(values)}"
+        )
+
     @property
     def _filters(self):
         # Length of every filter in samples, and the frequency where the highest one ends.
@@ -241,7 +261,8 @@ class CQT(Transform):
     def magnitude(self, samples: np.ndarray) -> np.ndarray:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
         longest = int(np.ceil(self._filters[0][0]))
-        _check_length(samples, longest, self.sample_rate, "the lowest filter (raise fmin, or lower bins_per_octave)")
+        reason = "the lowest filter (raise lowest_frequency, or lower bins_per_octave)"
+        _check_length(samples, longest, self.sample_rate, reason)
         with warnings.catch_warnings():  # of octaves that are shorter than librosa's window; zeros fill the window
             warnings.filterwarnings("ignore", message="n_fft=.* is too large for input signal")
             transformed = librosa.cqt(
@@ -364,8 +385,8 @@ def _check_length(samples, shortest, sample_rate, reason):
         raise ValueError(f"samples have shape {samples.shape}; give the one channel of a mono sound, (n,)")
     if len(samples) < shortest:
         raise ValueError(
-            f"the sound has {len(samples)} samples ({len(samples) / sample_rate:.2f} s), too short for {reason}: "
-            f"give at least {shortest} samples ({shortest / sample_rate:.2f} s)"
+            f"the sound has {len(samples)} samples ({len(samples) / sample_rate:.3f} s), too short for {reason}: "
+            f"give at least {shortest} samples ({shortest / sample_rate + 5e-4:.3f} s)"
         )
 
 

@@ -4,6 +4,10 @@ import dataclasses
 import itertools
 import json
 import re
+import subprocess
+import sys
+import textwrap
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -14,7 +18,8 @@ import soundfile
 from kernel import CQT, ROOT, STFT
 from test_steps import OTHER
 
-from support.desk import sweeps
+from support import pipeline
+from support.desk import checks, sweeps
 from support.desk.settings import (
     DEFAULTS,
     GROUPS,
@@ -106,9 +111,9 @@ def test_each_setting_is_declared_once(name):
     expected = [lines[0]]
     for title, names in GROUPS.items():
         expected.append(f"# {title}")
-        expected += [line_of(each, typed.get(each)) for each in names.split() if each not in other]
+        expected += [line_of(each, typed.get(each)) for each in names if each not in other]
     assert lines == expected and lines[0].startswith("steps.typed()")
-    listed = " ".join(GROUPS.values()).split()
+    listed = [name for group in GROUPS.values() for name in group]
     assert sorted(listed) == sorted(set(DEFAULTS) - set(NOT_TYPED))
     table = (ROOT / "support/desk/README.md").read_text().split("<!-- settings -->\n")[1]
     assert table == table_of_settings() + "\n" and all(f"| `{each}` |" in table for each in listed)
@@ -280,15 +285,15 @@ REFUSED = [
     (dict(duration=0), "duration=0", "must be a finite number above 0"),
     (dict(duration="5"), "duration='5'", "must be a finite number above 0"),
     (dict(offset=-0.1), "offset=-0.1", "must be a finite number of at least 0"),
-    (dict(segment_duration=0.0), "segment_duration=0.0", "must be a finite number above 0"),
+    (dict(segment_duration=0.0), "segment_duration=0.0", "must be a finite number of at least 0.1"),
     (dict(use01scale=1), "use01scale=1", "must be True or False"),
     (dict(stereo="yes"), "stereo='yes'", "must be True or False"),
     (dict(widths=[]), "widths=()", "must be a list of lengths in frames, such as [8]"),
     (dict(widths=8), "widths=8", "must be a list of lengths in frames, such as [8]"),
     (dict(widths=[1, 0.5]), "widths[1]=0.5", "must be a whole number of at least 1"),
-    (dict(power=0), "power=0", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
-    (dict(power="log"), "power='log'", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
-    (dict(power=True), "power=True", 'must be above 0 and at most 1, for example 0.3; or "log1p"'),
+    (dict(power=0), "power=0", 'must be from 0.01 to 1, for example 0.3; or "log1p"'),
+    (dict(power="log"), "power='log'", 'must be from 0.01 to 1, for example 0.3; or "log1p"'),
+    (dict(power=True), "power=True", 'must be from 0.01 to 1, for example 0.3; or "log1p"'),
     (dict(recipe="bend"), "recipe='bend'", "choose one of bands, gatys"),
     (dict(recipe=["bands"]), "recipe=['bands']", "choose one of bands, gatys"),
     (dict(transform="fft"), "transform='fft'", "choose one of stft, cqt"),
@@ -325,7 +330,7 @@ REFUSED = [
     (dict(start=5), "start=5", "one of samples, rand, randn, content, noise"),
     (dict(start="content"), "'content' needs a content", "set CONTENT_FILENAME, or start='noise'"),
     (dict(start="samples", start_values=VALUES | dict(lower=0.5, upper=0.2)), "lower=0.5", "must be below upper=0.2"),
-    (dict(start="samples", start_values=VALUES | dict(sigma=0)), "start_values['sigma']=0", "above 0"),
+    (dict(start="samples", start_values=VALUES | dict(sigma=0)), "start_values['sigma']=0", "of at least 0.001"),
     (dict(start_values=dict(mu=0.1)), "start_values={'mu': 0.1}", "must hold lower, upper, mu, sigma"),
     (PAIR | TRANSFER | dict(runs=2), "runs=2", "set runs=1, or start='noise'"),
     (dict(style_weight=0), "style_weight=0", "no loss has both a layer and a weight above 0"),
@@ -381,7 +386,7 @@ REFUSED = [
         "the hop must be at most 512",
     ),
     (dict(K_HOP=512), "hop_length=512", "the hop must be at most 256; 128 is usual"),
-    (dict(transform="cqt", n_octaves=9), "n_octaves=9", "lower fmin or n_octaves, or raise the sample rate"),
+    (dict(transform="cqt", n_octaves=9), "n_octaves=9", "set n_octaves=8 or lowest_frequency=21.4 or sample_rate="),
     (dict(transform="cqt", lowest_frequency=0), "lowest_frequency=0", "must be a finite number above 0"),
 ]
 
@@ -391,6 +396,47 @@ def test_impossible_settings_are_refused_with_advice(given, value, advice):
     with pytest.raises(ValueError, match=re.escape(value)) as error:
         silently(**given)
     assert advice in str(error.value)
+
+
+NUMBERS = [name for name, value in Settings().plain().items() if type(value) in (int, float)]
+NUMBERS += ["duration", "result_duration", "segment_duration", "power", "N_FFT", "K_HOP"]
+VALUES_OF = {name: lambda value, name=name: {name: value} for name in NUMBERS}
+VALUES_OF |= {
+    "widths": lambda value: {"widths": [1, value]},
+    "style_blend": lambda value: {"style_blend": [value, 1], "STYLE_FILENAME": ["a.wav", "b.wav"]},
+    "style_layers_default": lambda value: {"style_layers_default": {"conv_2": value, "conv_1": 1.0}},
+    **{
+        f"start_values['{name}']": lambda value, name=name: {"start": "samples", "start_values": VALUES | {name: value}}
+        for name in VALUES
+    },
+    **{
+        f"parameters['{name}']": lambda value, name=name: {"recipe": "gatys", "parameters": {name: value}}
+        for name in ("l1channels", "l2channels", "l3channels", "kernelsize", "n_classes")
+    },
+}
+EXTREMES = [0, -1, 1e-300, 1e300, -1e300, 10**9, 10**30, 10**400, float("nan"), float("inf"), True, np.bool_(True)]
+EXTREMES += [np.float32(1e30), np.float64("nan"), np.int64(2**62), np.int8(-3), "3", b"3", 1j, [1], {}]
+
+
+@pytest.mark.parametrize("transform", ["stft", "cqt"])
+@pytest.mark.parametrize("name", VALUES_OF)
+def test_every_number_is_taken_or_refused_in_one_line(name, transform):
+    """In 50 MB: a window or a network of the refused sizes would take more."""
+    tracemalloc.start()
+    refused = 0
+    for value in EXTREMES:
+        try:
+            silently(**VALUES_OF[name](value) | {"transform": transform})
+        except ValueError as error:
+            refused += 1
+            setting = name.split("[")[0]
+            assert "\n" not in str(error) and (setting in str(error) or "GB of memory" in str(error)), (value, error)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    unread = transform == "cqt" and name == "N_FFT"
+    unread |= transform == "stft" and name in ("bins_per_octave", "lowest_frequency", "n_octaves")
+    assert refused == 0 if unread else refused > len(EXTREMES) / 2
+    assert most < 5e7
 
 
 def test_none_is_not_offered_where_the_recipe_fills_it_in():
@@ -427,14 +473,17 @@ EFFECTLESS = [
     (dict(transform="cqt", N_FFT=512), "N_FFT=512 has no effect, because the transform is 'cqt'"),
     (
         dict(PAIR, parameters=dict(l1channels=8)),
-        "parameters={'l1channels': 8} has no effect, because the network has no typed parameters",
+        "parameters={'l1channels': 8} has no effect, because param_pkl is a file of them",
     ),
     (
         dict(PAIR, filters=8, widths=[4]),
-        "filters=8, widths=(4,) has no effect, because the recipe has no band networks",
+        "filters=8, widths=(4,) has no effect, because recipe='gatys' has no band networks",
     ),
     (dict(parameters=dict(kernelsize=3)), "parameters={'kernelsize': 3} has no effect"),
-    (dict(redraw=2, use_style_net=True), "redraw=2 has no effect, because the recipe has no band networks"),
+    (
+        dict(redraw=2, use_style_net=True),
+        "redraw=2 has no effect, because a network of your own (use_style_net) has no",
+    ),
     (dict(content_layers_default=["conv_1"]), "content_layers_default=('conv_1',) has no effect, because there is no"),
     (dict(content_weight=3.0), "content_weight=3.0 has no effect, because there is no content"),
     (
@@ -492,3 +541,114 @@ def test_sensible_settings_do_not_warn():
     Settings(start="samples", start_values=dict(mu=0.3, sigma=0.2, lower=0.05, upper=0.9))
     Settings(STYLE_FILENAME=["a.wav", "b.wav"], style_blend=[1, 2], content_weight=3.0, **TRANSFER)
     Settings(sweep={"rhythm_weight": [0.1, 1.0]})  # no point of a sweep warns on its own
+
+
+# Recordings and the machine ----------------------------------------------------------------------
+
+
+def noise(seconds, rate=22050):
+    return 0.1 * np.random.default_rng(0).standard_normal(round(seconds * rate)).astype(np.float32)
+
+
+SHORT = dict(num_steps=1, refine_steps=1, phase_iterations=1, device="cpu", filters=8, widths=[1, 4, 32])
+SHORT |= dict(parameters=dict(l1channels=8, l2channels=8, l3channels=8, kernelsize=11))
+CASES = list(itertools.product(("bands", "gatys"), ("stft", "cqt"), (None, "speech.wav")))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("recipe", "transform", "content"), CASES)
+def test_short_sounds_are_finite_or_refused_with_a_length_that_works(recipe, transform, content):
+    settings = Settings(recipe=recipe, transform=transform, CONTENT_FILENAME=content, **SHORT)
+    refused = []
+    for seconds in (0.001, 0.01, 0.0232, 0.0465, 0.1, 0.18, 0.187, 0.2, 0.3, 1.68, 1.7):
+        recordings = {name: noise(seconds) for name in settings.files}
+        try:
+            assert np.isfinite(pipeline.synthesise(settings, recordings)).all()
+        except ValueError as error:
+            refused.append(str(error))
+    assert refused
+    for message in refused[-1:]:
+        least = float(re.search(r"at least (\d+ samples \()?([\d.]+) s", message)[2])
+        recordings = {name: noise(least) for name in settings.files}
+        assert np.isfinite(pipeline.synthesise(settings, recordings)).all(), message
+
+
+def test_a_result_that_is_too_short_names_its_duration():
+    with pytest.raises(ValueError, match=r"result_duration=0.1: 0.100 s are too short for widths=.*at least 0.18\d s"):
+        Settings(result_duration=0.1)
+    assert Settings(result_duration=0.1, widths=[1, 4]).result_duration == 0.1
+
+
+def test_an_excerpt_that_is_longer_than_its_file_warns(tmp_path):
+    path = str(tmp_path / "two.wav")
+    soundfile.write(path, noise(2), 22050)
+    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.5 leaves 1.50 s"):
+        Settings(STYLE_FILENAME=path)
+    with warnings.catch_warnings(action="error"):
+        assert Settings(STYLE_FILENAME=path, duration=1.5).duration == 1.5
+        assert Settings(STYLE_FILENAME=path, duration=None).duration is None
+    with pytest.raises(ValueError, match=r"two.wav with offset=3.0 and duration=5.0: 0.000 s are too short"):
+        Settings(STYLE_FILENAME=path, offset=3.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        (dict(result_duration=900), "a shorter duration or result_duration"),
+        (dict(stereo=True, result_duration=250), "a shorter duration or result_duration"),
+        (dict(filters=200_000), "fewer filters"),
+        (dict(recipe="gatys", parameters=dict(l1channels=60_000)), "fewer filters, l1channels or runs"),
+        (dict(runs=1000), "fewer filters, l1channels or runs"),
+    ],
+)
+def test_what_needs_more_than_4_gb_says_so(given, advice, monkeypatch):
+    monkeypatch.setattr(checks, "available_memory", lambda device: 4e9)
+    with pytest.raises(ValueError, match=r"need about \d+\.\d GB of memory, and there are 4.0 GB; set ") as error:
+        silently(device="cpu", **given)
+    assert advice in str(error.value)
+    silently(device="cpu", result_duration=60)
+
+
+def test_fifteen_minutes_from_a_header(tmp_path, monkeypatch):
+    """Before the file is loaded, and again with the recordings."""
+    monkeypatch.setattr(checks, "available_memory", lambda device: 4e9)
+    path = str(tmp_path / "long.flac")
+    soundfile.write(path, np.zeros(900 * 8000, dtype=np.int16), 8000)
+    with pytest.raises(ValueError, match=r"GB of memory, and there are 4\.0 GB; set a shorter duration"):
+        Settings(STYLE_FILENAME=path, duration=None, device="cpu")
+    settings = Settings(STYLE_FILENAME=path, duration=10.0, device="cpu")
+    with pytest.raises(ValueError, match="GB of memory"):
+        settings.check_recordings({"style 1": np.zeros(900 * 22050, dtype=np.float32)})
+
+
+def test_the_memory_of_a_limited_process_is_what_its_limit_leaves():
+    """An independent limit of the system: half a GB above what the process has."""
+    code = """
+    import resource, numpy, psutil
+    from support.desk import checks
+    memory = psutil.Process().memory_info()
+    resource.setrlimit(resource.RLIMIT_AS, (memory.vms + 5 * 10**8, resource.RLIM_INFINITY))
+    print(checks.available_memory() - memory.rss)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    left = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert 4e8 < float(left) < 5.1e8
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 11025])
+def test_the_advice_of_a_constant_q_transform_works(rate):
+    with pytest.raises(ValueError, match="above the Nyquist frequency") as error:
+        Settings(transform="cqt", sample_rate=rate)
+    assert "fmin" not in str(error.value)
+    advice = re.findall(r"(n_octaves|lowest_frequency|sample_rate)=([\d.]+)", str(error.value).split("; set ")[1])
+    assert len(advice) == 3
+    for name, value in advice:
+        value = float(value) if name == "lowest_frequency" else int(value)
+        silently(
+            **dict(transform="cqt", sample_rate=rate, duration=20.0, result_duration=20.0, STYLE_FILENAME="a")
+            | {name: value}
+        )
+    with pytest.raises(
+        ValueError, match="bins_per_octave=1 and n_octaves=1 make 1 in all; 2 to 16384 bins are possible"
+    ):
+        Settings(transform="cqt", bins_per_octave=1, n_octaves=1)

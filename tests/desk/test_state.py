@@ -216,7 +216,7 @@ def test_settings_that_were_not_checked_are_not_used(notebook):
 
 
 def test_steps_that_are_done_are_reported(notebook):
-    assert "All 4 steps are done. To go on, raise num_steps" in notebook.run_all()
+    assert "All 4 steps are done. To go on, set num_steps to more than 4" in notebook.run_all()
     said = notebook.run(OPTIMISE)
     assert "All 4 steps are done" in said and "to begin again, run again from 'The start'" in said
     notebook.edit(num_steps=7)

@@ -263,9 +263,9 @@ def test_the_image_of_samples_is_that_of_the_single_steps(kind, layout, load, re
     np.testing.assert_array_equal(analysis.spectrogram(both), analysis.compress(transform.magnitude(four[2])))
 
 
-@pytest.mark.parametrize("power", [0, -0.3, 1.5, "log", None, True])
+@pytest.mark.parametrize("power", [0, 1e-9, -0.3, 1.5, "log", None, True])
 def test_bad_powers(power, stft):
-    with pytest.raises(ValueError, match=re.escape(f"power={power!r} must be above 0 and at most 1")):
+    with pytest.raises(ValueError, match=re.escape(f"power={power!r} must be from 0.01 to 1")):
         Analysis(transform=stft, power=power)
 
 
@@ -365,9 +365,11 @@ def test_poor_hops_warn():
 
 def test_bad_cqt():
     good = dict(sample_rate=22050, hop_length=128, bins_per_octave=48, fmin=41.2, n_octaves=8)
-    with pytest.raises(ValueError, match=r"n_octaves=9 reach \d+ Hz, above the Nyquist frequency of 11025 Hz; lower"):
+    with pytest.raises(
+        ValueError, match=r"n_octaves=9 reach \d+ Hz, above the Nyquist frequency of 11025 Hz; set n_octaves=8"
+    ):
         transforms.CQT(**good | dict(n_octaves=9))
-    with pytest.raises(ValueError, match="fmin=0 must be a positive frequency"):
+    with pytest.raises(ValueError, match="lowest_frequency=0 must be a finite number above 0"):
         transforms.CQT(**good | dict(fmin=0))
     with pytest.raises(ValueError, match="bins_per_octave=-1 must be"):
         transforms.CQT(**good | dict(bins_per_octave=-1))
@@ -375,9 +377,9 @@ def test_bad_cqt():
 
 def test_too_short(stft, cqt):
     noise = np.random.default_rng(0).standard_normal(30000).astype(np.float32)
-    with pytest.raises(ValueError, match=r"has 1000 samples \(0.05 s\), too short for n_fft=1024.*at least 1024"):
+    with pytest.raises(ValueError, match=r"has 1000 samples \(0.045 s\), too short for n_fft=1024.*at least 1024"):
         stft.magnitude(noise[:1000])
-    with pytest.raises(ValueError, match=r"too short for the lowest filter .raise fmin"):
+    with pytest.raises(ValueError, match=r"too short for the lowest filter .raise lowest_frequency"):
         cqt.magnitude(noise)
 
 

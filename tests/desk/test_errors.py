@@ -1,0 +1,61 @@
+"""What a notebook shows: one line for an error that the project raises, and the traceback for one of other code."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from kernel import ROOT
+
+SHELL = """
+import contextlib, io, sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance(colors="nocolor")
+shell.run_cell("from support.desk.settings import Settings; from support.sound import files; import numpy as np")
+out, err = io.StringIO(), io.StringIO()
+with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    shell.run_cell(sys.argv[1])
+print(repr((out.getvalue(), err.getvalue())))
+"""
+
+
+def shown(cell):
+    """What a cell shows on standard output and on standard error."""
+    done = subprocess.run([sys.executable, "-c", SHELL, cell], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        ("Settings(filters=0)", "ValueError: filters=0 must be a whole number of at least 1"),
+        ("files.load_audio('nope.wav', sample_rate=8000)", "FileNotFoundError: nope.wav is not a file"),
+        ("Settings(model_path='a.pth', recipe='gatys')", "ValueError: model_path='a.pth' needs its parameters"),
+    ],
+)
+def test_an_error_of_the_project_is_one_line(cell, line):
+    out, err = shown(cell)
+    assert out.startswith(line) and len(out.strip().splitlines()) == 1 and not err
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (
+            "def mine():\n    raise ValueError('my own')\nmine()",
+            ["Traceback", "raise ValueError", "ValueError: my own"],
+        ),
+        ("np.ones(3) + np.ones(4)", ["Traceback", "ValueError: operands could not be broadcast"]),
+        ("files.fit_full_scale('text')", ["Traceback", "fit_full_scale"]),
+        ("x = = 3", ["SyntaxError"]),
+    ],
+)
+def test_other_errors_keep_their_traceback(cell, words):
+    out, err = shown(cell)
+    assert all(word in out + err for word in words) and len((out + err).splitlines()) > 3
+
+
+def test_a_warning_of_the_settings_is_a_sentence_outside_of_red_boxes():
+    out, err = shown("settings = Settings(filters=8, recipe='gatys')")
+    assert out == "Note: filters=8 has no effect, because recipe='gatys' has no band networks\n" and not err
