@@ -11,9 +11,11 @@ import papermill
 import pytest
 import scipy.signal
 import soundfile
+import torch
 from kernel import CQT, ROOT, STFT, sample
 
 from support import networks, pipeline
+from support.desk import saving
 from support.desk.settings import STEPS, Settings, plain
 from support.desk.steps import Steps
 from support.sound.files import fit_full_scale
@@ -97,7 +99,7 @@ def test_every_setting_is_passed_on(name, monkeypatch):
     (typed,) = cells(name, "code", "parameters")
     (checked,) = [cell.source for cell in cells(name, "code") if "Settings.of(" in cell.source]
     monkeypatch.chdir(ROOT)
-    notebook = dict(steps=Steps(), Settings=Settings)
+    notebook = dict(steps=Steps(), Settings=Settings, torch=torch, saving=saving)
     exec(typed.source, notebook)
     exec(checked, notebook)
     settings = notebook["settings"]

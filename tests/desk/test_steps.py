@@ -8,10 +8,10 @@ import warnings
 import pytest
 import torch
 
-from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, STEPS, Settings, plain
+from support.desk.settings import DEFAULTS, NO_STEP, NOT_TYPED, STEP_OF, STEPS, Settings, plain
 from support.desk.steps import NotCurrent, Steps
 
-BASE = dict(recipe="gatys", model_path="a.pth", param_pkl="a", start="noise", device="cpu", own={"mine": 1})
+BASE = dict(recipe="gatys", model_path="a.pth", param_pkl="a", start="noise", device="cpu", threads=1, own={"mine": 1})
 # A legal other value of every setting.
 OTHER = dict(STYLE_FILENAME=["a.wav"], CONTENT_FILENAME="c.wav", sample_rate=44100, offset=1.0, duration=None)
 OTHER |= dict(stereo=True, transform="cqt", N_FFT=2048, K_HOP=64, bins_per_octave=12, lowest_frequency=50.0)
@@ -23,7 +23,7 @@ OTHER |= dict(style_weight=3.0, content_weight=3.0, rhythm_weight=1.0, diversity
 OTHER |= dict(reg_weight=1.0, start="rand", start_values=dict(lower=0.1, upper=0.9, mu=0.2, sigma=0.1))
 OTHER |= dict(result_duration=2.0, segment_duration=None, redraw=5, num_steps=7, phase_iterations=8, loop=True)
 OTHER |= dict(refine_steps=3, outname="other", sweep={"seed": [1, 2]})
-OTHER |= dict(own={"my_weight": 2.0})
+OTHER |= dict(own={"my_weight": 2.0}, threads=3)
 
 
 @pytest.fixture(autouse=True)
@@ -230,7 +230,7 @@ def shell(monkeypatch):
 def test_a_line_that_is_deleted_from_the_settings_cell_does_not_keep_its_value(monkeypatch):
     """In a notebook, typed() deletes what the cell assigned the last time, and nothing else."""
     kept = dict(transform="the product of a step", settings="the checked ones", samples=1, In=["", "steps.typed()"])
-    shell = types.SimpleNamespace(user_ns=dict.fromkeys(set(DEFAULTS) - {"transform"}, 1) | kept)
+    shell = types.SimpleNamespace(user_ns=dict.fromkeys(set(DEFAULTS) - set(NOT_TYPED), 1) | kept)
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     Steps().typed()
     assert shell.user_ns == kept
