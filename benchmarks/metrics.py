@@ -1,4 +1,4 @@
-"""Measures of sounds: texture statistics, a listener, copied passages, the spectrum, how much of a content is kept.
+"""Measures of sounds: texture statistics, a listener, copied passages, spectrum, rhythm, pitch, and content kept.
 
 Texture statistics follow McDermott & Simoncelli 2011, "Sound texture perception via statistics of
 the auditory periphery", Neuron 71: 30 bands that are spaced evenly on the ERB scale, compressed
@@ -18,6 +18,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import scipy.signal
+import scipy.spatial
 import scipy.stats
 import torch
 
@@ -127,24 +128,58 @@ def listener_network():
     return network.eval()
 
 
-def embedding(samples, sample_rate):
-    """Return what the listener hears in a sound: the mean embedding of its blocks of 2.3 s [shape=(512,)].
+def embeddings(samples, sample_rate, *, step=25):
+    """Return what the listener hears in each block of 2.3 s of a sound [shape=(n_blocks, 512)].
 
-    The spectrogram is that of Ma & Lerch, by librosa instead of Essentia. The blocks overlap by three quarters.
+    The spectrogram is that of Ma & Lerch, by librosa instead of Essentia. A block begins every `step` frames of 23 ms;
+    with 25, the blocks overlap by three quarters.
     """
     samples = librosa.resample(np.asarray(samples, np.float32), orig_sr=sample_rate, target_sr=LISTENER_RATE)
     frames = dict(n_fft=2048, hop_length=1024, n_mels=96, norm=1, htk=True)
     mel = librosa.feature.melspectrogram(y=samples / np.abs(samples).max(), sr=LISTENER_RATE, **frames)
     mel = torch.from_numpy(np.log10(10000 * mel.T + 1) / 9.4578).float()  # their largest value is 9.4578
-    blocks = mel.unfold(0, 100, 25).transpose(1, 2) if len(mel) > 100 else mel[None]
+    blocks = mel.unfold(0, 100, step).transpose(1, 2) if len(mel) > 100 else mel[None]
     with torch.no_grad():
-        return listener_network()(blocks.contiguous()).mean(dim=0).numpy()
+        return listener_network()(blocks.contiguous()).numpy()
+
+
+def embedding(samples, sample_rate):
+    """Return what the listener hears in a sound: the mean embedding of its blocks [shape=(512,)]."""
+    return embeddings(samples, sample_rate).mean(axis=0)
+
+
+@functools.cache
+def _usual_blocks():
+    paths = sorted((Path(__file__).parents[1] / "samples").glob("*.flac"))
+    return [embeddings(*librosa.load(path, sr=None)) for path in paths]
 
 
 @functools.cache
 def _usual_embedding():
-    paths = sorted((Path(__file__).parents[1] / "samples").glob("*.flac"))
-    return np.mean([embedding(*librosa.load(path, sr=None)) for path in paths], axis=0)
+    return np.mean([blocks.mean(axis=0) for blocks in _usual_blocks()], axis=0)
+
+
+@functools.cache
+def usual_width():
+    """Return the median distance between the listener's blocks of the recordings in samples/."""
+    return np.median(scipy.spatial.distance.pdist(np.concatenate(_usual_blocks())))
+
+
+def kernel_distance(samples, reference, sample_rate, *, step=8):
+    """Return how far the listener's blocks of two sounds lie apart as distributions: 0 for the same, at most 2.
+
+    The squared maximum mean discrepancy with a Gaussian kernel (Chung and others 2025, arXiv:2502.15602); unlike
+    likeness, the distance is far from its limit for another take (.02 to .12; for other recordings .4 to .9). The
+    width of the kernel is the median distance between blocks of the recordings in samples/. That of the reference's
+    own blocks, as in the paper, is a fifth as wide, and another take of frogs is then as far as any sound. The sums
+    include each block's pair with itself, so that the same sound has 0: the blocks overlap anyway.
+    """
+    first, second = (embeddings(sound, sample_rate, step=step) for sound in (samples, reference))
+
+    def mean_kernel(a, b):
+        return np.exp(-scipy.spatial.distance.cdist(a, b, "sqeuclidean") / (2 * usual_width() ** 2)).mean()
+
+    return float(mean_kernel(first, first) + mean_kernel(second, second) - 2 * mean_kernel(first, second))
 
 
 def likeness(samples, reference, sample_rate):
@@ -157,13 +192,78 @@ def likeness(samples, reference, sample_rate):
     return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
 
 
+def onsets_kept(samples, content, sample_rate):
+    """Return the correlation of the onset strength with the content's, frame by frame."""
+    return _correlation(librosa.onset.onset_strength, samples, content, sr=sample_rate)
+
+
+def chroma_kept(samples, content, sample_rate):
+    """Return the correlation of the chroma (pitch without its octave) with the content's, frame by frame."""
+    return _correlation(librosa.feature.chroma_stft, samples, content, sr=sample_rate, tuning=0)
+
+
+def _correlation(feature, *sounds, **settings):
+    length = min(map(len, sounds))
+    return float(np.corrcoef(*(feature(y=sound[:length], **settings).ravel() for sound in sounds))[0, 1])
+
+
 def content_kept(samples, content, sample_rate):
-    """Return the correlations of the onset envelopes and of the chroma with the content's: (rhythm, pitch)."""
-    length = min(len(samples), len(content))
-    pair = [samples[:length], content[:length]]
-    onsets = [librosa.onset.onset_strength(y=y, sr=sample_rate) for y in pair]
-    chroma = [librosa.feature.chroma_stft(y=y, sr=sample_rate, tuning=0).ravel() for y in pair]
-    return float(np.corrcoef(*onsets)[0, 1]), float(np.corrcoef(*chroma)[0, 1])
+    """Return how much of the content is kept: (onsets_kept, chroma_kept)."""
+    return onsets_kept(samples, content, sample_rate), chroma_kept(samples, content, sample_rate)
+
+
+def pitch_error(samples, reference, sample_rate, *, lowest=65.0, highest=2100.0):
+    """Return how far the pitch is from the reference's: (median error in cents, share of frames within 50 cents).
+
+    Of the frames in which pYIN finds the reference voiced; an octave counts as no error. In frames of the samples
+    that pYIN finds unvoiced, its best guess counts. A random pitch has (300, 1/12); a reference without pitch, nan.
+    """
+    length, settings = min(len(samples), len(reference)), dict(sr=sample_rate, fmin=lowest, fmax=highest)
+    found, (pitch, voiced, _) = (
+        librosa.pyin(y=np.asarray(sound[:length]), fill_na=None, **settings) for sound in (samples, reference)
+    )
+    if not voiced.any():
+        return np.nan, np.nan
+    cents = 1200 * np.log2(found[0][voiced] / pitch[voiced])
+    cents = np.abs((cents + 600) % 1200 - 600)
+    return float(np.median(cents)), float(np.mean(cents <= 50))
+
+
+def voice_lost(samples, content, sample_rate, *, frame=0.05):
+    """Return the share of the content's active frames of 50 ms that come out more than 20 dB below the content's.
+
+    A frame is active if its level lies within 30 dB of the content's loudest frame. Before, the samples are brought
+    to the content's level as a whole, so that a quieter result has lost nothing.
+    """
+    length = round(frame * sample_rate)
+    n = min(len(samples), len(content)) // length
+    result, wanted = (np.square(each[: n * length]).reshape(n, length).mean(axis=1) for each in (samples, content))
+    result = result * wanted.mean() / max(result.mean(), 1e-20)
+    active = wanted > 1e-3 * wanted.max()
+    return float(np.mean(result[active] < 1e-2 * wanted[active]))
+
+
+def rhythm_curve(samples, sample_rate):
+    """Return the autocorrelation of the onset strength at lags of .08 to 2 s, by its value at lag 0 [shape=(193,)].
+
+    Frames of 10 ms. A repeating pattern has peaks at its period; at lag t, a sound of n seconds reaches at most about
+    1 - t / n, because the ends have no partner. The sound must be longer than 2 s.
+    """
+    onsets = librosa.onset.onset_strength(y=samples, sr=sample_rate, hop_length=round(0.01 * sample_rate))
+    products = librosa.autocorrelate(onsets - onsets.mean(), max_size=201)
+    if len(products) < 201:
+        raise ValueError(f"the rhythm needs more than 2 s, and the sound has {len(samples) / sample_rate:.1f} s")
+    return products[8:] / max(products[0], 1e-9)
+
+
+def rhythm_peak(samples, sample_rate):
+    """Return the highest value of the rhythm curve: near 1 for a clock, about .1 to .2 for steady noise."""
+    return float(rhythm_curve(samples, sample_rate).max())
+
+
+def rhythm_kept(samples, reference, sample_rate):
+    """Return the correlation of the rhythm curve with the reference's."""
+    return float(np.corrcoef(*(rhythm_curve(sound, sample_rate) for sound in (samples, reference)))[0, 1])
 
 
 def log_spectral_distance(samples, reference, sample_rate):
