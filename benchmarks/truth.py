@@ -192,7 +192,8 @@ def score(samples, content, style, truth):
         truth_distance(samples, truth) / truth_distance(content, truth),
         *metrics.pitch_error(samples, truth, RATE),
         metrics.likeness(samples, style, RATE),
-        *metrics.content_kept(samples, content, RATE),
+        metrics.onsets_kept(samples, content, RATE),
+        metrics.chroma_kept(samples, content, RATE, feature=librosa.feature.chroma_cqt),
     )
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -45,7 +45,7 @@ def image():
 
 # Files whose tests start kernels, browsers or other processes, or take seconds each: `make quick` leaves them out.
 SLOW = "notebooks runs browser elsewhere state robustness terminal gallery training quality refinement mosaic "
-SLOW += "damages cells metrics loops windows mel pictures optimisation weights"
+SLOW += "damages cells metrics loops windows mel pictures optimisation weights known_answers"
 
 
 def pytest_collection_modifyitems(items):

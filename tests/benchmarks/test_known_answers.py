@@ -76,6 +76,17 @@ def test_percussion_has_the_rhythm_that_is_written(half):
         assert curve[lag - 2 : lag + 3].max() > 0.4, name
 
 
+@pytest.mark.parametrize("half", ["tuning", "reporting"])
+def test_chroma_hears_the_melody_whatever_plays_it(half):
+    for a, b, melody, other in truth.pairs(half)[::6]:
+        content, style, right = map(truth.load_part, (f"{a}_{melody}", f"{b}_{other}", f"{b}_{melody}"))
+        kept, lost = (
+            metrics.chroma_kept(each, content, truth.RATE, feature=librosa.feature.chroma_cqt)
+            for each in (right, style)
+        )
+        assert kept > 0.55 and kept > lost + 0.3
+
+
 def test_the_distance_to_the_truth_is_that_of_a_known_filter():
     """Below 4 kHz 20 dB less; both sounds are brought to one power, so that the bands above rise by c dB."""
     noise = np.random.default_rng(0).standard_normal(5 * truth.RATE).astype("f4")
