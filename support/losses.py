@@ -1,4 +1,4 @@
-"""Losses beyond Gatys: a content of free level; rhythm and diversity, after Antognini et al. 2019 (arXiv:1806.08002).
+"""Losses beyond Gatys: a content of free level, and diversity, after Antognini et al. 2019 (arXiv:1806.08002).
 
 Also an example of how to write a loss of one's own: subclass audiocnn.Loss, and use the class, or an instance with
 parameters of its own, in the list of terms.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from audiocnn import N_QUANTILES, ContentLoss, Loss, blended, rows_of
+from audiocnn import N_QUANTILES, ContentLoss, Loss
 
 
 class Levels(NamedTuple):
@@ -66,35 +66,6 @@ def _levels(features):  # (frames,)
 
 
 CONTENT_LOSSES = {"same": ContentLoss(), "free": FreeContentLoss()}  # by the content's level in the result
-
-
-@dataclass
-class RhythmLoss(Loss):
-    """Difference between the autocorrelations over time, relative to the style's (Antognini 2019).
-
-    Mean over channels and lags up to half the style's length.
-    """
-
-    kind, compares, segments = "rhythm", "style", True
-
-    def target(self, *styles, blend):
-        """Describe the styles: their autocorrelations [shape=(channels, lags)]."""
-        n_lags = min(style.shape[-1] for style in styles) // 2
-        return blended(lambda style: _autocorrelation(style, n_lags), styles, blend)
-
-    def distance(self, features, target):
-        """Take features of any number of positions."""
-        correlation = _autocorrelation(features, target.shape[1])
-        target = target[:, : correlation.shape[1]]
-        return (correlation - target).square().mean() / target.square().mean()
-
-
-def _autocorrelation(features, n_lags):  # (channels, lags)
-    rows = rows_of(features)
-    rows = rows - rows.mean(dim=1, keepdim=True)
-    n_lags, length = min(n_lags, rows.shape[1] // 2), rows.shape[1]
-    power = torch.fft.rfft(rows, 2 * length).abs().square()
-    return torch.fft.irfft(power)[:, :n_lags] / (length - torch.arange(n_lags, device=rows.device))
 
 
 class Passages(NamedTuple):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import audiocnn
+from support.rhythm import Rhythm, chosen_rhythm
 from support.sound import stereo
 from support.sound.analysis import Analysis
 from support.sound.files import load_audio
@@ -112,7 +113,7 @@ def _begin(begun, history, num_steps):
 
 @dataclass
 class Parts:
-    """What settings stand for: recordings, their analysis and images, networks by draw, and terms."""
+    """What settings stand for: recordings, their analysis and images, networks by draw, terms, and rhythm."""
 
     recordings: dict
     analysis: Analysis
@@ -120,6 +121,7 @@ class Parts:
     images: dict
     networks: Callable
     terms: list
+    rhythm: Rhythm
 
 
 def parts(settings, recordings: dict | None = None, *, analysis: Analysis | None = None) -> Parts:
@@ -144,7 +146,8 @@ def parts(settings, recordings: dict | None = None, *, analysis: Analysis | None
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
     images = {name: analysis.to_image(each, settings.device) for name, each in spectrograms.items()}
     networks = functools.partial(settings.make_network, images, analysis)
-    return Parts(recordings, analysis, spectrograms, images, networks, settings.make_terms())
+    rhythm = chosen_rhythm(settings.rhythm_weight, images["style 1"], analysis.transform)
+    return Parts(recordings, analysis, spectrograms, images, networks, settings.make_terms(rhythm), rhythm)
 
 
 def run(
@@ -189,7 +192,14 @@ def run(
     objective, style = objective_of(made.images), made.recordings["style 1"]
     length = analysis.length_of(settings.length_of(made.recordings))
     noise, image = make_start(
-        settings.start, analysis, style, made.images, length=length, seed=settings.seed, **settings.start_values
+        settings.start,
+        analysis,
+        style,
+        made.images,
+        length=length,
+        seed=settings.seed,
+        rhythm=made.rhythm,
+        **settings.start_values,
     )
     result = Result(0, image, settings=settings)
     result.measure(objective, noise)
@@ -266,6 +276,7 @@ def make_start(
     *,
     length: int,
     seed: int,
+    rhythm: Rhythm | None = None,
     **values: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the images of noise like the style, or of an earlier result, and of the start.
@@ -275,6 +286,7 @@ def make_start(
     start : one of start.STARTS, or the path of a sound file
     analysis : of the result
     length : of the result [samples]
+    rhythm : of the noise; None: stationary noise
     values : lower, upper, mu, sigma, see start.start_image
     """
     is_file = start not in STARTS
@@ -283,7 +295,8 @@ def make_start(
         samples = librosa.util.fix_length(samples, size=length)
     else:
         style = style.mean(axis=0) if style.ndim == 2 else style
-        samples = matched_noise(style, length=length, seed=seed)
+        beat = dict(strength=rhythm.strength, period=rhythm.period) if rhythm else {}
+        samples = matched_noise(style, length=length, seed=seed, **beat)
     noise = analysis.to_image(analysis.spectrogram(samples), images["style 1"].device)
     content = images.get("content")
     start = "noise" if is_file else start

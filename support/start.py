@@ -10,17 +10,33 @@ from support.checks import check_choice
 STARTS = ("samples", "rand", "randn", "content", "noise")
 
 
-def matched_noise(samples, *, length, seed=0):
-    """Stationary noise [shape=(length,)] with the level and the average spectrum of samples [shape=(n,)].
+def matched_noise(samples, *, length, seed=0, strength=0.0, period=1):
+    """Noise [shape=(length,)] with the level, the average spectrum and the beat of samples [shape=(n,)].
 
     The best start for a texture: its spectrogram belongs to a sound, so that a phase can be found again in the end.
     The spectrogram of independent random values belongs to none.
+
+    Parameters
+    ----------
+    strength : float from 0 to 1
+        0: stationary noise. 1: noise with the level of the samples, which are repeated after a whole number of periods
+        and begin at a random place.
+    period : int > 0 [samples]
     """
     n_fft = min(2048, len(samples))
     frequencies, power = scipy.signal.welch(samples, nperseg=n_fft)
     noise = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
     noise = np.fft.irfft(noise * np.interp(np.fft.rfftfreq(length), frequencies, np.sqrt(power)), length)
+    if strength:
+        noise *= _beat(samples, length, seed, period) ** strength
     return (noise * np.sqrt(np.mean(np.square(samples)) / np.mean(np.square(noise)))).astype(np.float32)
+
+
+def _beat(samples, length, seed, period):
+    power = scipy.ndimage.uniform_filter1d(np.square(samples, dtype=np.float64), 256)  # 12 ms at 22,050 Hz
+    repeated = max(1, len(samples) // period) * period
+    places = (np.random.default_rng([seed, 1]).integers(repeated) + np.arange(length)) % repeated
+    return np.sqrt(power[places % len(samples)] + 1e-10)
 
 
 def start_image(start, *, like, seed=0, lower=0.0, upper=1.0, mu=0.5, sigma=0.25, content=None, noise=None):

@@ -125,7 +125,8 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.weights": set(),
     "support.frontend": {"support.checks", "support.weights"},
     "support.networks": {"audiocnn", "support.frontend", "support.sound", "support.weights"},
-    "support.pipeline": {"audiocnn", "support.start", "support.losses", "support.networks", "support.sound"},
+    "support.rhythm": {"audiocnn", "support.bands", "support.sound"},
+    "support.pipeline": {"audiocnn", "support.start", "support.rhythm", "support.networks", "support.sound"},
     "support": set(),
 }
 ROOMS["support.desk"] = set(ROOMS)

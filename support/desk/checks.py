@@ -317,7 +317,7 @@ class Together:
         if blend is not None and len(blend) != len(self.styles):
             raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(self.styles)} styles")
         aims = dict(style=self.style_layers_default, rhythm={"conv_1": 1.0}, content=self.content_layers)
-        weights = {kind: getattr(self, f"{kind}_weight") for kind in aims}
+        weights = {kind: getattr(self, f"{kind}_weight") or 0 for kind in aims}
         if not any(weights[kind] * weight for kind, layers in aims.items() for weight in layers.values()):
             given = ", ".join(f"{kind}_weight={weights[kind]}" for kind in aims if aims[kind])
             raise ValueError(f"nothing to optimise: no loss has both a layer and a weight above 0 ({given})")

@@ -27,6 +27,7 @@ from support import losses, networks
 from support.bands import band_networks
 from support.checks import check_choice, check_number
 from support.desk import checks
+from support.rhythm import RhythmLoss
 from support.sound.analysis import LAYOUTS, Analysis, check_power
 from support.sound.transforms import CQT, LONGEST, SHORTEST, STFT
 
@@ -75,7 +76,7 @@ style_layers_default: list of layers, or dict to weights; None: ["conv_2"], "gat
 content_layers_default: the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]
 content_level: "free": frames may be quieter than the content's; "same"; None: free, "gatys": same
 style_blend: shares of several styles, such as [1, 2]; None: equal
-rhythm_weight: 0 and more; the rhythm of layer conv_1; try 0.1
+rhythm_weight: 0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0
 diversity_weight: cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0
 boundopt: True: a loss grows where the result leaves 0 to 1
 reg_weight: 0 and more; weight of this loss
@@ -195,7 +196,7 @@ class Settings(checks.Together):
     content_layers_default: dict = _setting(None, LOSSES, _layers, ["conv_2"], ["relu_3"])
     content_level: str = _setting(None, LOSSES, _choice(losses.CONTENT_LOSSES), "free", "same")
     style_blend: tuple | None = _setting(None, LOSSES, _optional(checks.check_blend))
-    rhythm_weight: float = _setting(0.0, LOSSES, _cost)
+    rhythm_weight: float = _setting(None, LOSSES, _optional(_cost), (None, 0.0), 0.0)
     diversity_weight: float = _setting(None, LOSSES, _cost, (100.0, 0.0), 0.0)
     boundopt: bool = _setting(True, LOSSES, checks.check_flag)
     reg_weight: float = _setting(1e-3, LOSSES, _cost)
@@ -315,6 +316,12 @@ class Settings(checks.Together):
         return self.CONTENT_FILENAME is not None
 
     @property
+    def rhythm_layers(self):
+        """conv_1 of the first network: that of the others sees the same, and each costs as much as all style losses."""
+        of_bands = self.recipe == "bands" and not self.use_style_net
+        return {f"width_{self.widths[0]}.conv_1" if of_bands else "conv_1": 1.0}
+
+    @property
     def content_layers(self):
         """content_layers_default in a transfer; a texture has none."""
         return self.content_layers_default if self.is_transfer else {}
@@ -371,12 +378,12 @@ class Settings(checks.Together):
             network = networks.network_of_files(self.model_path, given, list(images.values()), analysis, seed=seed)
         return network.to(self.device)
 
-    def make_terms(self):
-        """Return the sum that is minimised, a list of audiocnn.Term."""
+    def make_terms(self, rhythm):
+        """Return the sum that is minimised, a list of audiocnn.Term; rhythm: see rhythm.chosen_rhythm."""
         parts = [
             (audiocnn.STYLE_LOSSES[self.statistic], self.style_weight, self.style_layers_default),
             (losses.CONTENT_LOSSES[self.content_level], self.content_weight, self.content_layers),
-            (losses.RhythmLoss(), self.rhythm_weight, {"conv_1": 1.0}),
+            (RhythmLoss(), rhythm.weight, self.rhythm_layers),
             (losses.DiversityLoss(), self.diversity_weight, {"input": 1.0}),
             (audiocnn.BoundLoss(), self.reg_weight * self.boundopt, {"input": 1.0}),
         ]

@@ -11,6 +11,7 @@ import types
 
 import audiocnn
 from support.layers import named_layers
+from support.rhythm import chosen_rhythm
 
 CELLS = "__main__"  # the module of what a notebook's cells define
 
@@ -34,9 +35,10 @@ def describe(result, *, analysis, objective, images, changed=()):
     for name, each in optimizers.items():
         used[name] = ", then ".join(dict.fromkeys(map(_words, each))) or _words(audiocnn.lbfgs)
     own_network = settings.use_style_net
+    rhythm = chosen_rhythm(settings.rhythm_weight, images["style 1"], analysis.transform)
     expected = _in_words(
         analysis=settings.make_analysis(),
-        terms=settings.make_terms(),
+        terms=settings.make_terms(rhythm),
         network=None if own_network else settings.make_network(images, analysis),
     )
     expected |= dict.fromkeys(optimizers, _words(audiocnn.lbfgs))

@@ -11,9 +11,10 @@ import audiocnn
 from support import fast, losses, networks
 from support.bands import band_networks
 from support.layers import Tap, named_layers
+from support.rhythm import RhythmLoss
 
 BALANCED = audiocnn.DistributionLoss(balance=0.65)
-KINDS = [audiocnn.StyleLoss(), audiocnn.DistributionLoss(), BALANCED, losses.RhythmLoss(), losses.DiversityLoss()]
+KINDS = [audiocnn.StyleLoss(), audiocnn.DistributionLoss(), BALANCED, RhythmLoss(), losses.DiversityLoss()]
 
 
 def distance_of(loss, x, *sounds, blend=(1.0,)):
@@ -296,7 +297,7 @@ def test_bad_layers(parameters, image):
     with pytest.raises(ValueError, match=r"content layers: there is no layer 'relu1'; choose among"):
         insert(styles_at("relu_1") + contents_at("relu1"), content=image)
     with pytest.raises(ValueError, match=r"rhythm layers: there is no layer 'fc_1'; choose among"):
-        insert([(losses.RhythmLoss(), "fc_1", 1.0)])
+        insert([(RhythmLoss(), "fc_1", 1.0)])
     with pytest.raises(ValueError, match=r"the content loss at 'relu_3' needs a content; give one"):
         insert(styles_at("relu_1") + contents_at("relu_3"))
     with pytest.raises(ValueError, match=r"the style loss at 'relu_3' needs a style; give one"):
@@ -418,7 +419,7 @@ def test_rhythm_loss_sees_periods_but_not_phases():
         (torch.cos(2 * np.pi * (time + shift) / period) > 0.9).float()[None, None, None]
         for period, shift in ((40, 0), (40, 13), (29, 0))
     ]
-    values = [float(distance_of(losses.RhythmLoss(), x, pulses[0])) for x in pulses]
+    values = [float(distance_of(RhythmLoss(), x, pulses[0])) for x in pulses]
     assert values[0] < 1e-10 and values[1] < 0.05 and values[2] > 0.5
 
 

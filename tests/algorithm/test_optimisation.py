@@ -13,6 +13,7 @@ import torch
 import audiocnn
 from support import fast, losses, networks
 from support.bands import band_networks
+from support.rhythm import RhythmLoss
 from support.sound import stereo, transforms
 from support.sound.analysis import Analysis
 from support.start import matched_noise, start_image
@@ -107,7 +108,7 @@ def test_segments_are_compared_each_on_its_own(planes):
     bands = band_networks(np.linspace(0, 8000, 30), widths=[5], filters=6).double()
     style, content, start = (torch.rand(planes, 30, 1, 804).double() for _ in range(3))
     terms = [(audiocnn.DistributionLoss(), layer, 2.0) for layer in ("conv_1", "conv_2")]
-    terms += [(audiocnn.ContentLoss(), "conv_1", 5.0), (losses.RhythmLoss(), "conv_2", 0.5)]
+    terms += [(audiocnn.ContentLoss(), "conv_1", 5.0), (RhythmLoss(), "conv_2", 0.5)]
     terms += [(losses.DiversityLoss(), "conv_2", 0.1)]
     cuts = [slice(None), *(slice(first, first + 204) for first in (0, 200, 400, 600))]
     gradients, values = [], []
@@ -198,7 +199,7 @@ def test_weights_of_zero_switch_losses_off(image, parameters):
     network, start = networks.build_network(parameters), image + torch.rand_like(image)
 
     def names(style, rhythm, diversity):
-        terms = [(audiocnn.StyleLoss(), "relu_1", style), (losses.RhythmLoss(), "relu_1", rhythm)]
+        terms = [(audiocnn.StyleLoss(), "relu_1", style), (RhythmLoss(), "relu_1", rhythm)]
         terms += [(losses.DiversityLoss(), "relu_1", diversity), (audiocnn.BoundLoss(), "input", 0.0)]
         objective = audiocnn.Objective(network, terms, style=image)
         return set(next(audiocnn.optimise(start.clone(), objective, num_steps=1)))

@@ -11,6 +11,7 @@ from torch import nn
 import audiocnn
 from support import losses
 from support.bands import band_networks
+from support.rhythm import RhythmLoss
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_loss_may_be_of_any_kind(bands):
         "peak conv_1": (Peak(power=3.0), peaks**3),
         "style conv_1": (audiocnn.DistributionLoss(balance=0.0), None),
         "diversity conv_1": (functools.partial(losses.DiversityLoss, length=16), None),
-        "rhythm conv_1": (losses.RhythmLoss, None),
+        "rhythm conv_1": (RhythmLoss, None),
         "distance_of_means conv_1": (distance_of_means, means),
         "lambda conv_1": (lambda features, target: 5 * distance_of_means(features, target), 5 * means),
         "mseloss conv_1": (nn.MSELoss(), float((x - y).square().mean())),

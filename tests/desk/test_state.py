@@ -159,7 +159,7 @@ def sound_of(name):
 
 def test_an_edited_sum_starts_afresh_and_is_saved(notebook, tmp_path):
     notebook.run_all()
-    notebook.replace(LOSSES, "(RhythmLoss(), settings.rhythm_weight, {", '(RhythmLoss(), 0.25, {"conv_2": 2, ')
+    notebook.replace(LOSSES, "beat.weight, settings.rhythm_layers", '0.25, {"conv_2": 2, "conv_1": 1.0}')
     notebook.run(LOSSES)
     with pytest.raises(
         CellError, match="'The losses' was run or changed after 'The start': run again from 'The start'"
@@ -376,7 +376,7 @@ def test_a_second_interrupt_does_not_cost_the_sound(notebook, tmp_path):
 
 def test_two_interrupts_end_a_long_reconstruction(notebook, tmp_path):
     """The image is kept: with fewer iterations, the cell makes the sound."""
-    notebook.edit(phase_iterations=10**6)
+    notebook.edit(phase_iterations=10**4)
     for cell in notebook.cells[: notebook.cells.index(notebook.cell(BACK))]:
         if "analysis.reconstruct(" not in cell.source:
             notebook.execute(cell.source)
@@ -493,7 +493,9 @@ def test_an_edited_loss_class_is_another_sum(notebook, tmp_path):
     loss += "        return FACTOR * features.square().mean()"
     notebook.run("import audiocnn")
     notebook.execute(loss.replace("FACTOR", "1.0"))
-    notebook.replace(LOSSES, "(RhythmLoss(), settings.rhythm_weight, {", "(MyLoss(), 1.0, {")
+    notebook.replace(
+        LOSSES, "(rhythm.RhythmLoss(), beat.weight, settings.rhythm_layers)", "(MyLoss(), 1.0, {'conv_1': 1.0})"
+    )
     notebook.run_all()
     notebook.execute(loss.replace("FACTOR", "7.0"))
     notebook.run(LOSSES)
