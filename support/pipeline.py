@@ -146,7 +146,7 @@ def parts(settings, recordings: dict | None = None, *, analysis: Analysis | None
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
     images = {name: analysis.to_image(each, settings.device) for name, each in spectrograms.items()}
     networks = functools.partial(settings.make_network, images, analysis)
-    rhythm = chosen_rhythm(settings.rhythm_weight, images["style 1"], analysis.transform)
+    rhythm = chosen_rhythm(settings.rhythm_weight, spectrograms["style 1"], analysis.transform)
     return Parts(recordings, analysis, spectrograms, images, networks, settings.make_terms(rhythm), rhythm)
 
 

@@ -35,7 +35,8 @@ def describe(result, *, analysis, objective, images, changed=()):
     for name, each in optimizers.items():
         used[name] = ", then ".join(dict.fromkeys(map(_words, each))) or _words(audiocnn.lbfgs)
     own_network = settings.use_style_net
-    rhythm = chosen_rhythm(settings.rhythm_weight, images["style 1"], analysis.transform)
+    style = analysis.from_image(images["style 1"])
+    rhythm = chosen_rhythm(settings.rhythm_weight, style, analysis.transform)
     expected = _in_words(
         analysis=settings.make_analysis(),
         terms=settings.make_terms(rhythm),

@@ -60,9 +60,12 @@ def names_of(**typed):
 @pytest.mark.parametrize("transform", ["stft", "cqt"])
 def test_every_setting_is_taken_from_the_names(transform):
     """Each has another value than its default in one of two cases, so that a setting that is left out shows."""
-    cases = [OTHER | dict(loop=False), dict(recipe="gatys", model_path="b.pth", param_pkl="b", loop=True)]
+    cases = [
+        {name: OTHER[name] for name in OTHER if name != "threads"} | dict(loop=False),
+        dict(recipe="gatys", model_path="b.pth", param_pkl="b", loop=True),
+    ]
     others = [{name for name in case if case[name] != DEFAULTS[name]} for case in cases]
-    assert set.union(*others) == set(DEFAULTS)
+    assert set.union(*others) == set(DEFAULTS) - {"threads"}  # which a cell can't type
     with warnings.catch_warnings(action="ignore"):
         for case in cases:
             names = names_of(**case) | {"transform": object()}  # the notebooks give this name to the transform itself
