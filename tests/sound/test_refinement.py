@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import audiocnn
-from support import pipeline
+from support import losses, pipeline
 from support.bands import band_networks
 from support.desk.settings import Settings
 from support.sound import transforms
@@ -238,3 +238,27 @@ def test_a_network_from_outside_is_never_replaced(fire, monkeypatch):
     assert (len(result.history), len(result.refinement)) == (6, 6)
     assert np.isfinite(result.samples.numpy()).all()
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def lost_frames(samples, content):
+    """Share of the frames of 50 ms within 30 dB of the content's loudest that are more than 20 dB below the content."""
+    levels = [np.square(each[: len(each) // 1100 * 1100]).reshape(-1, 1100).mean(axis=1) for each in (samples, content)]
+    active = levels[1] > 1e-3 * levels[1].max()
+    return np.mean(levels[0][active] < 1e-2 * levels[1][active])
+
+
+def test_a_voice_is_heard_in_a_style_of_silences(load):
+    """Frames may be quieter than the content's, and not gone; more weight brings more content."""
+    recordings = {"style 1": load("tabla", duration=4.0), "content": load("speech", offset=0.25, duration=4.0)}
+    settings = Settings(CONTENT_FILENAME="c.wav", device="cpu", filters=80, num_steps=20, refine_steps=20, redraw=10)
+    lost = {}
+    for weight in (10.0, 100.0):
+        made = pipeline.synthesise(settings.changed(content_weight=weight), recordings)
+        lost[weight] = lost_frames(made, recordings["content"])
+    assert lost[100.0] <= lost[10.0] < 0.15 and lost[100.0] < 0.05
+    loss = losses.FreeContentLoss(largest_gain=10.0)  # nearly any level is free: otherwise this test shows nothing
+    terms = [
+        (loss if each.kind == "content" else each, *more) for each, *more in pipeline.parts(settings, recordings).terms
+    ]
+    made = pipeline.synthesise(settings, recordings, terms=terms)
+    assert lost_frames(made, recordings["content"]) > 0.2
