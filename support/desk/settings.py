@@ -13,6 +13,7 @@ Conventions
 import copy
 import itertools
 import json
+import re
 import types
 import warnings
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ WORDS = """
 # What most people change first
 STYLE_FILENAME: path of a sound file, or a list of paths that are blended
 CONTENT_FILENAME: path of a sound file; None: a texture from the style alone
-outname: results are outputs/outname-001.wav and so on; no file is overwritten
+outname: results are outputs/outname-001.wav and so on, never overwritten; None: named by the files
 recipe: "bands" or "gatys"; fills in every setting that is None
 content_weight: 0 and more; higher: nearer to the content; None: 30, "gatys": 1
 style_weight: 0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7
@@ -162,7 +163,7 @@ class Settings(checks.Together):
 
     STYLE_FILENAME: str | tuple = _setting("samples/water_stream.flac", LISTEN, checks.check_styles)
     CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
-    outname: str = _setting("result", NO_STEP, checks.check_outname)
+    outname: str = _setting(None, NO_STEP, checks.check_outname)
     recipe: str = _setting("bands", NETWORK, _choice(RECIPES))
     content_weight: float = _setting(None, LOSSES, _cost, 30.0, 1.0)
     style_weight: float = _setting(None, LOSSES, _cost, 1.0, (1e9, 1e7))
@@ -170,7 +171,7 @@ class Settings(checks.Together):
     num_steps: int = _setting(None, OPTIMISE, _steps, 60, 300)
     refine_steps: int = _setting(None, REFINE, _steps, 60, 0)
     seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
-    offset: float = _setting(0.5, LISTEN, _number(0, most=10**6))
+    offset: float = _setting(0.0, LISTEN, _number(0, most=10**6))
     duration: float | None = _setting(5.0, LISTEN, _seconds)
     result_duration: float | None = _setting(None, START, _seconds)
     loop: bool = _setting(False, LOSSES, checks.check_flag)
@@ -230,6 +231,7 @@ class Settings(checks.Together):
     def filled_in(self):
         """Return the values of the settings that are None: reads transform, recipe, is_transfer, use_style_net."""
         values = {"device": best_device(), "threads": torch.get_num_threads()}
+        values["outname"] = _name_of(self.STYLE_FILENAME, self.CONTENT_FILENAME)
         for each in fields(Settings):
             value = each.metadata[self.recipe]
             if value is not None:
@@ -415,6 +417,12 @@ class Settings(checks.Together):
 DEFAULTS = {each.name: each.default_factory() for each in fields(Settings)}
 LAYERS = [each.name for each in fields(Settings) if each.metadata["check"] is _layers]
 STEP_OF = {each.name: each.metadata["step"] for each in fields(Settings)}
+
+
+def _name_of(style, content):  # "water_stream_texture", "speech_in_tabla"
+    style = "_and_".join(Path(str(each)).stem for each in (style if isinstance(style, list | tuple) else [style]))
+    name = f"{style}_texture" if content is None else f"{Path(str(content)).stem}_in_{style}"
+    return re.sub(r"[^a-zA-Z0-9_-]+", "_", name)[:60].strip("_-") or "result"
 
 
 def best_device():

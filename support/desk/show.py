@@ -10,6 +10,7 @@ import html
 import math
 import sys
 import time
+from pathlib import Path
 
 import IPython.display
 from tqdm import tqdm
@@ -113,6 +114,11 @@ def balance(result):
     weight = result.settings.content_weight
     change = f": for more style lower content_weight (now {weight:g}), for more content raise content_weight"
     return f"{said[0].upper()}{said[1:]}{change if len(parts) == 2 else ''}."
+
+
+def named(recordings, files):
+    """Return the recordings with the names of their files in their titles: "style 1: tabla"."""
+    return {f"{name}: {Path(files[name]).stem}": samples for name, samples in recordings.items()}
 
 
 def length_and_level(samples, sample_rate):

@@ -108,8 +108,7 @@ def test_each_setting_is_declared_once(name):
     assert len(lines) <= 50 and max(map(len, lines)) <= 120
     stem = name.removeprefix("neural_style_audio_").removesuffix(".ipynb")
     pair = f"{dict(pretrained='stft', cqt='cqt')[stem]}_freq"
-    typed = dict(outname=f"water_stream_{dict(pretrained='texture', cqt='cqt')[stem]}")
-    typed |= dict(model_path=f"models/{pair}.pth", param_pkl=f"params/{pair}")
+    typed = dict(model_path=f"models/{pair}.pth", param_pkl=f"params/{pair}")
     other = {"N_FFT"} if name == CQT else {"bins_per_octave", "lowest_frequency", "n_octaves"}
     expected = [lines[0]]
     for title, names in GROUPS.items():
@@ -586,7 +585,7 @@ def test_a_result_that_is_too_short_names_its_duration():
 def test_an_excerpt_that_is_longer_than_its_file_warns(tmp_path):
     path = str(tmp_path / "two.wav")
     soundfile.write(path, noise(2), 22050)
-    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.5 leaves 1.50 s"):
+    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.0 leaves 2.00 s"):
         Settings(STYLE_FILENAME=path)
     with warnings.catch_warnings(action="error"):
         assert Settings(STYLE_FILENAME=path, duration=1.5).duration == 1.5
@@ -656,3 +655,18 @@ def test_the_advice_of_a_constant_q_transform_works(rate):
         ValueError, match="bins_per_octave=1 and n_octaves=1 make 1 in all; 2 to 16384 bins are possible"
     ):
         Settings(transform="cqt", bins_per_octave=1, n_octaves=1)
+
+
+@pytest.mark.parametrize(
+    ("style", "content", "name"),
+    [
+        ("samples/rain.flac", None, "rain_texture"),
+        (["a/rain.wav", "b/fire.ogg"], "my voice.wav", "my_voice_in_rain_and_fire"),
+        ("<img src=x>.wav", "../..", "in__img_src_x"),
+        ("." * 300, None, "texture"),
+    ],
+)
+def test_results_are_named_by_their_files(style, content, name):
+    found = Settings(STYLE_FILENAME=style, CONTENT_FILENAME=content).outname
+    assert found == name
+    assert Settings(STYLE_FILENAME=style, CONTENT_FILENAME=content, outname="mine").outname == "mine"

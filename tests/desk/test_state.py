@@ -333,7 +333,7 @@ def test_the_defaults_of_the_object_are_those_of_the_notebook(name, monkeypatch)
     transform = "stft" if name == STFT else "cqt"
     typed, default = Settings(transform=transform, **given), Settings(transform=transform)
     differing = [each for each in given if getattr(typed, each) != getattr(default, each)]
-    assert set(differing) == {"outname", "model_path", "param_pkl"}
+    assert set(differing) == {"model_path", "param_pkl"}
 
 
 # Interrupts --------------------------------------------------------------------------------------
