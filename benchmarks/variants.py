@@ -183,9 +183,9 @@ class Louder(FreeContentLoss):
 TRANSFERS = {
     "the default": {},
     "content of the same level": dict(content_level="same"),
-    "frames quieter by up to 2 times": dict(losses={"content": FreeContentLoss(largest_gain=2)}),
+    "frames quieter by up to 3 times": dict(losses={"content": FreeContentLoss(largest_gain=3)}),
     "frames quieter by up to 10 times": dict(losses={"content": FreeContentLoss(largest_gain=10)}),
-    "frames quieter or louder by up to 3 times": dict(losses={"content": Louder()}),
+    "frames quieter or louder by up to 3 times": dict(losses={"content": Louder(largest_gain=3)}),
     "every channel divided by the geometric mean of its own and the mean variance": balanced(0.5),
 }
 PAIRS = (
