@@ -137,6 +137,7 @@ class Loss:
     compares = None
     segments = False
     overlap = 0  # frames that each feature sees beyond one; 0 where layers pad; set before `target` is called
+    loop = False  # whether the features are those of a circle; set before `target` is called
 
     def target(self, *sounds: torch.Tensor, blend: list[float]) -> object:
         """Return what `distance` gets as its target, from the features of the sounds that are compared."""
@@ -460,7 +461,7 @@ class Objective:
         n_styles, inserted = len(self.sounds["style"]), []
         for layer, term in here:
             loss = copy.copy(term.loss)
-            loss.overlap = overlap or 0
+            loss.overlap, loss.loop = overlap or 0, self.loop
             given = {"style": features[:n_styles], "content": features[n_styles:], None: []}[loss.compares]
             target = loss.target(*(each[layer].detach() for each in given), blend=self.blend)
             inserted.append(_Inserted(f"{loss.kind} {term.layer}", loss, layer, term.weight, target))

@@ -35,15 +35,17 @@ class RhythmLoss(Loss):
 
     def distance(self, features, target):
         """Take features of any number of positions."""
-        correlation = _autocorrelation(features, target.shape[1])
+        correlation = _autocorrelation(features, target.shape[1], circle=self.loop)
         target = target[:, : correlation.shape[1]]
         return (correlation - target).square().mean() / target.square().mean()
 
 
-def _autocorrelation(features, n_lags):  # (channels, lags)
+def _autocorrelation(features, n_lags, circle=False):  # (channels, lags)
     rows = rows_of(features)
     rows = rows - rows.mean(dim=1, keepdim=True)
     n_lags, length = min(n_lags, rows.shape[1] // 2), rows.shape[1]
+    if circle:  # every position has a partner at every lag
+        return torch.fft.irfft(torch.fft.rfft(rows).abs().square(), length)[:, :n_lags] / length
     power = torch.fft.rfft(rows, 2 * length).abs().square()
     return torch.fft.irfft(power)[:, :n_lags] / (length - torch.arange(n_lags, device=rows.device))
 

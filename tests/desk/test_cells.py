@@ -142,13 +142,13 @@ OWN_LOSS = """class Mean(audiocnn.Loss):
         return (features.mean(dim=3) - target.mean(dim=3)).square().mean()
 
 
-with steps.step("The losses"):
-    sums = [
-        (Mean(), 2.0, {"width_4.conv_2": 1.0}),"""
+with steps.step("The losses"):"""
 
 
 def test_an_own_loss_is_in_the_json_with_its_source(notebook):
-    _, report = run_edited(notebook, "ownloss", ('with steps.step("The losses"):\n    sums = [', OWN_LOSS))
+    line = '    sums = [\n        (Mean(), 2.0, {"width_4.conv_2": 1.0}),'
+    changes = ('with steps.step("The losses"):', OWN_LOSS), ("    sums = [", line)
+    _, report = run_edited(notebook, "ownloss", *changes)
     assert ["__main__.Mean()", "width_4.conv_2", 2.0] in report["used"]["terms"]
     assert "features.mean(dim=3) - target.mean(dim=3)" in report["used"]["own_code"]["Mean"]
     assert report["used"]["not_in_settings"] == ["terms"] and "mean width_4.conv_2" in report["losses"][-1]
