@@ -201,7 +201,7 @@ def test_content_loss():
 
 
 def test_a_content_of_free_level_may_be_quieter():
-    """Frame by frame: up to 2.1 times for nothing, beyond that as if multiplied by it, and louder for the full price."""
+    """Frame by frame: up to 2.1 times for nothing, beyond it as if multiplied by 2.1, louder for the full price."""
     content = features(4, 9, seed=1)
     gains = torch.tensor([1.0, 1 / 2, 1 / 2.1, 1 / 1.9, 0.9, 1.0, 1 / 2, 1 / 2.1, 0.7], dtype=torch.float64)
     free, same = (functools.partial(distance_of, loss()) for loss in (losses.FreeContentLoss, audiocnn.ContentLoss))
