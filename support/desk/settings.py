@@ -171,7 +171,7 @@ class Settings(checks.Together):
     num_steps: int = _setting(None, OPTIMISE, _steps, 60, 300)
     refine_steps: int = _setting(None, REFINE, _steps, 60, 0)
     seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
-    offset: float = _setting(0.0, LISTEN, _number(0, most=10**6))
+    offset: float = _setting(0.5, LISTEN, _number(0, most=10**6))
     duration: float | None = _setting(5.0, LISTEN, _seconds)
     result_duration: float | None = _setting(None, START, _seconds)
     loop: bool = _setting(False, LOSSES, checks.check_flag)

@@ -585,7 +585,7 @@ def test_a_result_that_is_too_short_names_its_duration():
 def test_an_excerpt_that_is_longer_than_its_file_warns(tmp_path):
     path = str(tmp_path / "two.wav")
     soundfile.write(path, noise(2), 22050)
-    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.0 leaves 2.00 s"):
+    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.5 leaves 1.50 s"):
         Settings(STYLE_FILENAME=path)
     with warnings.catch_warnings(action="error"):
         assert Settings(STYLE_FILENAME=path, duration=1.5).duration == 1.5
