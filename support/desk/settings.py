@@ -62,7 +62,7 @@ K_HOP: hop in samples, at most half of the window, better a quarter; None: 128, 
 bins_per_octave: bins in an octave; more: finer in pitch, low bins blurred in time
 lowest_frequency: Hz, of the lowest bin
 n_octaves: octaves from there; the highest bin must lie below half of sample_rate
-power: magnitudes are compressed by this power, above 0 to 1, or "log1p"; None: 0.3, "gatys": "log1p"
+power: magnitudes are compressed by this power, 0.01 to 1, or "log1p"; None: 0.3, "gatys": "log1p"
 use01scale: True: spectrograms from 0 to 1; False: from 0 to 7 with "log1p"
 whichChannel: "freq": filters run over time; "time": over frequency; "2D": over both; "bands" needs "freq"
 widths: frames; lengths of the filters of "bands", one network each
