@@ -234,16 +234,16 @@ def pitch_error(samples, reference, sample_rate, *, lowest=65.0, highest=2100.0)
     return float(np.median(cents)), float(np.mean(cents <= 50))
 
 
-def voice_lost(samples, content, sample_rate, *, frame=0.05):
+def voice_lost(samples, content, sample_rate, *, frame=0.05, same_level=True):
     """Return the share of the content's active frames of 50 ms that come out more than 20 dB below the content's.
 
-    A frame is active if its level lies within 30 dB of the content's loudest frame. Before, the samples are brought
-    to the content's level as a whole, so that a quieter result has lost nothing.
+    A frame is active if its level lies within 30 dB of the content's loudest frame. With same_level, the samples are
+    brought to the content's level as a whole before, so that a quieter result has lost nothing.
     """
     length = round(frame * sample_rate)
     n = min(len(samples), len(content)) // length
     result, wanted = (np.square(each[: n * length]).reshape(n, length).mean(axis=1) for each in (samples, content))
-    result = result * wanted.mean() / max(result.mean(), 1e-20)
+    result = result * (wanted.mean() / max(result.mean(), 1e-20) if same_level else 1.0)
     active = wanted > 1e-3 * wanted.max()
     return float(np.mean(result[active] < 1e-2 * wanted[active]))
 

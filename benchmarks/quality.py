@@ -129,7 +129,7 @@ class Descent:
         networks = made.networks if networks is None else networks
         self.objective = pipeline.make_objective(made.images, networks, terms_of(made, losses or {}), segment=segment)
         self.length = settings.length_of(recordings)
-        start = dict(length=self.length, seed=settings.seed, **settings.start_values)
+        start = dict(length=self.length, seed=settings.seed, rhythm=made.rhythm, **settings.start_values)
         self.image = pipeline.make_start(settings.start, made.analysis, recordings["style 1"], made.images, **start)[1]
         redraw = settings.steps_of_draw
         self.steps = audiocnn.optimise(self.image, self.objective, num_steps=settings.num_steps, redraw=redraw)

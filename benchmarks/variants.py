@@ -3,7 +3,8 @@
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
 style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on six pairs that
 quality.py does not report on. Diversity: weights of this loss, on all ten textures for tuning. Features:
-other lengths and stereo, each on recordings that need it. Rhythm: textures of rhythmic styles.
+other lengths and stereo, each on recordings that need it. Rhythm: textures of rhythmic styles. Voice:
+a voice in a style of silences.
 """
 
 import argparse
@@ -64,12 +65,15 @@ DIVERSITY = {
 
 
 def make_textures(texture, variants):
-    """Return the figures of a texture for each variant: distance ratio, listener, copy score, core time [s]."""
+    """Return the figures of a texture for each variant: distance ratio, listener, copy score, core time [s].
+
+    Without rhythm, which has a table of its own.
+    """
     style, other = metrics.takes(texture, RATE)
     rows = []
     for changes in variants:
         began = time.process_time()
-        made = quality.default(style, length=int(quality.SECONDS * RATE), **changes)
+        made = quality.default(style, length=int(quality.SECONDS * RATE), rhythm_weight=0.0, **changes)
         took = time.process_time() - began
         figures = quality.score_texture(made, style, other)
         rows.append([*(figures[name] for name in ("distance ratio", "listener", "copy score")), took])
@@ -273,6 +277,23 @@ def rhythm_figures(half, name, weight):
     )
 
 
+def compare_voice():
+    """Return rows: how much of a voice is lost in a style of silences, over the content's weight and largest gain."""
+    rows = ["| largest gain | content_weight | frames lost | distance to the style |", "|---|---|---|---|"]
+    jobs = list(itertools.product((3.0, 2.1), (10.0, 30.0, 100.0)))
+    for job, figures in zip(jobs, quality.in_parallel(voice_figures, *zip(*jobs, strict=True)), strict=True):
+        rows.append("| {:g} | {:g} | {:.2f} | {:.2f} |".format(*job, *figures))
+    return rows
+
+
+def voice_figures(largest_gain, weight):
+    """Return the lost frames of speech in the style of tabla, and the distance to the style."""
+    content, style = quality.excerpt("speech"), quality.excerpt("tabla")
+    losses = {"content": FreeContentLoss(largest_gain=largest_gain)}
+    made = quality.default(style, content, losses=losses, content_weight=weight)
+    return metrics.voice_lost(made, content, RATE, same_level=False), metrics.difference(made, style, RATE)
+
+
 def compare_lengths():
     """Return rows: textures longer and shorter than their style, in parts of 3 s."""
     rows = ["| texture | length | segment_duration | distance ratio of each 3 s | mean |", "|---|---|---|---|---|"]
@@ -316,14 +337,16 @@ def compare_stereo():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("recipes", "networks", "diversity", "transfers", "features", "rhythm"))
+    parser.add_argument(
+        "table", choices=("recipes", "networks", "diversity", "transfers", "features", "rhythm", "voice")
+    )
     table = parser.parse_args().table
     metrics.listener_network()  # a missing package stops the script here
     if table == "features":
         compared = [compare() for compare in (compare_lengths, compare_stereo)]
         write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
-    elif table == "rhythm":
-        write_section(table, compare_rhythm())
+    elif table in ("rhythm", "voice"):
+        write_section(table, compare_rhythm() if table == "rhythm" else compare_voice())
     elif table == "transfers":
         curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
         write_section("variants", compare_transfers(curves))
