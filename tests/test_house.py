@@ -151,16 +151,15 @@ def test_imports_run_in_no_circle():
     assert graph["support.sound.transforms"] >= {"support.sound.phase"}  # otherwise this test reads nothing
 
 
-def test_few_functions_take_settings():
-    """Mechanism never reads the settings: beside the desk, only the pipeline takes them."""
+def test_five_functions_take_settings():
+    """Mechanism never reads the settings: three of the pipeline take them, one that checks steps, one that sweeps."""
     taking = {}
     for path in LIBRARY:
         arguments = {each.name: [*each.args.args, *each.args.kwonlyargs] for each in functions(parse(path))}
         found = [name for name, given in arguments.items() if "settings" in [each.arg for each in given]]
         taking.setdefault(room_of(module_of(path)), []).extend(found)
-    desk = taking.pop("support.desk")
-    assert taking.pop("support.pipeline") == ["parts", "run", "synthesise"] and not any(taking.values())
-    assert "accept" in desk  # otherwise this test reads nothing
+    assert taking.pop("support.pipeline") == ["parts", "run", "synthesise"]
+    assert taking.pop("support.desk") == ["accept", "run_sweep"] and not any(taking.values())
 
 
 def test_stars_import_nothing():

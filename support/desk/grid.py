@@ -1,7 +1,7 @@
 """A sweep as a picture: how far every run is, and the results in a grid over the values of the settings.
 
 Conventions
-  report  of a run of the sweep, see support/sweeps.py
+  report  of a run of the sweep, see sweeps.py
   sweep   a mapping from names of settings to their values, as in the settings
 """
 
@@ -16,7 +16,6 @@ from support.desk import players
 from support.desk.past import find_runs
 from support.desk.settings import OPTIMISE, REFINE, plain
 from support.desk.show import show
-from support.desk.sweeps import run_sweep
 from support.desk.table import framed, heard, in_words, losses_in_words
 
 # As tqdm prints the bar of show.progress.
@@ -26,21 +25,21 @@ BAR = re.compile(
 STEP = {"run": OPTIMISE, "refine": REFINE}
 
 
-def follow_sweep(notebook, settings, *, n_jobs=-1):
-    """Run the settings' sweep of a notebook, n_jobs at once (-1: one for each core), and show how far each run is.
+def follow_sweep(run, sweep):
+    """Run a sweep, show how far each of its runs is, and return the reports, see sweeps.py.
 
-    Returns the reports, see sweeps.py.
+    run : function of watch, such as functools.partial(sweeps.run_sweep, notebook, settings)
     """
-    if not settings.sweep:
+    if not sweep:
         return []
     shown, reports, began = show(framed("")), [], time.monotonic()
 
     def watch(now):
         reports[:] = now
         if shown:
-            shown.update(progress_of_sweep(now, settings.sweep, seconds=time.monotonic() - began))
+            shown.update(progress_of_sweep(now, sweep, seconds=time.monotonic() - began))
 
-    ended = list(run_sweep(notebook, settings, n_jobs=n_jobs, watch=watch))
+    ended = list(run(watch=watch))
     watch(reports or ended)
     return ended
 

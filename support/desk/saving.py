@@ -80,12 +80,12 @@ def save_result(result, *, used, draft=False, folder="outputs"):
     if result.saved and result.saved[1] == steps and _path(result.saved[0], ".json").is_file():
         return result.saved[0]
     began = result.begun + [len(result.history) + step for step in result.begun_to_refine]
-    content = dict(
-        samples=fit_full_scale(result.samples.detach().cpu().numpy()),
-        settings=settings.of_run(result.run, num_steps=steps[0], refine_steps=steps[1]),
-        losses=result.history + result.refinement,
-        used=used | {"optimizer_began_after_steps": began, "whole_losses": result.whole},
-    )
+    report = {
+        "settings": settings.of_run(result.run, num_steps=steps[0], refine_steps=steps[1]).plain(),
+        "used": used | {"optimizer_began_after_steps": began, "whole_losses": result.whole},
+        "losses": result.history + result.refinement,
+    }
+    content = fit_full_scale(result.samples.detach().cpu().numpy()), settings.sample_rate, report
     try:
         if draft:
             result.draft = _save_under_new_number(folder, settings.outname, "-draft", content)
@@ -106,7 +106,7 @@ def _save_in_place_of_draft(draft, folder, outname, content):
     number = draft and draft.with_name(draft.name.removesuffix("-draft"))
     is_free = number and not list(number.parent.glob(f"{glob.escape(number.name)}.*"))
     if is_free and number.name[:-4] == outname and number.parent == Path(folder):
-        save_run(number, **content)
+        save_run(number, *content)
     else:
         number = _save_under_new_number(folder, outname, "", content)
     for ending in (".json", ".wav") if draft else ():
@@ -124,26 +124,24 @@ def _save_under_new_number(folder, outname, ending, content):
         stem = new_stem(folder, outname)
         stem = _path(stem, ending)
         try:
-            save_run(stem, **content)
+            save_run(stem, *content)
             return stem
         except FileExistsError:  # another process took the number meanwhile
             if not stem.parent.is_dir():
                 raise
 
 
-def save_run(stem, samples, *, settings, losses, used):
+def save_run(stem, samples, sample_rate, report):
     """Write stem.wav (16 bits) and stem.json, each whole or not at all; the json last: where it is, all is saved.
 
-    Raises FileExistsError where there is such a wav already.
+    The json holds the report, the versions and the level. Raises FileExistsError where there is such a wav already.
     """
     check_samples(samples, "the result")
     versions = {"python": platform.python_version(), "torch": torch.__version__, "librosa": librosa.__version__}
-    report = dict(settings=settings.plain(), used=used, versions=versions, level=level(samples), losses=losses)
-    text = json.dumps(report, indent=1) + "\n"
+    text = json.dumps({"versions": versions, "level": level(samples)} | report, indent=1) + "\n"
     sound, description = _path(stem, ".wav"), _path(stem, ".json")
     stem.parent.mkdir(parents=True, exist_ok=True)
-    rate = settings.sample_rate
-    write = functools.partial(soundfile.write, data=samples.T, samplerate=rate, subtype="PCM_16", format="WAV")
+    write = functools.partial(soundfile.write, data=samples.T, samplerate=sample_rate, subtype="PCM_16", format="WAV")
     write_whole(sound, write, overwrite=False)
     write_whole(description, lambda path: path.write_text(text))
     return [sound, description]
@@ -287,14 +285,15 @@ def save_state(result, path):
     write_whole(Path(path), lambda partial: torch.save(kept, partial))
 
 
-def load_state(path, settings):
-    """Return an unfinished result that save_state wrote, with the present settings.
+def load_state(path, like):
+    """Return an unfinished result that save_state wrote, in place of one that was begun with the present settings.
 
     The optimiser begins again. After a multiple of `redraw` steps it would have done so anyway, and the result is the
     same, bit for bit, as without a pause; a warning says where this is not so.
     """
+    settings = like.settings
     try:
-        kept = torch.load(path, map_location=settings.device, weights_only=True)
+        kept = torch.load(path, map_location=like.image.device, weights_only=True)
         changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
         result = Result(**{name: value for name, value in kept.items() if name != "settings"}, settings=settings)
     except FileNotFoundError:

@@ -265,7 +265,9 @@ def test_comparing_the_result_of_a_transfer(page, lab, tmp_path):
 def test_a_heading_of_the_table_of_runs_sorts_by_mouse_and_keys(page, lab, tmp_path):
     """Where Enter and Space are commands of JupyterLab too."""
     for name, seed in (("first", 1), ("second", 2), ("third", 0)):
-        saving.save_run(tmp_path / name, np.ones(3000) / 2, settings=Settings(seed=seed), losses=[], used={})
+        saving.save_run(
+            tmp_path / name, np.ones(3000) / 2, 22050, dict(settings=Settings(seed=seed).plain(), losses=[], used={})
+        )
     open_notebook(page, lab, STFT)
     table = page.evaluate("find('table.table_of_runs')")
     source = f"display(table.table_of_runs({str(tmp_path)!r}))"

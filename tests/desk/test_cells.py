@@ -249,7 +249,7 @@ def test_an_unfinished_result_goes_on_in_a_new_process(steps, bit_for_bit, tmp_p
     second = head + textwrap.dedent("""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            result = saving.load_state("half.pth", settings)
+            result = saving.load_state("half.pth", like=pipeline.Result(0, made.images["style 1"], settings=settings))
         go_on(result, 8)
         np.save("again.npy", result.image.numpy())
         print(len(result.history), [str(each.message) for each in caught])
@@ -263,19 +263,23 @@ def test_an_unfinished_result_goes_on_in_a_new_process(steps, bit_for_bit, tmp_p
     assert np.array_equal(*images) == bit_for_bit
 
 
+def begun(**given):
+    return pipeline.Result(0, torch.ones(3), settings=Settings(**given))
+
+
 def test_a_file_that_is_no_unfinished_result(tmp_path):
     torch.save({"a": 1}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth is not an unfinished result of save_state"):
-        saving.load_state(tmp_path / "other.pth", Settings(**SMALL))
+        saving.load_state(tmp_path / "other.pth", like=begun(**SMALL))
 
 
 def test_an_unfinished_result_of_other_settings(tmp_path):
     given = SMALL | dict(redraw=4, num_steps=8)
-    saving.save_state(pipeline.Result(0, torch.ones(3), settings=Settings(**given)), tmp_path / "mine.pth")
+    saving.save_state(begun(**given), tmp_path / "mine.pth")
     with pytest.warns(UserWarning, match=r"mine.pth was begun with other values of seed, power"):
-        saving.load_state(tmp_path / "mine.pth", Settings(**given | dict(seed=1, power=0.5)))
+        saving.load_state(tmp_path / "mine.pth", like=begun(**given | dict(seed=1, power=0.5)))
     with warnings.catch_warnings(action="error"):
-        saving.load_state(tmp_path / "mine.pth", Settings(**given | dict(outname="x", num_steps=3)))
+        saving.load_state(tmp_path / "mine.pth", like=begun(**given | dict(outname="x", num_steps=3)))
 
 
 def test_the_notebook_is_a_plain_script(tmp_path):

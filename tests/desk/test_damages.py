@@ -63,7 +63,7 @@ def save(folder, stem, seconds=0.3, channels=1, **settings):
     losses = [{"style conv_2": 1.0 / step, "total": 1.5 / step} for step in range(1, 4)]
     used = {"whole_losses": losses[0], "not_in_settings": ["terms"], "optimizer_began_after_steps": [0, 2]}
     settings = Settings(outname=stem.rpartition("-")[0], own={"my_weight": 2.0}, **settings)
-    saving.save_run(folder / stem, samples, settings=settings, losses=losses, used=used)
+    saving.save_run(folder / stem, samples, RATE, dict(settings=settings.plain(), losses=losses, used=used))
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_table_of_long_sounds_is_below_20_megabytes(folder):
 def test_a_long_sound_is_heard_as_it_is(folder):
     """Compressed, the sine has its pitch and its level."""
     sine = 0.5 * np.sin(2 * np.pi * 441 * np.arange(40 * RATE) / RATE)
-    saving.save_run(folder / "sine-001", sine, settings=Settings(seed=5), losses=[], used={})
+    saving.save_run(folder / "sine-001", sine, RATE, dict(settings=Settings(seed=5).plain(), losses=[], used={}))
     source = BeautifulSoup(table.table_of_runs(folder, seed=5).data, "html.parser").audio["src"]
     kind, data = source.split(";base64,")
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))

@@ -20,7 +20,8 @@ def save(folder, stem, *, age=0, losses=None, **settings):
     """Save a run as the notebooks do; age: seconds since then."""
     with warnings.catch_warnings(action="ignore"):  # of settings without effect
         settings = Settings(**settings)
-    saved = saving.save_run(folder / stem, SAMPLES, settings=settings, losses=losses or [{"total": 0.5}], used={})
+    report = dict(settings=settings.plain(), losses=losses or [{"total": 0.5}], used={})
+    saved = saving.save_run(folder / stem, SAMPLES, settings.sample_rate, report)
     for path in saved:
         os.utime(path, (time.time() - age,) * 2)
 

@@ -241,7 +241,7 @@ SAVE = """
     if SLOW == "json":
         pathlib.Path.write_text = write_half
     stem = pathlib.Path("outputs/run-002")
-    saving.save_run(stem, np.full(50000, 0.1), settings=Settings(), losses=[], used={})
+    saving.save_run(stem, np.full(50000, 0.1), 22050, dict(settings=Settings().plain(), losses=[], used={}))
     saving.save_figures(stem, {"picture": Slow()} if SLOW == "picture" else {})
 """
 
@@ -250,7 +250,7 @@ SAVE = """
 def earlier(tmp_path):
     """Save a run; return a function that tells whether its files are as they were, and lists the other ones."""
     samples = noise(999)[:, 0]
-    saving.save_run(tmp_path / "outputs/run-001", samples, settings=Settings(), losses=[], used={})
+    saving.save_run(tmp_path / "outputs/run-001", samples, 22050, dict(settings=Settings().plain(), losses=[], used={}))
     before = {path: path.read_bytes() for path in (tmp_path / "outputs").iterdir()}
     assert len(before) == 2
 

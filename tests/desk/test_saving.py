@@ -23,8 +23,8 @@ def test_level_and_full_scale():
 
 
 def save(stem, samples):
-    used = {"layers": {"conv_1": "a convolution"}}
-    return saving.save_run(stem, samples, settings=Settings(seed=1), losses=[{"total": 2.0}], used=used)
+    report = {"used": {"layers": {"conv_1": "a convolution"}}, "losses": [{"total": 2.0}]}
+    return saving.save_run(stem, samples, 22050, report | {"settings": Settings(seed=1).plain()})
 
 
 def test_saved_run(tmp_path):

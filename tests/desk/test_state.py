@@ -571,12 +571,12 @@ def test_nothing_is_overwritten_by_another_process(tmp_path):
     peaks = [np.abs(soundfile.read(tmp_path / f"r-00{n}.wav")[0]).max() for n in (1, 2)]
     np.testing.assert_allclose(peaks, [0.1, 0.5], atol=1e-3)
     with pytest.raises(FileExistsError, match=r"r-001.wav exists already"):
-        saving.save_run(tmp_path / "r-001", np.ones(9), settings=settings, losses=[], used={})
+        saving.save_run(tmp_path / "r-001", np.ones(9), 22050, dict(settings=settings.plain(), losses=[], used={}))
 
 
 def test_settings_of_numpy_and_pathlib_come_back_from_json(tmp_path):
     settings = Settings(widths=list(2 ** np.arange(3)), filters=np.int64(8), STYLE_FILENAME=ROOT / "a.wav")
-    saving.save_run(tmp_path / "x-001", np.ones(9), settings=settings, losses=[], used={})
+    saving.save_run(tmp_path / "x-001", np.ones(9), 22050, dict(settings=settings.plain(), losses=[], used={}))
     assert saving.load_settings(tmp_path / "x-001.json") == settings
 
 

@@ -29,8 +29,9 @@ def sine(hertz, seconds=1.0):
 
 def save(folder, stem, samples, *, age=0, losses=None, whole=None, **settings):
     """Save a run as the notebooks do; whole: the losses that count as 100 %, which earlier versions did not save."""
-    how = dict(losses=losses or [{"total": 1.0}], used=dict(whole_losses=whole) if whole else {})
-    for path in saving.save_run(folder / stem, samples, settings=Settings(**settings), **how):
+    report = dict(losses=losses or [{"total": 1.0}], used=dict(whole_losses=whole) if whole else {})
+    report["settings"] = Settings(**settings).plain()
+    for path in saving.save_run(folder / stem, samples, RATE, report):
         os.utime(path, (time.time() - age,) * 2)
 
 
