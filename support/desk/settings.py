@@ -1,7 +1,7 @@
 """The settings of a run: each is declared once, and Settings is the immutable object of all of them.
 
-A declaration holds the setting's name, its default, the step of the notebooks that reads it first, what values are
-allowed, and what None becomes in each recipe; WORDS says what the setting does. The settings cells of the notebooks,
+A declaration holds the setting's name, its default, the step of the notebooks that reads the setting first, what values
+are allowed, what None becomes in each recipe, and, below, what the setting does. The settings cells of the notebooks,
 the table in README.md of this folder, the checks, the json files and the rules of what to run again follow from them.
 
 Conventions
@@ -10,7 +10,9 @@ Conventions
   units   times in seconds, frequencies in Hz, N_FFT and K_HOP in samples, widths in frames
 """
 
+import ast
 import copy
+import inspect
 import itertools
 import json
 import re
@@ -38,70 +40,6 @@ LISTEN, TRANSFORM, SPECTROGRAMS, NETWORK, LOSSES, START, OPTIMISE, SOUND, REFINE
     *("Optimisation", "Back to sound", "Refine the samples"),
 )
 NO_STEP = "no step"  # of settings that change no sound
-WORDS = """
-# What most people change first
-STYLE_FILENAME: path of a sound file, or a list of paths that are blended
-CONTENT_FILENAME: path of a sound file; None: a texture from the style alone
-outname: results are outputs/outname-001.wav and so on, never overwritten; None: named by the files
-recipe: "bands" or "gatys"; fills in every setting that is None
-content_weight: 0 and more; higher: nearer to the content; None: 30, "gatys": 1
-style_weight: 0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7
-filters: filters of each network of "bands"; 80: a quick draft
-num_steps: steps on the spectrogram, 0 and more; None: 60, "gatys": 300
-refine_steps: steps on the samples, 0 and more; None: 60, "gatys": 0
-seed: 0 and more; the same seed gives the same result on the same machine
-offset: seconds; where the excerpt begins
-duration: seconds of the excerpt, without fades; None: to the end
-result_duration: seconds of a texture; None: as long as the style
-loop: True: the end of a texture meets its beginning, so that a player can repeat the sound
-stereo: True: two channels; the refinement takes longer
-# The method, in the order of the steps
-sample_rate: Hz; files are resampled to this rate
-N_FFT: window in samples; longer: finer in pitch, blurred in time; None: 512, "gatys": 1024
-K_HOP: hop in samples, at most half of the window, better a quarter; None: 128, 256 on the STFT of "gatys"
-bins_per_octave: bins in an octave; more: finer in pitch, low bins blurred in time
-lowest_frequency: Hz, of the lowest bin
-n_octaves: octaves from there; the highest bin must lie below half of sample_rate
-power: magnitudes are compressed by this power, 0.01 to 1, or "log1p"; None: 0.3, "gatys": "log1p"
-use01scale: True: spectrograms from 0 to 1; False: from 0 to 7 with "log1p"
-whichChannel: "freq": filters run over time; "time": over frequency; "2D": over both; "bands" needs "freq"
-widths: frames; lengths of the filters of "bands", one network each
-pattern_share: 0 to 1; share of these filters that see a random pattern of bins; the others: a band
-redraw: steps after which "bands" draws new random filters; 0: the same filters to the end
-model_path: weights of "gatys"; None: random weights
-param_pkl: parameters of "gatys", the pair of model_path; None: `parameters`
-parameters: of "gatys" without files
-use_style_net: True: the network written in the cell "Here we create a custom network"
-statistic: "distribution", "balanced" or "gram"; None: balanced, in a transfer distribution, "gatys": gram
-style_layers_default: list of layers, or dict to weights; None: ["conv_2"], "gatys": ["relu_1"]
-content_layers_default: the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]
-content_level: "free": frames may be quieter than the content's; "same"; None: free, "gatys": same
-style_blend: shares of several styles, such as [1, 2]; None: equal
-rhythm_weight: 0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0
-diversity_weight: cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0
-boundopt: True: a loss grows where the result leaves 0 to 1
-reg_weight: 0 and more; weight of this loss
-segment_duration: seconds; a longer result is compared segment by segment; None: as a whole
-start: "noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, transfer: content
-start_values: limits, mean, deviation of the start "samples"
-phase_iterations: iterations of the reconstruction; more: cleaner, slower; None: 200, constant-Q: 80
-# Many runs, and the device
-runs: separate results, each with the next seed
-sweep: lists of values, such as {"content_weight": [10, 30, 100], "seed": [0, 1]}; see the last step
-device: "cpu", "cuda" or "mps"; None: the fastest that is present
-# Without a line in the settings cell
-threads: processor threads, on which the rounding depends; None: those of torch
-transform: given by the notebook
-own: settings of the user's own
-"""  # what each setting does, in the order of the settings cell and under its headings
-
-
-GROUPS = {
-    title: dict(line.split(": ", 1) for line in lines.splitlines())
-    for title, lines in (part.split("\n", 1) for part in WORDS.split("# ")[1:])
-}
-HELP = {name: words for group in GROUPS.values() for name, words in group.items()}
-NOT_TYPED = tuple(GROUPS.pop("Without a line in the settings cell"))
 
 
 def _setting(default, step, check, bands=None, gatys=None, *, transform=None):
@@ -161,53 +99,104 @@ class Settings(checks.Together):
         The settings as typed, before the recipe filled them in.
     """
 
+    # What most people change first
     STYLE_FILENAME: str | tuple = _setting("samples/water_stream.flac", LISTEN, checks.check_styles)
+    "path of a sound file, or a list of paths that are blended"
     CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
+    "path of a sound file; None: a texture from the style alone"
     outname: str = _setting(None, NO_STEP, checks.check_outname)
+    "results are outputs/outname-001.wav and so on, never overwritten; None: named by the files"
     recipe: str = _setting("bands", NETWORK, _choice(RECIPES))
+    '"bands" or "gatys"; fills in every setting that is None'
     content_weight: float = _setting(None, LOSSES, _cost, 30.0, 1.0)
+    '0 and more; higher: nearer to the content; None: 30, "gatys": 1'
     style_weight: float = _setting(None, LOSSES, _cost, 1.0, (1e9, 1e7))
+    '0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7'
     filters: int = _setting(320, NETWORK, _number(1, most=10**9, whole=True))
+    'filters of each network of "bands"; 80: a quick draft'
     num_steps: int = _setting(None, OPTIMISE, _steps, 60, 300)
+    'steps on the spectrogram, 0 and more; None: 60, "gatys": 300'
     refine_steps: int = _setting(None, REFINE, _steps, 60, 0)
+    'steps on the samples, 0 and more; None: 60, "gatys": 0'
     seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
+    "0 and more; the same seed gives the same result on the same machine"
     offset: float = _setting(0.5, LISTEN, _number(0, most=10**6))
+    "seconds; where the excerpt begins"
     duration: float | None = _setting(5.0, LISTEN, _seconds)
+    "seconds of the excerpt, without fades; None: to the end"
     result_duration: float | None = _setting(None, START, _seconds)
+    "seconds of a texture; None: as long as the style"
     loop: bool = _setting(False, LOSSES, checks.check_flag)
+    "True: the end of a texture meets its beginning, so that a player can repeat the sound"
     stereo: bool = _setting(False, LISTEN, checks.check_flag)
+    "True: two channels; the refinement takes longer"
+    # The method, in the order of the steps
     sample_rate: int = _setting(22050, LISTEN, _number(1000, most=768000, whole=True))
+    "Hz; files are resampled to this rate"
     N_FFT: int = _setting(None, TRANSFORM, _number(SHORTEST, most=LONGEST, whole=True), 512, 1024, transform="stft")
+    'window in samples; longer: finer in pitch, blurred in time; None: 512, "gatys": 1024'
     K_HOP: int = _setting(None, TRANSFORM, _number(1, most=LONGEST, whole=True), 128, 256)
+    'hop in samples, at most half of the window, better a quarter; None: 128, 256 on the STFT of "gatys"'
     bins_per_octave: int = _setting(48, TRANSFORM, _number(1, whole=True), transform="cqt")
+    "bins in an octave; more: finer in pitch, low bins blurred in time"
     lowest_frequency: float = _setting(41.2, TRANSFORM, _number(0, beyond=True), transform="cqt")
+    "Hz, of the lowest bin"
     n_octaves: int = _setting(8, TRANSFORM, _number(1, most=20, whole=True), transform="cqt")
+    "octaves from there; the highest bin must lie below half of sample_rate"
     power: float | str = _setting(None, SPECTROGRAMS, lambda name, value: check_power(value), 0.3, "log1p")
+    'magnitudes are compressed by this power, 0.01 to 1, or "log1p"; None: 0.3, "gatys": "log1p"'
     use01scale: bool = _setting(True, SPECTROGRAMS, checks.check_flag)
+    'True: spectrograms from 0 to 1; False: from 0 to 7 with "log1p"'
     whichChannel: str = _setting("freq", NETWORK, _choice(LAYOUTS))
+    '"freq": filters run over time; "time": over frequency; "2D": over both; "bands" needs "freq"'
     widths: tuple = _setting((1, 2, 4, 8, 16, 32), NETWORK, checks.check_widths)
+    'frames; lengths of the filters of "bands", one network each'
     pattern_share: float = _setting(0.8, NETWORK, _number(0, most=1))
+    "0 to 1; share of these filters that see a random pattern of bins; the others: a band"
     redraw: int = _setting(20, START, _steps)
+    'steps after which "bands" draws new random filters; 0: the same filters to the end'
     model_path: str | None = _setting(None, NETWORK, _optional(checks.check_path))
+    'weights of "gatys"; None: random weights'
     param_pkl: str | None = _setting(None, NETWORK, _optional(checks.check_path))
+    'parameters of "gatys", the pair of model_path; None: `parameters`'
     parameters: dict = _setting(checks.CHANNELS, NETWORK, checks.check_parameters)
+    'of "gatys" without files'
     use_style_net: bool = _setting(False, NETWORK, checks.check_flag)
+    'True: the network written in the cell "Here we create a custom network"'
     statistic: str = _setting(None, LOSSES, _choice(audiocnn.STYLE_LOSSES), ("balanced", "distribution"), "gram")
+    '"distribution", "balanced" or "gram"; None: balanced, in a transfer distribution, "gatys": gram'
     style_layers_default: dict = _setting(None, LOSSES, _layers, ["conv_2"], ["relu_1"])
+    'list of layers, or dict to weights; None: ["conv_2"], "gatys": ["relu_1"]'
     content_layers_default: dict = _setting(None, LOSSES, _layers, ["conv_2"], ["relu_3"])
+    'the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]'
     content_level: str = _setting(None, LOSSES, _choice(losses.CONTENT_LOSSES), "free", "same")
+    """"free": frames may be quieter than the content's; "same"; None: free, "gatys": same"""
     style_blend: tuple | None = _setting(None, LOSSES, _optional(checks.check_blend))
+    "shares of several styles, such as [1, 2]; None: equal"
     rhythm_weight: float = _setting(None, LOSSES, _optional(_cost), (None, 0.0), 0.0)
+    '0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0'
     diversity_weight: float = _setting(None, LOSSES, _cost, (100.0, 0.0), 0.0)
+    'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0'
     boundopt: bool = _setting(True, LOSSES, checks.check_flag)
+    "True: a loss grows where the result leaves 0 to 1"
     reg_weight: float = _setting(1e-3, LOSSES, _cost)
+    "0 and more; weight of this loss"
     segment_duration: float | None = _setting(5.0, LOSSES, _optional(_number(0.1, most=10**6)))
+    "seconds; a longer result is compared segment by segment; None: as a whole"
     start: str = _setting(None, START, checks.check_start, ("noise", "content"), ("rand", "content"))
+    '"noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, transfer: content'
     start_values: dict = _setting(dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05), START, checks.check_start_values)
+    'limits, mean, deviation of the start "samples"'
     phase_iterations: int = _setting(None, SOUND, _number(1, most=10**4, whole=True), 200, 200)
+    "iterations of the reconstruction; more: cleaner, slower; None: 200, constant-Q: 80"
+    # Many runs, and the device
     runs: int = _setting(1, NETWORK, _number(1, most=1000, whole=True))
+    "separate results, each with the next seed"
     sweep: dict = _setting({}, NO_STEP, checks.check_sweep)
+    'lists of values, such as {"content_weight": [10, 30, 100], "seed": [0, 1]}; see the last step'
     device: str = _setting(None, NETWORK, checks.check_device)
+    '"cpu", "cuda" or "mps"; None: the fastest that is present'
+    # Without a line in the settings cell, and without help
     threads: int = _setting(None, NETWORK, _number(1, most=1024, whole=True))
     transform: str = _setting("stft", TRANSFORM, _choice(("stft", "cqt")))
     own: dict = _setting({}, LOSSES, _own)
@@ -417,6 +406,13 @@ class Settings(checks.Together):
 DEFAULTS = {each.name: each.default_factory() for each in fields(Settings)}
 LAYERS = [each.name for each in fields(Settings) if each.metadata["check"] is _layers]
 STEP_OF = {each.name: each.metadata["step"] for each in fields(Settings)}
+LINES = itertools.pairwise(ast.parse(inspect.getsource(Settings)).body[0].body)
+HELP = {
+    declared.target.id: text.value.value
+    for declared, text in LINES
+    if isinstance(declared, ast.AnnAssign) and isinstance(text, ast.Expr)
+}
+NOT_TYPED = [name for name in DEFAULTS if name not in HELP]
 
 
 def _name_of(style, content):  # "water_stream_texture", "speech_in_tabla"
@@ -445,7 +441,7 @@ def _typed(value):  # as a person types it, and as papermill can read it
 def table_of_settings():
     """Return the table of README.md in this folder: Markdown lines."""
     rows = ["| setting | default | what it does | run again from |", "|---|---|---|---|"]
-    for name in (name for group in GROUPS.values() for name in group):
+    for name in HELP:
         step = "-" if STEP_OF[name] == NO_STEP else STEP_OF[name]
         rows.append(f"| `{name}` | `{_typed(DEFAULTS[name])}` | {HELP[name]} | {step} |")
     return "\n".join(rows)
