@@ -11,7 +11,10 @@ import ast
 import contextlib
 import hashlib
 import itertools
+import re
+import sys
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import IPython
 import torch
@@ -59,9 +62,9 @@ class Steps:
 
         In a notebook the settings of the last time are deleted, so that a line that is gone doesn't keep its value.
         """
-        shell = IPython.get_ipython()
-        old = self.own() if self._typed_at is not None else []
-        self._settings, self._typed_at = None, len(shell.user_ns["In"]) - 1 if shell else None
+        shell, old = IPython.get_ipython(), self.own()
+        self._settings, places = None, [place for place, cell in enumerate(_cells()) if "steps.typed()" in cell]
+        self._typed_at = places[-1] if places else None
         for name in [*DEFAULTS, *old] if shell else ():
             if name not in NOT_TYPED:
                 shell.user_ns.pop(name, None)
@@ -71,10 +74,9 @@ class Steps:
 
         Papermill writes its parameters into a cell of their own, below the settings cell.
         """
-        shell = IPython.get_ipython()
-        if shell is None or self._typed_at is None:
+        if self._typed_at is None:
             return []
-        typed, *later = shell.user_ns["In"][self._typed_at :]
+        typed, *later = _cells()[self._typed_at :]
         names = [name for name in assigned(typed) if name not in DEFAULTS]
         for name in [name for cell in later if cell.startswith("# Parameters\n") for name in assigned(cell)]:
             if name not in (*names, *DEFAULTS):
@@ -147,6 +149,15 @@ steps = Steps()  # outside the notebook, so that its first cell can be run again
 def _steps_to(title):
     check_choice("step", title, STEPS)
     return STEPS[: STEPS.index(title) + 1]
+
+
+def _cells():
+    # Sources of the cells that this kernel ran, or of a script that nbconvert (# In[1]:) or an editor (# %%) made.
+    shell, script = IPython.get_ipython(), Path(getattr(sys.modules["__main__"], "__file__", ""))
+    if shell:
+        return shell.user_ns["In"]
+    text = script.read_text(encoding="utf-8") if script.is_file() else ""
+    return re.split(r"(?m)^# (?:In\[.*\]:|%%.*)\s+", text)[1:]
 
 
 def assigned(source):

@@ -285,6 +285,7 @@ def test_an_unfinished_result_of_other_settings(tmp_path):
 def test_the_notebook_is_a_plain_script(tmp_path):
     notebook = nbformat.read(ROOT / STFT, as_version=4)
     (place,) = [n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    notebook.cells[place].source += "\nmy_weight = 2.0\n"
     given = SMALL | dict(outname="script")
     lines = "\n".join(f"{name} = {value!r}" for name, value in given.items())
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(lines))
@@ -303,6 +304,7 @@ def test_the_notebook_is_a_plain_script(tmp_path):
     samples, _ = soundfile.read(tmp_path / "outputs/script-001.wav", dtype="float32")
     torch.set_num_threads(1)
     assert same(samples, pipeline.synthesise(Settings(**SMALL)))
+    assert json.loads((tmp_path / "outputs/script-001.json").read_text())["settings"]["own"] == {"my_weight": 2.0}
 
 
 def test_the_losses_before_the_loop_are_named_by_network(notebook):

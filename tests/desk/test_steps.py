@@ -249,6 +249,24 @@ def test_names_of_the_settings_cell_that_are_no_settings_are_ones_own(shell):
     assert "my_weight" not in shell.user_ns and shell.user_ns["another"] == 3
 
 
+@pytest.mark.parametrize(
+    ("script", "own"),
+    [
+        ("x = 1\n# In[ ]:\nsteps.typed()\nseed = 1\nmine = 2\n\n\n# ## Title\n\n# In[3]:\n\n\nother = 3", ["mine"]),
+        ("# %%\nsteps.typed()\nmine = 2\n# %% [markdown]\n# # Title\n# %% code\nother = 3", ["mine"]),
+        ("# %%\nsteps.typed()\nmine = 2\n# %%\n# Parameters\nmine = 3", ["mine"]),
+        ("steps.typed()\nseed = 1\nsettings = 2", []),  # without cells, nothing says where the settings end
+    ],
+)
+def test_own_settings_of_a_script(script, own, tmp_path, monkeypatch):
+    (tmp_path / "script.py").write_text(script)
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    monkeypatch.setattr("__main__.__file__", str(tmp_path / "script.py"), raising=False)
+    steps = Steps()
+    exec(script, {"steps": steps})
+    assert steps.own() == own
+
+
 def test_parameters_from_outside_are_settings_or_ones_own(shell):
     """Papermill writes them into a cell below the settings cell."""
     shell.run("steps.typed()\nseed = 1\nmy_weight = 2.0")
