@@ -42,14 +42,15 @@ class Result:
     begun: list = field(default_factory=list)  # steps of history after which the optimiser began again
     begun_to_refine: list = field(default_factory=list)  # the same, of refinement
     changed: list = field(default_factory=list)  # what a cell of one's own changed, in words
-    optimizers: list = field(default_factory=list)  # those that changed the image
+    optimizers: list = field(default_factory=list)  # those that changed the image; of an earlier process in words
     sample_optimizers: list = field(default_factory=list)  # those that changed the samples
     settings: object = None  # that the result was made with
     draft: Path | None = None  # stem of the files that hold a draft of the samples
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
+    first: torch.Tensor | None = None  # the image as it was made; None: as it is
 
     def __post_init__(self):
-        self.first = self.image.clone()
+        self.first = self.image.clone() if self.first is None else self.first
 
     def measure(self, objective, noise):
         """Note the losses of the start; where the content's are 0, those of noise, an image, count as 100 %."""

@@ -28,8 +28,10 @@ import torch
 
 from support.desk.checks import device_is_present
 from support.desk.settings import DEFAULTS, Settings
+from support.desk.truth import words
 from support.pipeline import Result
 from support.sound.files import check_samples, fit_full_scale
+from support.weights import reason_of
 
 
 def level(samples):
@@ -278,10 +280,10 @@ def load_settings(path):
 
 def save_state(result, path):
     """Write an unfinished result, to be taken up by load_state in another process."""
-    left = ("settings", "draft", "saved", "optimizers", "sample_optimizers")
-    names = [each.name for each in fields(result) if each.name not in left]
-    kept = {name: getattr(result, name) for name in names}
-    kept |= {"settings": result.settings.plain()}
+    kept = {each.name: getattr(result, each.name) for each in fields(result)}
+    kept["settings"] = result.settings.plain()
+    for name in ("optimizers", "sample_optimizers"):
+        kept[name] = [words(each) for each in kept[name]]
     write_whole(Path(path), lambda partial: torch.save(kept, partial))
 
 
@@ -293,13 +295,19 @@ def load_state(path, like):
     """
     settings = like.settings
     try:
-        kept = torch.load(path, map_location=like.image.device, weights_only=True)
+        with torch.serialization.safe_globals([type(Path())]):
+            kept = torch.load(path, map_location=like.image.device, weights_only=True)
         changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
-        result = Result(**{name: value for name, value in kept.items() if name != "settings"}, settings=settings)
+        if kept["image"].shape != like.image.shape:
+            raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")
+        result = Result(**kept | {"settings": settings})
     except FileNotFoundError:
         raise
     except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
-        raise ValueError(f"{path} is not an unfinished result of save_state ({error}); give another file") from error
+        raise ValueError(
+            f"{path} is not an unfinished result of save_state that fits this start: {reason_of(error)}; give another "
+            "file, or run 'The start' with the settings of this file"
+        ) from error
     changed = [name for name in changed if name not in ("num_steps", "refine_steps", "outname", "device", "threads")]
     if changed:
         warnings.warn(f"{path} was begun with other values of {', '.join(changed)}", stacklevel=2)

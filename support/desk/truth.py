@@ -33,7 +33,7 @@ def describe(result, *, analysis, objective, images, changed=()):
     optimizers = {"optimizer": result.optimizers, "sample_optimizer": result.sample_optimizers}
     used = _in_words(analysis=analysis, terms=terms, network=network)
     for name, each in optimizers.items():
-        used[name] = ", then ".join(dict.fromkeys(map(_words, each))) or _words(audiocnn.lbfgs)
+        used[name] = ", then ".join(dict.fromkeys(map(words, each))) or words(audiocnn.lbfgs)
     own_network = settings.use_style_net
     style = analysis.from_image(images["style 1"])
     rhythm = chosen_rhythm(settings.rhythm_weight, style, analysis.transform)
@@ -42,7 +42,7 @@ def describe(result, *, analysis, objective, images, changed=()):
         terms=settings.make_terms(rhythm),
         network=None if own_network else settings.make_network(images, analysis),
     )
-    expected |= dict.fromkeys(optimizers, _words(audiocnn.lbfgs))
+    expected |= dict.fromkeys(optimizers, words(audiocnn.lbfgs))
     parts = [analysis, analysis.transform, *itertools.chain(*optimizers.values()), *network.modules()]
     parts += [*(each.loss for each in terms), objective.networks]
     others = [name for name in used if used[name] != expected[name]]
@@ -55,19 +55,21 @@ def _in_words(*, analysis, terms, network):
     for values in network.state_dict().values() if network else ():
         weights.update(values.detach().cpu().contiguous().numpy().tobytes())
     return {
-        "analysis": f"{_words(analysis)} of {_words(analysis.transform)}",
+        "analysis": f"{words(analysis)} of {words(analysis.transform)}",
         "network": f"{type(network).__name__}, layers and weights {weights.hexdigest()[:16]}",
-        "terms": [[_words(loss), layer, weight] for loss, layer, weight, *_ in terms if weight],
+        "terms": [[words(loss), layer, weight] for loss, layer, weight, *_ in terms if weight],
     }
 
 
-def _words(part):
-    # The name and the parameters of an object; with the module where a cell defined it.
+def words(part):
+    """Return the name and the parameters of an object, with the module where a cell defined it; words as they are."""
+    if isinstance(part, str):
+        return part
     if isinstance(part, audiocnn.FunctionLoss):
-        return f"{_words(part.function)} against the {part.compares}"
+        return f"{words(part.function)} against the {part.compares}"
     if isinstance(part, functools.partial):
         given = [*map(repr, part.args), *(f"{name}={value!r}" for name, value in part.keywords.items())]
-        return f"{_words(part.func)}({', '.join(given)})"
+        return f"{words(part.func)}({', '.join(given)})"
     kind = part if isinstance(part, type | types.FunctionType) else type(part)
     name = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "audiocnn" else kind.__qualname__
     if part is kind:

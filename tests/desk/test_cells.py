@@ -1,7 +1,9 @@
 """Parts that a cell replaces: the sound is what the cells say, and the json is true."""
 
+import dataclasses
 import functools
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -18,7 +20,7 @@ from matplotlib.figure import Figure
 
 import audiocnn
 from support import pipeline
-from support.desk import saving, show, sweeps
+from support.desk import saving, show, sweeps, truth
 from support.desk.settings import Settings
 from support.sound.analysis import Analysis
 from support.sound.files import fit_full_scale
@@ -268,9 +270,47 @@ def begun(**given):
 
 
 def test_a_file_that_is_no_unfinished_result(tmp_path):
-    torch.save({"a": 1}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other.pth is not an unfinished result of save_state"):
-        saving.load_state(tmp_path / "other.pth", like=begun(**SMALL))
+    mine, other = tmp_path / "mine.pth", tmp_path / "other.pth"
+    saving.save_state(begun(**SMALL), mine)
+    whole = mine.read_bytes()
+    kept = torch.load(mine, weights_only=False)
+    contents = [b"", b"\x80", whole[:-100], whole[100:], b"PK\x03\x04" + bytes(99), pickle.dumps(print)]
+    for change in ({"image": torch.ones(4)}, {"image": "x"}, {"settings": {}}, {"more": 1}, {"run": print}):
+        torch.save(kept | change, other)
+        contents.append(other.read_bytes())
+    for content in contents:
+        other.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"other.pth is not an unfinished result of save_state .*run 'The st"
+        ) as error:
+            saving.load_state(other, like=begun(**SMALL))
+        assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_result_that_was_saved_comes_back_in_every_field(tmp_path):
+    """Optimisers come back in words, which are those that the json of the run has."""
+    result = begun(**SMALL)
+    result.begin(2, functools.partial(torch.optim.Adam, lr=0.02))
+    result.image *= 2
+    result.history += [{"total": 1.0}, {"total": 0.5}]
+    result.reconstructed(torch.sin(torch.arange(900.0)) / 2)
+    result.begin_to_refine(1)
+    result.refinement.append({"total": 0.25})
+    saving.save_result(result, used={}, draft=True, folder=tmp_path / "outputs")
+    saving.save_state(result, tmp_path / "mine.pth")
+    drafted = saving.load_state(tmp_path / "mine.pth", like=begun(**SMALL))
+    saving.save_result(drafted, used={}, folder=tmp_path / "outputs")
+    saving.save_state(drafted, tmp_path / "mine.pth")
+    again = saving.load_state(tmp_path / "mine.pth", like=begun(**SMALL))
+    assert len(list((tmp_path / "outputs").iterdir())) == 2  # the draft is gone
+    assert saving.save_result(again, used={}, folder=tmp_path / "outputs") == drafted.saved[0]  # and is not saved twice
+    for each in dataclasses.fields(drafted):
+        was, now = getattr(drafted, each.name), getattr(again, each.name)
+        if each.name.endswith("optimizers"):
+            was = [truth.words(part) for part in getattr(result, each.name)]
+        torch.testing.assert_close(now, was, rtol=0, atol=0) if isinstance(was, torch.Tensor) else None
+        assert isinstance(was, torch.Tensor) or now == was, each.name
+    assert "Adam(lr=0.02)" in again.optimizers[0] and again.sample_optimizers == ["lbfgs"]
 
 
 def test_an_unfinished_result_of_other_settings(tmp_path):
