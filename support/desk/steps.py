@@ -25,10 +25,7 @@ from support.desk.settings import DEFAULTS, NOT_TYPED, STEP_OF, STEPS, Settings,
 
 
 class NotCurrent(RuntimeError):
-    """A step can't be made or used as it stands; the message says what to run. Jupyter shows the message alone."""
-
-    def _render_traceback_(self):
-        return [f"{type(self).__name__}: {self}"]
+    """A step can't be made or used as it stands; the message says what to run."""
 
 
 @dataclass

@@ -11,7 +11,8 @@ SHELL = """
 import contextlib, io, sys
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance(colors="nocolor")
-shell.run_cell("from support.desk.settings import Settings; from support.sound import files; import numpy as np")
+shell.run_cell("from support.desk.settings import Settings; from support.desk.steps import steps")
+shell.run_cell("from support.sound import files; import numpy as np")
 out, err = io.StringIO(), io.StringIO()
 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
     shell.run_cell(sys.argv[1])
@@ -32,6 +33,11 @@ def shown(cell):
         ("Settings(filters=0)", "ValueError: filters=0 must be a whole number of at least 1"),
         ("files.load_audio('nope.wav', sample_rate=8000)", "FileNotFoundError: nope.wav is not a file"),
         ("Settings(model_path='a.pth', recipe='gatys')", "ValueError: model_path='a.pth' needs its parameters"),
+        ("steps.check('The start')", "NotCurrent: the settings are not checked yet: run the cell"),
+        (
+            "steps.accept(Settings())\nwith steps.step('Spectrograms'):\n    pass",
+            "NotCurrent: 'Listen to the inputs' was",
+        ),
     ],
 )
 def test_an_error_of_the_project_is_one_line(cell, line):

@@ -288,10 +288,6 @@ def test_unknown_steps_are_refused(steps):
         pass
 
 
-def test_what_jupyter_shows_of_a_refused_step(steps):
-    assert NotCurrent("run this")._render_traceback_() == ["NotCurrent: run this"]
-
-
 def test_plain_values():
     settings = Settings(widths=[1, 2], style_layers_default={"conv_1": 2.0}, sweep={"widths": [[1], [2, 3]]})
     values = [plain(value) for value in (settings.widths, settings.style_layers_default, settings.sweep, 3, None)]
