@@ -326,6 +326,7 @@ class _Inserted(NamedTuple):
     # A loss with its target, inserted after a layer of one network.
 
     name: str
+    full_name: str  # with its network
     loss: Loss
     layer: str
     weight: float
@@ -335,7 +336,6 @@ class _Inserted(NamedTuple):
 class _Chain(NamedTuple):
     # The losses of one network that see an image in the same way.
 
-    prefix: str
     tap: Callable
     losses: list
     overlap: int | None  # frames that a segment needs beyond its own for the same features; None: whole images only
@@ -464,7 +464,8 @@ class Objective:
             loss.overlap, loss.loop = overlap or 0, self.loop
             given = {"style": features[:n_styles], "content": features[n_styles:], None: []}[loss.compares]
             target = loss.target(*(each[layer].detach() for each in given), blend=self.blend)
-            inserted.append(_Inserted(f"{loss.kind} {term.layer}", loss, layer, term.weight, target))
+            names = f"{loss.kind} {term.layer}", f"{loss.kind} {full_name(prefix, layer)}"
+            inserted.append(_Inserted(*names, loss, layer, term.weight, target))
         names = [f"{each.loss.kind} {each.layer}" for each in inserted]
         if len(set(names)) < len(names):
             raise ValueError(f"two losses have one name among {', '.join(names)}; give one of them another kind")
@@ -472,7 +473,7 @@ class Objective:
             ([each for each in inserted if each.loss.segments or self.segment is None], False),
             ([each for each in inserted if not (each.loss.segments or self.segment is None)], True),
         ]
-        return [_Chain(prefix, tap, losses, overlap, whole) for losses, whole in groups if losses]
+        return [_Chain(tap, losses, overlap, whole) for losses, whole in groups if losses]
 
     def __call__(self, image: torch.Tensor, *, weighted: bool = True) -> dict[str, torch.Tensor]:
         """Return the losses of a whole image by name, with gradients, see evaluate for long images.
@@ -483,17 +484,13 @@ class Objective:
         for chain in self.chains:
             places = self._places(chain, image.shape[3], image.device)
             for each, value in chain.values(image if places is None else image[..., places]):
-                found[self._full_name(chain, each)] = each.weight * value if weighted else value
+                found[each.full_name] = each.weight * value if weighted else value
         return found
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of each loss, by its full name."""
-        return {self._full_name(chain, each): each.weight for chain in self.chains for each in chain.losses}
-
-    @staticmethod
-    def _full_name(chain, each):
-        return f"{each.loss.kind} {full_name(chain.prefix, each.layer)}"
+        return {each.full_name: each.weight for chain in self.chains for each in chain.losses}
 
     def evaluate(
         self, tensor: torch.Tensor, *, through: Callable | None = None, by_network: bool = False
@@ -531,7 +528,7 @@ class Objective:
                 else:
                     gradient.index_add_(-1, where, piece_gradient)
                 for each, loss in found:
-                    name = self._full_name(chain, each) if by_network else each.name
+                    name = each.full_name if by_network else each.name
                     losses[name] = losses.get(name, 0) + loss.detach() / len(parts)
         return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
 

@@ -203,8 +203,8 @@ def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict
     """
     found = {}
     for prefix, each in side_by_side(network).items():
-        names = {name.removeprefix(f"{prefix}.") if prefix else name: name for name in layers}
-        own = [short for short, name in names.items() if short in _Layers(each).steps]
+        known, names = _Layers(each).steps, [name.removeprefix(f"{prefix}.") for name in layers]
+        own = [name for name in dict.fromkeys(names) if name in known]
         found |= {full_name(prefix, name): value for name, value in Tap(each, own, image)(image).items()} if own else {}
     missing = [name for name in layers if not any(full == name or full.endswith(f".{name}") for full in found)]
     if missing:

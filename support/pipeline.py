@@ -55,10 +55,10 @@ class Result:
     def measure(self, objective, noise):
         """Note the losses of the start; where the content's are 0, those of noise, an image, count as 100 %."""
         self.start = measured(objective, self.image)
-        if self.start["total"] and any(self._starts_at_0(name) for name in self.start if name.startswith("content ")):
-            self.noise = {
-                name: loss for name, loss in measured(objective, noise).items() if name.startswith("content ")
-            }
+        contents = [name for name in self.start if name.startswith("content ")]
+        if any(self.start[name] <= 1e-6 * self.start["total"] for name in contents if self.start["total"]):
+            of_noise = measured(objective, noise)
+            self.noise = {name: of_noise[name] for name in contents}
 
     def begin(self, num_steps, optimizer=audiocnn.lbfgs):
         """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
@@ -84,9 +84,6 @@ class Result:
         """Take the samples that the image gave; their refinement begins again, and so do their files."""
         self.reconstruction, self.samples = samples, samples.clone()
         self.refinement, self.begun_to_refine, self.sample_optimizers, self.draft, self.saved = [], [], [], None, ()
-
-    def _starts_at_0(self, name):
-        return self.start[name] <= 1e-6 * self.start["total"]
 
     def whole_of(self, name):
         """Return the value of a loss that counts as 100 %: that of the start, or of noise where the start has none.

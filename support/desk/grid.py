@@ -49,7 +49,7 @@ def progress_of_sweep(reports, sweep, *, seconds=0.0):
 
     seconds : since the sweep began
     """
-    states = [_state(report) for report in reports]
+    states = ["failed" if "failed" in report else report["progress"] for report in reports]
     ended = sum(state in ("failed", "done", "made earlier") for state in states)
     shares = [_share(state) for state in states if state != "made earlier"]
     left = seconds * (len(shares) / sum(shares) - 1) if sum(shares) else 0
@@ -61,10 +61,6 @@ def progress_of_sweep(reports, sweep, *, seconds=0.0):
         for report, state in zip(reports, states, strict=True)
     )
     return framed(f"<p>{ended} of {len(reports)} runs have ended.{estimate}</p><table>{''.join(rows)}</table>")
-
-
-def _state(report):
-    return "failed" if "failed" in report else report["progress"]
 
 
 def _share(state):
@@ -95,7 +91,8 @@ def grid_of_sweep(reports, sweep, *, folder="outputs"):
     runs = collections.defaultdict(dict)
     for path, report in sorted(find_runs(folder, names=[report["outname"] for report in reports]).items()):
         runs[report["settings"]["outname"]][path] = report
-    levels = {path: _level(run) for found in runs.values() for path, run in found.items()}
+    levels = {path: run.get("level", {}).get("rms_dbfs", 0) for found in runs.values() for path, run in found.items()}
+    levels = {path: 10 ** (min(level, 0) / 20) for path, level in levels.items()}
     gains, titles = players.gains_of_levels(levels), []
     by_point = {_key(report["settings"], sweep): report for report in reports}
 
@@ -113,10 +110,6 @@ def grid_of_sweep(reports, sweep, *, folder="outputs"):
     across, down, others = list(values)[:1], list(values)[1:2], list(values)[2:]
     grids = [_grid(other, across, down, values, cell) for other in _points(others, values)] if values else []
     return framed(players.with_buttons(titles, "".join(grids)))
-
-
-def _level(report):
-    return 10 ** (min(report.get("level", {}).get("rms_dbfs", 0), 0) / 20)
 
 
 def _points(names, values):

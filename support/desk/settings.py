@@ -243,8 +243,7 @@ class Settings(checks.Together):
             The settings that only the other transform has may be missing.
         own : names of the settings cell that may be settings of the user's own
         """
-        declared = [each.name for each in fields(cls) if each.metadata["transform"] in (None, transform)]
-        declared = [name for name in declared if name not in NOT_TYPED]
+        declared = typed_with(transform)
         for name in own:
             checks.check_own(name, declared)
         missing = [name for name in declared if name not in names]
@@ -267,12 +266,11 @@ class Settings(checks.Together):
         object.__setattr__(self, name, value)
 
     def _check_sweep(self):
-        swept = [each.name for each in fields(self) if each.metadata["transform"] in (None, self.transform)]
-        swept = [name for name in swept if STEP_OF[name] != NO_STEP and name not in NOT_TYPED]
+        swept = [name for name in (*typed_with(self.transform), *self.own) if STEP_OF.get(name) != NO_STEP]
         for name in self.sweep:
-            if name in (*swept, *self.own):
+            if name in swept:
                 continue
-            checks.check_own(name, [*swept, *self.own], what="sweep: ")
+            checks.check_own(name, swept, what="sweep: ")
             raise ValueError(
                 f"sweep: {name!r} must be a setting of the sound, or a name of your own in the settings cell"
             )
@@ -413,6 +411,13 @@ HELP = {
     if isinstance(declared, ast.AnnAssign) and isinstance(text, ast.Expr)
 }
 NOT_TYPED = [name for name in DEFAULTS if name not in HELP]
+
+
+def typed_with(transform):
+    """Name the settings that have a line in the settings cell of a notebook with a transform."""
+    return [
+        each.name for each in fields(Settings) if each.name in HELP and each.metadata["transform"] in (None, transform)
+    ]
 
 
 def _name_of(style, content):  # "water_stream_texture", "speech_in_tabla"

@@ -29,7 +29,7 @@ import psutil
 
 from support.desk import checks
 from support.desk.saving import load_settings, uninterrupted, write_whole
-from support.desk.settings import DEFAULTS, NO_STEP, NOT_TYPED, STEP_OF, plain
+from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, plain, typed_with
 from support.desk.steps import assigned
 
 ROOT = Path(__file__).parents[2]
@@ -50,9 +50,7 @@ def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
         raise ValueError(f"{n_jobs=} must be a positive whole number, or -1 for one run on each core")
     _refuse_other_code(notebook)
     given = plain(settings.given)
-    fixed = {name: value for name, value in given.items() if STEP_OF[name] != NO_STEP and name not in NOT_TYPED}
-    other = {"stft": ("bins_per_octave", "lowest_frequency", "n_octaves"), "cqt": ("N_FFT",)}[settings.transform]
-    fixed = {name: value for name, value in fixed.items() if name not in other} | given["own"]
+    fixed = {name: given[name] for name in typed_with(settings.transform) if STEP_OF[name] != NO_STEP} | given["own"]
     points = [fixed | plain(point) for point in settings.points()]
     how = dict(outname=settings.outname, named=list(settings.sweep), n_jobs=n_jobs, watch=watch)
     for report in run_notebooks(notebook, points, **how):

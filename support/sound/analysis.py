@@ -85,7 +85,6 @@ class Analysis:
 
     def view(self, length: int, device: str | torch.device = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the torch function from samples [shape=(length,) or (2, length)] to their image, with gradients."""
-        hop_length = self.transform.hop_length
         if self.length_of(length) != length:
             raise ValueError(f"{length=} of a loop must be a whole number of hops; take {self.length_of(length)}")
         places = loops.places(length, self.transform, device) if self.loop else None
@@ -96,7 +95,7 @@ class Analysis:
             samples = samples if places is None else samples[..., places]
             return self.to_image(spectrogram(stereo.planes(samples) if samples.ndim == 2 else samples), device)
 
-        return loops.cropped(image, self.transform.reach, hop_length) if self.loop else image
+        return loops.cropped(image, self.transform) if self.loop else image
 
     def image(self, samples: torch.Tensor) -> torch.Tensor:
         """Return the image of a tensor of samples [shape=(n,) or (2, n)], with gradients; see view for many."""

@@ -31,28 +31,23 @@ def magnitude(samples: np.ndarray, transform: Transform) -> np.ndarray:
 
     A frame at an end sees the other end there, in place of the sound's reflection.
     """
-    around, n_frames = _around(transform.reach, transform.hop_length), len(samples) // transform.hop_length
-    wrapped = np.pad(samples, around * transform.hop_length, mode="wrap")
-    return transform.magnitude(wrapped)[:, around : around + n_frames + 1]
+    return cropped(transform.magnitude, transform)(samples[places(len(samples), transform).numpy()])
 
 
 def places(length: int, transform: Transform, device: str | torch.device = "cpu") -> torch.Tensor:
     """Return which samples of a circle of a length the transform sees, in their order: those of both ends twice."""
-    hop_length, around = transform.hop_length, _around(transform.reach, transform.hop_length)
-    first, last = -around * hop_length, (length // hop_length + around) * hop_length
-    return torch.arange(first, last, device=device) % length
+    around = _around(transform) * transform.hop_length
+    return torch.arange(-around, length + around, device=device) % length
 
 
-def cropped(
-    image: Callable[[torch.Tensor], torch.Tensor], reach: int, hop_length: int
-) -> Callable[[torch.Tensor], torch.Tensor]:
+def cropped(image: Callable, transform: Transform) -> Callable:
     """Return a function from samples at `places` to their image without the frames around the circle."""
-    around = _around(reach, hop_length)
+    around = _around(transform)
     return lambda samples: image(samples)[..., around:-around]
 
 
-def _around(reach, hop_length):  # frames around a circle that see its samples
-    return -(-reach // hop_length)
+def _around(transform):  # frames around a circle that see its samples
+    return -(-transform.reach // transform.hop_length)
 
 
 def preconditioner(

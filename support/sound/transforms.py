@@ -51,12 +51,12 @@ class Transform:
     @property
     def reach(self) -> int:
         """How far a frame sees to each side [samples]."""
-        return 2 * self.hop_length
+        return self.n_fft_of_refinement // 2
 
     @property
     def n_fft_of_refinement(self) -> int:
-        """Window of the STFT on which the refinement of samples is preconditioned [samples]."""
-        return 4 * self.hop_length
+        """Window of the STFT that preconditions the refinement: n_fft, or four hops where there is none [samples]."""
+        return getattr(self, "n_fft", 4 * self.hop_length)
 
     def magnitude_function(
         self, length: int, *, device: str | torch.device = "cpu", then: Function = _unchanged
@@ -132,16 +132,6 @@ class STFT(Transform):
     def frequencies(self) -> np.ndarray:
         """Centre of each bin [shape=(n_bins,), Hz]."""
         return librosa.fft_frequencies(sr=self.sample_rate, n_fft=self.n_fft)
-
-    @property
-    def reach(self) -> int:
-        """How far a frame sees to each side [samples]."""
-        return self.n_fft // 2
-
-    @property
-    def n_fft_of_refinement(self) -> int:
-        """The transform's own window [samples]."""
-        return self.n_fft
 
     def magnitude(self, samples: np.ndarray) -> np.ndarray:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, 1 + n // hop_length)]."""
@@ -349,16 +339,6 @@ class Mel(Transform):
     def frequencies(self) -> np.ndarray:
         """Centre of each band [shape=(n_mels,), Hz]."""
         return librosa.mel_frequencies(self.n_mels + 2, fmin=0.0, fmax=self.sample_rate / 2)[1:-1]
-
-    @property
-    def reach(self) -> int:
-        """How far a frame sees to each side [samples]."""
-        return self.n_fft // 2
-
-    @property
-    def n_fft_of_refinement(self) -> int:
-        """The window of the STFT [samples]."""
-        return self.n_fft
 
     def magnitude(self, samples: np.ndarray) -> np.ndarray:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_mels, 1 + n // hop_length)]."""
