@@ -475,7 +475,7 @@ class Objective:
         ]
         return [_Chain(tap, losses, overlap, whole) for losses, whole in groups if losses]
 
-    def __call__(self, image: torch.Tensor, *, weighted: bool = True) -> dict[str, torch.Tensor]:
+    def __call__(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the losses of a whole image by name, with gradients, see evaluate for long images.
 
         The name holds the kind, and the layer with its network: "style conv_1", or "style width_8.conv_1".
@@ -484,7 +484,7 @@ class Objective:
         for chain in self.chains:
             places = self._places(chain, image.shape[3], image.device)
             for each, value in chain.values(image if places is None else image[..., places]):
-                found[each.full_name] = each.weight * value if weighted else value
+                found[each.full_name] = each.weight * value
         return found
 
     @property

@@ -39,9 +39,9 @@ def networks_of(settings, parts, kinds, draw):
     """Return networks side by side: those of the default recipe, and musicnn's VGG, as far as they are used."""
     found = dict(parts.networks(draw).items()) if "bands" in kinds else {}
     for kind in set(kinds) - {"bands"}:
-        model_path = ROOT / "models/musicnn_vgg.pth"
+        model_path = ROOT / "models/musicnn_vgg.pth" if kind == "trained" else None
         found[kind] = musicnn_vgg(
-            parts.analysis.expand, sample_rate=RATE, n_fft=512, model_path=model_path, weights=kind, seed=settings.seed
+            parts.analysis.expand, sample_rate=RATE, n_fft=512, model_path=model_path, seed=settings.seed
         )
     return nn.ModuleDict(found)
 

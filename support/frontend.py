@@ -16,7 +16,6 @@ Sources
 
 import math
 from collections import OrderedDict
-from pathlib import Path
 
 import librosa
 import torch
@@ -154,7 +153,7 @@ def musicnn_layers():
     return nn.Sequential(layers)
 
 
-def musicnn_vgg(undo, *, sample_rate=16000, n_fft=512, model_path="models/musicnn_vgg.pth", weights="trained", seed=0):
+def musicnn_vgg(undo, *, sample_rate=16000, n_fft=512, model_path="models/musicnn_vgg.pth", seed=0):
     """Make musicnn's VGG with its front end, frozen and in eval mode: an nn.Sequential from image to features.
 
     The features are (planes, 128, bands, frames). The mel bands end at 8 kHz, as in the training.
@@ -165,25 +164,16 @@ def musicnn_vgg(undo, *, sample_rate=16000, n_fft=512, model_path="models/musicn
         From the image to magnitudes, both torch tensors of one shape, see Analysis.expand.
     sample_rate, n_fft : int > 0 [Hz, samples]
         Of the image's STFT; the network was trained with 16000, 512 and a hop_length of 256.
-    model_path : str or Path
-        Weights as models/convert_musicnn.py writes them.
-    weights : str
-        "trained" or "random": PyTorch's default random weights, which need no file.
+    model_path : str, Path or None
+        Weights as models/convert_musicnn.py writes them; None draws PyTorch's default random weights.
     seed : int
         Of the random weights; PyTorch's global generator keeps its state.
     """
-    check_choice("weights", weights, ("trained", "random"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = musicnn_layers()
-    if weights == "trained":
-        _load(network, model_path)
+    if model_path is not None:
+        load_weights(network, model_path, "give models/musicnn_vgg.pth; models/convert_musicnn.py makes it again")
     mel = Mel(sample_rate=sample_rate, n_fft=n_fft, n_mels=96, fmax=8000)
     front = [Undo(undo), Power(2), mel, Logarithm(gain=10000, offset=1, base=10), Axes("bands_frames")]
     return nn.Sequential(*front, *network).requires_grad_(False).eval()
-
-
-def _load(network, model_path):
-    if not Path(model_path).is_file():
-        raise FileNotFoundError(f"no weights file {model_path}; models/convert_musicnn.py makes it from the package")
-    load_weights(network, model_path, "take models/musicnn_vgg.pth, or make it again with models/convert_musicnn.py")

@@ -57,9 +57,9 @@ def build_network(parameters, *, model_path=None, seed=0):
         torch.manual_seed(seed)
         network = CNN(parameters)
     if model_path is not None:
-        if not Path(model_path).is_file():
-            raise FileNotFoundError(f"no weights file {model_path}; give one of models/, or None for random weights")
-        load_weights(network, model_path, "use the parameters of the same name")
+        load_weights(
+            network, model_path, "give one of models/ and the parameters of the same name, or None: random weights"
+        )
     return network.requires_grad_(False).eval()
 
 

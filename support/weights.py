@@ -122,8 +122,11 @@ def _fill(storage, file):
 def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
     """Copy saved weights into a network: a state dict, or a checkpoint with one, also with DataParallel's "module.".
 
-    Raises ValueError, in one line that ends with the advice, unless all layers have finite weights of their shapes.
+    Raises FileNotFoundError, or ValueError unless all layers have finite weights of their shapes: in one line that ends
+    with the advice.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights file {path}; {advice}")
     try:
         content, wanted = read_weights(path), network.state_dict()
         if not isinstance(content, dict):

@@ -110,7 +110,9 @@ FAULTY = {
 def test_weights_that_do_not_fit_name_the_file_and_the_layer(name, zipped, tmp_path, parameters):
     change, reason = FAULTY[name]
     weights_file(tmp_path / "net.pth", parameters, change, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=rf"net.pth holds no weights .*{reason}.*; use the parameters") as error:
+    with pytest.raises(
+        ValueError, match=rf"net.pth holds no weights .*{reason}.*; give one of models/ and the param"
+    ) as error:
         networks.build_network(parameters, model_path=tmp_path / "net.pth")
     assert "\n" not in str(error.value)
 
