@@ -50,7 +50,7 @@ filters: filters of each network of "bands"; 80: a quick draft
 num_steps: steps on the spectrogram, 0 and more; None: 60, "gatys": 300
 refine_steps: steps on the samples, 0 and more; None: 60, "gatys": 0
 seed: 0 and more; the same seed gives the same result on the same machine
-offset: seconds; where the excerpt begins
+offset: seconds; where the excerpt begins; choose it after a fade
 duration: seconds of the excerpt, without fades; None: to the end
 result_duration: seconds of a texture; None: as long as the style
 loop: True: the end of a texture meets its beginning, so that a player can repeat the sound
@@ -161,7 +161,7 @@ class Settings(checks.Together):
         The settings as typed, before the recipe filled them in.
     """
 
-    STYLE_FILENAME: str | tuple = _setting("samples/water_stream.flac", LISTEN, checks.check_styles)
+    STYLE_FILENAME: str | tuple = _setting("samples/brook.flac", LISTEN, checks.check_styles)
     CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
     outname: str = _setting(None, NO_STEP, checks.check_outname)
     recipe: str = _setting("bands", NETWORK, _choice(RECIPES))
@@ -171,7 +171,7 @@ class Settings(checks.Together):
     num_steps: int = _setting(None, OPTIMISE, _steps, 60, 300)
     refine_steps: int = _setting(None, REFINE, _steps, 60, 0)
     seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
-    offset: float = _setting(0.5, LISTEN, _number(0, most=10**6))
+    offset: float = _setting(0.0, LISTEN, _number(0, most=10**6))
     duration: float | None = _setting(5.0, LISTEN, _seconds)
     result_duration: float | None = _setting(None, START, _seconds)
     loop: bool = _setting(False, LOSSES, checks.check_flag)

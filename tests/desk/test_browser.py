@@ -68,7 +68,7 @@ def lab(tmp_path_factory):
     """JupyterLab on a folder with both notebooks, made small; returns its address."""
     folder = tmp_path_factory.mktemp("lab")
     for name in (STFT, CQT):
-        text = (ROOT / name).read_text().replace("samples/water_stream.flac", sample("water_stream"))
+        text = (ROOT / name).read_text().replace("samples/brook.flac", sample("brook"))
         (folder / name).write_text(text)
     settings = folder / "settings/@jupyterlab/notebook-extension"
     settings.mkdir(parents=True)

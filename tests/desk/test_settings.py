@@ -582,10 +582,18 @@ def test_a_result_that_is_too_short_names_its_duration():
     assert Settings(result_duration=0.1, widths=[1, 4]).result_duration == 0.1
 
 
+def test_the_default_excerpt_begins_with_its_file_and_does_not_fade(load):
+    settings = Settings()
+    excerpt = load(Path(settings.STYLE_FILENAME).stem, offset=settings.offset, duration=settings.duration)
+    levels = 10 * np.log10(np.square(excerpt[: 20 * 5512].reshape(20, 5512)).mean(axis=1))  # of quarter seconds
+    assert settings.offset == 0 and len(excerpt) == 5 * 22050
+    assert np.ptp(levels) < 6  # a fade of 20 dB became a gap of 20 dB in the texture
+
+
 def test_an_excerpt_that_is_longer_than_its_file_warns(tmp_path):
     path = str(tmp_path / "two.wav")
     soundfile.write(path, noise(2), 22050)
-    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.5 leaves 1.50 s"):
+    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.0 leaves 2.00 s"):
         Settings(STYLE_FILENAME=path)
     with warnings.catch_warnings(action="error"):
         assert Settings(STYLE_FILENAME=path, duration=1.5).duration == 1.5
