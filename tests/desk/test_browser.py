@@ -196,7 +196,8 @@ def test_comparing_the_result_of_a_transfer(page, lab, tmp_path):
 def test_a_heading_of_the_table_of_runs_sorts_by_mouse_and_keys(page, lab, tmp_path):
     """Where Enter and Space are commands of JupyterLab too."""
     for name, seed in (("first", 1), ("second", 2), ("third", 0)):
-        saving.save_run(tmp_path / name, np.ones(3000) / 2, settings=Settings(seed=seed), losses=[], used={})
+        settings = Settings(seed=seed, STYLE_FILENAME=f"samples/own/the recording of the {name} day.wav")
+        saving.save_run(tmp_path / name, np.ones(3000) / 2, settings=settings, losses=[], used={})
     open_small(page, lab, STFT)
     table = page.evaluate("find('table.table_of_runs')")
     source = f"display(table.table_of_runs({str(tmp_path)!r}))"
@@ -214,3 +215,8 @@ def test_a_heading_of_the_table_of_runs_sorts_by_mouse_and_keys(page, lab, tmp_p
     assert order() == ["first", "second", "third"]
     page.keyboard.press("Space")
     assert order() == ["third", "second", "first"]
+
+    page.set_viewport_size({"width": 1100, "height": 1000})  # where every letter once had a line of its own
+    page.wait_for_function("panel().node.getBoundingClientRect().right <= 1100")
+    rows = "[...panel().node.querySelectorAll('.runs tr')].map(row => row.getBoundingClientRect().height)"
+    assert max(page.evaluate(rows)) < 130
