@@ -107,10 +107,10 @@ def change(page, index, **values):
         page.evaluate("([index, name, value]) => change(index, name, value)", [index, name, f"{name} = {value!r}"])
 
 
-def wait_until_done(page):
-    """Wait until no cell runs, for at most 5 minutes."""
+def wait_until_done(page, *, minutes=5):
+    """Wait until no cell runs."""
     page.wait_for_timeout(1000)
-    page.wait_for_function("!busy()", timeout=300_000)
+    page.wait_for_function("!busy()", timeout=60_000 * minutes)
 
 
 def main():
@@ -126,7 +126,7 @@ def main():
             change(page, page.evaluate("find('steps.typed()')"), **TRANSFER)
             page.evaluate("run('application:toggle-left-area')")  # the list of files
             page.evaluate("run('notebook:run-all-cells')")
-            wait_until_done(page)
+            wait_until_done(page, minutes=20)
             shown = "cells()[find('outputs = {}')].node.querySelector('.jp-OutputArea')"
             page.evaluate(f"{shown}.scrollIntoView()")
             page.wait_for_timeout(1000)  # the players are drawn
