@@ -2,7 +2,7 @@
 # make lab   set up and open JupyterLab
 # make test  set up, then formatter, linter and tests: two processes of one thread each
 # make quick the same without the tests that need a kernel or a browser
-# make pictures draw the pictures of the READMEs again; needs Chromium
+# make pictures draw the pictures of the READMEs again; needs Chromium, takes some 5 minutes on two cores
 PYTHON ?= python3
 BIN := .venv/bin
 
