@@ -2,10 +2,11 @@
 # make lab   set up and open JupyterLab
 # make test  set up, then formatter, linter and tests: two processes of one thread each
 # make quick the same without the tests that need a kernel or a browser
+# make pictures draw the pictures of the READMEs again; needs Chromium, takes some 5 minutes on two cores
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run lab test quick clean
+.PHONY: run lab test quick pictures clean
 
 run: .venv/installed
 	touch .venv/started
@@ -25,6 +26,11 @@ quick: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
+
+pictures: .venv/tested
+	$(BIN)/python benchmarks/quality.py pictures
+	$(BIN)/python benchmarks/race.py
+	$(BIN)/python benchmarks/screenshot.py
 
 .venv/installed: requirements.txt
 	@echo "Installing the packages of requirements.txt into .venv; this takes some minutes, once."

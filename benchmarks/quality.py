@@ -1,11 +1,13 @@
-"""How good the sound is: python benchmarks/quality.py textures | tuning | constant-q | transfers.
+"""How good the sound is: python benchmarks/quality.py textures | tuning | constant-q | transfers | pictures.
 
 Textures: for the recordings of samples/ on which the networks were not chosen, 5 s made from one take of at most
 5 s, by the Gatys recipe and by the default, beside another take of the recording and noise with the same spectrum.
 Tuning: the same for the recordings on which the networks were chosen.
 Constant-q: the same by the default of the constant-Q notebook.
 Transfers: how much of the content is kept and how close the style is, over the weight of content or style,
-and for mosaicing. The sounds are saved under outputs/benchmarks/, where gallery.py finds them.
+and for mosaicing.
+Pictures: the sounds of three textures, and their spectrograms in benchmarks/.
+The sounds are saved under outputs/benchmarks/, where gallery.py finds them.
 """
 
 import argparse
@@ -154,6 +156,7 @@ class Descent:
 # 2. Textures -------------------------------------------------------------------------------------
 
 TEXTURE_METHODS = {"Gatys recipe": {}, "default": {}}
+PICTURED = ("water_stream", "birds", "babble")
 CONSTANT_Q = {"constant-Q": dict(transform="cqt")}
 COLUMNS = ("distance ratio", "listener", "its share", "copy score", "spectrum [dB]", "core time [s]")
 
@@ -239,7 +242,7 @@ def save_sounds(name, sounds, figures):
 def draw():
     """Save the spectrograms of three textures: recording, Gatys recipe, default."""
     analysis = Analysis(transform=STFT(sample_rate=RATE, n_fft=512, hop_length=128))
-    for texture in ("water_stream", "birds", "babble"):
+    for texture in PICTURED:
         spectrograms = {}
         for method in ("recording", "Gatys recipe", "default"):
             samples, _ = soundfile.read(ROOT / f"outputs/benchmarks/textures/{texture}/{method}.flac", dtype="float32")
@@ -361,16 +364,17 @@ def compare_weights(curves):
 def main():
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sounds", choices=("textures", "tuning", "constant-q", "transfers"))
+    parser.add_argument("sounds", choices=("textures", "tuning", "constant-q", "transfers", "pictures"))
     kind = parser.parse_args().sounds
     metrics.listener_network()  # a missing package stops the script here, not after an hour
     if kind == "transfers":
         write_section(kind, compare_transfers())
+    elif kind in ("tuning", "pictures"):
+        print(*compare_textures(metrics.TUNING if kind == "tuning" else PICTURED, TEXTURE_METHODS), sep="\n")
     else:
-        names = metrics.TUNING if kind == "tuning" else metrics.REPORTING
-        rows = compare_textures(names, CONSTANT_Q if kind == "constant-q" else TEXTURE_METHODS)
-        print(*rows, sep="\n") if kind == "tuning" else write_section(kind, rows)
-    if kind == "textures":
+        methods = CONSTANT_Q if kind == "constant-q" else TEXTURE_METHODS
+        write_section(kind, compare_textures(metrics.REPORTING, methods))
+    if kind in ("textures", "pictures"):
         draw()
 
 

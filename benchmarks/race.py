@@ -1,5 +1,7 @@
 """Quality over seconds: what python benchmarks/speed.py --default measures.
 
+python benchmarks/race.py draws the picture of the table in benchmarks/README.md again, without measuring.
+
 Each method makes the same textures and transfers several times, with more and more work. Only the computing from
 samples to samples counts, in all threads of one process; measuring the quality does not count.
 
@@ -16,7 +18,7 @@ import torch
 
 import metrics
 import quality
-from report import ROOT, best_times
+from report import README, ROOT, best_times
 
 # isort: split
 import audiocnn
@@ -101,7 +103,7 @@ METHODS = {
 
 
 def race():
-    """Return the rows of all tables; save the picture."""
+    """Return the rows of all tables."""
     warm_up = default(metrics.takes("rain", RATE)[0], points={"": dict(num_steps=1, refine_steps=1, filters=8)})
     list(warm_up)  # compiles what the first run would compile
     textures = {method: [] for method in METHODS}
@@ -119,7 +121,6 @@ def race():
     textures, transfers = (
         {method: _mean(each) for method, each in kind.items() if each[0]} for kind in (textures, transfers)
     )
-    draw(textures, transfers)
     return [*_rows(textures, COLUMNS), "", *reach(textures), "", *_rows(transfers, TRANSFER_COLUMNS)]
 
 
@@ -169,13 +170,23 @@ def reach(textures):
     return rows
 
 
-def draw(textures, transfers):
-    """Save the curves: distance ratio and listener of textures, style distance of transfers, over seconds."""
+def draw():
+    """Save the curves of README.md's table: ratio and listener of textures, style distance of transfers, over seconds.
+
+    The columns of a table are the method, the work, the seconds and the figures.
+    """
+    section = README.read_text().partition("<!-- default: begin -->")[2].partition("<!-- default: end -->")[0]
+    textures, transfers = {}, {}
+    for line in section.splitlines():
+        method, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if method in METHODS:
+            methods = textures if len(cells) == 2 + len(COLUMNS) else transfers
+            methods.setdefault(method, []).append([float(cell) for cell in cells[1:]])
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     panels = ((textures, 1, "textures: distance ratio"), (textures, 2, "textures: listener"))
     for ax, (methods, column, title) in zip(axes, (*panels, (transfers, 1, "transfers: style distance")), strict=True):
         for color, method in enumerate(METHODS):
-            points = np.array(list(methods.get(method, {}).values()))
+            points = np.array(methods.get(method, []))
             if len(points):
                 ax.plot(points[:, 0], points[:, column], f"C{color}o-", label=method)
         ax.set(xscale="log", xlabel="seconds of computing", title=title)
@@ -233,3 +244,7 @@ def limit(gflops):
         cells = " | ".join(f"{part:.4f}" for part in (*parts, sum(parts), *taken))
         rows.append(f"| {name} | {cells} | {taken[0] / sum(parts):.1f} |")
     return rows
+
+
+if __name__ == "__main__":
+    draw()

@@ -218,6 +218,7 @@ def main():
         speed = f"{torch.get_num_threads()} threads; matrix product {gflops:.0f} GFLOP/s."
         write_section("limit", [speed, "", *race.limit(gflops)])
         write_section("default", [speed, "", *race.race()])
+        race.draw()
     elif arguments.square:
         cases = [(32, "2D", 5), (64, "2D", 5)]
         cases += [(filters, "2D", seconds) for filters in (512, 1024, 4096) for seconds in (5, 10, 30)]

@@ -2,8 +2,8 @@
 
 Every sound is from a package with a permissive licence (CC0, CC-BY 3.0, MIT). Of these sounds, this
 repository keeps only the recordings in samples/, and the training set leaves these recordings out,
-so that the networks are not trained on them. Needs Debian's apt-get and dpkg-deb, pip, and the
-renderer:
+so that the networks are not trained on them. The exception is the second half of brook.flac, which no
+benchmark uses. Needs Debian's apt-get and dpkg-deb, pip, and the renderer:
 
     pip install --no-deps tinysoundfont==0.3.7
 

@@ -33,6 +33,7 @@ from support.desk.settings import best_device  # noqa: E402
 from support.sound import transforms  # noqa: E402
 from support.sound.analysis import LAYOUTS, Analysis  # noqa: E402
 from support.sound.files import load_audio  # noqa: E402
+from support.weights import reason_of  # noqa: E402
 
 ENDINGS = {".wav", ".flac", ".ogg", ".mp3"}
 
@@ -208,12 +209,15 @@ def load_state(network, optimizer, settings, checkpoint):
     if not checkpoint.is_file():
         best = dict(best=-1.0, best_epoch=0, best_weights=None, confusion=None)
         return dict(options=options, epoch=0, history=[], seconds=0.0, **best)
-    state = torch.load(checkpoint, map_location=settings.device, weights_only=True)
-    if state["options"] != options:
-        raise SystemExit(f"{checkpoint} was begun with other settings; repeat those, or remove it to start afresh")
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state
+    try:
+        state = torch.load(checkpoint, map_location=settings.device, weights_only=True)
+        if state["options"] == options:
+            network.load_state_dict(state["network"])
+            optimizer.load_state_dict(state["optimizer"])
+            return state
+    except Exception as error:  # a damaged or foreign file raises nearly anything
+        raise SystemExit(f"{checkpoint} can't be read: {reason_of(error)}; remove it to start again") from error
+    raise SystemExit(f"{checkpoint} was begun with other settings; repeat those, or remove it to start again")
 
 
 def train_epoch(network, optimizer, clips, names, settings, epoch):

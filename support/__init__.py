@@ -1,1 +1,1 @@
-"""The parts around audiocnn.py: one subject a file; see "What is where" in README.md for the order of imports."""
+"""The parts around audiocnn.py: one subject a file; README.md in this folder says which file may import which."""

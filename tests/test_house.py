@@ -312,6 +312,24 @@ def test_the_top_folder_holds_what_it_should():
     assert top >= PROMISED and "outputs" not in top
 
 
+TEXTS = sorted(path for path in ROOT.glob("**/*.md") if ".venv" not in path.parts and "outputs" not in path.parts)
+
+
+def test_headings_and_steps_that_texts_name_exist():
+    cells = [cell.source for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+    texts = [*cells, *(path.read_text() for path in TEXTS)]
+    headings = {heading for text in texts for heading in re.findall(r"(?m)^#+ (.*)$", text)}
+    texts += [path.read_text() for path in LIBRARY]
+    named = {name for text in texts for name in re.findall(r'(?:README\.md,?|\bsteps?|\bcells?) "([A-Z][^"]*)"', text)}
+    assert len(named) > 9 and named <= headings
+
+
+def test_every_picture_is_shown_and_every_shown_picture_exists():
+    shown = {path.parent / name for path in TEXTS for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", path.read_text())}
+    pictures = {path for folder in ("benchmarks", "models") for path in ROOT.glob(f"{folder}/*.png")}
+    assert {path.resolve() for path in shown} == pictures
+
+
 def test_the_citation_file_has_what_its_format_requires():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= set(citation) and citation["cff-version"] == "1.2.0"

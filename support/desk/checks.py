@@ -21,6 +21,7 @@ import torch
 from audiocnn import MEMORY, PARAMETERS
 from support.checks import check_choice, check_number
 from support.networks import MUSICNN
+from support.sound.files import check_file
 from support.start import STARTS
 
 START_VALUES = ("lower", "upper", "mu", "sigma")
@@ -108,10 +109,7 @@ def check_start(name, value):
         return
     if not (_is_path(value) and Path(value).is_file()):
         raise ValueError(f"{name}={value!r} is neither a file in {Path.cwd()} nor one of {', '.join(STARTS)}")
-    try:
-        soundfile.info(value)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{name}={value!r} is not a sound file that can be read ({error}); give a wav file") from error
+    check_file(value)
 
 
 def check_start_values(name, value):
@@ -200,6 +198,14 @@ class Together:
         self._check_losses()
         self.check_recordings(self._promised())
         self._warn_of_settings_without_effect()
+
+    def check_files(self):
+        """Raise an error where a recording, also one of the sweep, is missing or is not a sound, by its header."""
+        swept = [value for name in ("STYLE_FILENAME", "CONTENT_FILENAME") for value in self.sweep.get(name, ())]
+        for value in (self.STYLE_FILENAME, self.CONTENT_FILENAME, *swept):
+            for path in value if isinstance(value, tuple) else [value]:
+                if path is not None:
+                    check_file(path)
 
     def check_recordings(self, recordings):
         """Raise ValueError where recordings, by name, are too short for the filters, or too long for the memory."""

@@ -100,7 +100,7 @@ class Settings(checks.Together):
     """
 
     # What most people change first
-    STYLE_FILENAME: str | tuple = _setting("samples/water_stream.flac", LISTEN, checks.check_styles)
+    STYLE_FILENAME: str | tuple = _setting("samples/brook.flac", LISTEN, checks.check_styles)
     "path of a sound file, or a list of paths that are blended"
     CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
     "path of a sound file; None: a texture from the style alone"
@@ -120,10 +120,10 @@ class Settings(checks.Together):
     'steps on the samples, 0 and more; None: 60, "gatys": 0'
     seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
     "0 and more; the same seed gives the same result on the same machine"
-    offset: float = _setting(0.5, LISTEN, _number(0, most=10**6))
-    "seconds; where the excerpt begins"
+    offset: float = _setting(0.0, LISTEN, _number(0, most=10**6))
+    "seconds; where the excerpt begins; choose it after a fade"
     duration: float | None = _setting(5.0, LISTEN, _seconds)
-    "seconds of the excerpt, without fades; None: to the end"
+    "seconds of the excerpt, better without fades; None: to the end"
     result_duration: float | None = _setting(None, START, _seconds)
     "seconds of a texture; None: as long as the style"
     loop: bool = _setting(False, LOSSES, checks.check_flag)

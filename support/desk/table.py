@@ -26,6 +26,8 @@ STYLE = """<style>
 .runs table { border-collapse: collapse; }
 .runs th, .runs td { text-align: left !important; vertical-align: middle; padding: 0.2em 0.6em; max-width: 18em; }
 .runs th, .runs td { overflow-wrap: anywhere; }
+.runs thead th { overflow-wrap: normal; } /* otherwise a narrow window breaks headings after every letter */
+.runs .words { min-width: 14em; }
 .runs td:has(.line) { max-width: none; }
 .runs tbody th { position: sticky; left: 0; z-index: 1; background: var(--jp-layout-color0, Canvas); min-width: 6em; }
 .runs time, .runs summary, .runs .line { white-space: nowrap; }
@@ -78,7 +80,7 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
     differing = past.differing_settings(runs)
     sorts = ["run", "loss", *differing, "level [dBFS]", "saved"]
     run, loss, *names, level, saved = (_button(number, name) for number, name in enumerate(sorts))
-    titles = [run, "sound", "spectrogram", loss, "".join(names), level, saved]
+    titles = [run, "sound", "spectrogram", loss, _words("".join(names)), level, saved]
     head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     body = "".join(_row(path, report, differing) for path, report in runs.items())
     table = f"<table data-lm-suppress-shortcuts='true'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -95,6 +97,10 @@ def _button(number, name):
     return f"<button type='button' data-key='{number}'>{name}</button> "
 
 
+def _words(text):
+    return f"<div class='words'>{text}</div>" if text else ""
+
+
 def _row(path, report, differing):
     # The rows are sorted by numbers and texts, in the order of the buttons.
     settings, level = past.effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
@@ -104,7 +110,7 @@ def _row(path, report, differing):
     keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
     keys = html.escape(json.dumps(keys))
     words = "<br>".join(html.escape(f"{name} = {in_words(value)}") for name, value in settings.items())
-    cells = [*heard(path), _losses(report), words, in_words(level), f"<time>{saved}</time>"]
+    cells = [*heard(path), _losses(report), _words(words), in_words(level), f"<time>{saved}</time>"]
     name = f"<th scope='row'>{html.escape(path.stem)}</th>"
     return f"<tr data-keys='{keys}'>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

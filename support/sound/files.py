@@ -5,6 +5,7 @@ Conventions
   units    times in seconds, rates in Hz
 """
 
+import contextlib
 import io
 import math
 import os
@@ -19,6 +20,8 @@ import soundfile
 
 MOST_VALUES = 2**28  # of all channels, 1 GB: 50 minutes of stereo at 44.1 kHz; reading takes at most 4 GB
 STREAMED = 0x7FFF0000  # bytes; more than that says "not known": ffmpeg or sox wrote to a pipe
+UNKNOWN = 2**62  # samples; the length that libsndfile gives a flac that was written to a pipe
+BLOCK = 2**20  # samples that are read at once where the length is not known
 SILENT = 1e-9  # -180 dB; the smallest step of 32 bits is 5e-10
 
 
@@ -47,27 +50,44 @@ def load_audio(
     FileNotFoundError, ValueError
         No such file, not audio, or empty, silent or non-finite sound.
     """
-    path = Path(path)
-    name = os.fsencode(path).decode(errors="replace")  # a name from another system may hold bytes that are no UTF-8
-    if not path.is_file():
-        raise FileNotFoundError(f"{name} is not a file; give the path of a sound file, relative to {Path.cwd()}")
+    name = check_file(path)
     if not offset >= 0 or (duration is not None and not duration > 0):
         raise ValueError(f"{offset=} must be at least 0 and {duration=} positive or None")
-    if path.suffix.lower() == ".raw":
-        line = f"ffmpeg -f s16le -ar 44100 -ac 1 -i {shlex.quote(name)} converted.wav"
-        raise ValueError(f"{name} has no header with its rate; if that is 44100 Hz, at 16 bits, convert it by: {line}")
-    try:
+    with _explained(name, "set a smaller offset, or "):
         samples, rate = _excerpt(path, name, offset, duration or math.inf, sample_rate)
-    except soundfile.LibsndfileError as error:
-        hint = "set a shorter duration, or " if "seek" in error.error_string else ""  # a flac of unknown length
-        line = f"ffmpeg -i {shlex.quote(name)} converted.wav"
-        raise ValueError(
-            f"{name} is not a sound file that libsndfile can read ({error.error_string}); {hint}convert it by: {line}"
-        ) from error
     if not mono and len(samples) == 1:
         warnings.warn(f"{name} has one channel: stereo makes both channels the same; set stereo=False", stacklevel=2)
     samples = _mixed(samples, rate, mono, f"{name} ({offset=}, {duration=})")
     return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+
+
+def check_file(path: str | Path) -> str:
+    """Raise FileNotFoundError or ValueError unless a path is a sound file, by its header; return its name as text."""
+    path = Path(path)
+    name = os.fsencode(path).decode(errors="replace")  # a name from another system may hold bytes that are no UTF-8
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} is not a file; give the path of a sound file, relative to {Path.cwd()}")
+    if path.suffix.lower() == ".raw":
+        line = f"ffmpeg -f s16le -ar 44100 -ac 1 -i {shlex.quote(name)} converted.wav"
+        raise ValueError(f"{name} has no header with its rate; if that is 44100 Hz, at 16 bits, convert it by: {line}")
+    with _explained(name), soundfile.SoundFile(_as_opened(path)) as file:
+        rate = file.samplerate
+    if rate < 1000:
+        raise ValueError(f"{name} has a sample rate of {rate} Hz in its header; give a file of at least 1000 Hz")
+    return name
+
+
+@contextlib.contextmanager
+def _explained(name, beyond=""):
+    # An error of libsndfile says what to do; what to do against a failed seek comes first.
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        hint = beyond if "seek" in error.error_string else ""
+        line = f"ffmpeg -i {shlex.quote(name)} converted.wav"
+        raise ValueError(
+            f"{name} is not a sound file that libsndfile can read ({error.error_string}); {hint}convert it by: {line}"
+        ) from error
 
 
 def _excerpt(path, name, offset, duration, sample_rate):
@@ -79,10 +99,8 @@ def _excerpt(path, name, offset, duration, sample_rate):
         before = 0 if file.seekable() else first  # GSM 6.10, G.721 and some others are read from the front
         if file.seekable():
             file.seek(first)
-        samples = file.read(min(before + count, most + 1), dtype="float32", always_2d=True)[before:].T
+        samples = _read(file, min(before + count, most + 1))[before:].T
         promised = re.search(r"(?i)\b(?:data|data size|ssnd) +: (\d+) \(should be", file.extra_info)
-    if rate < 1000:
-        raise ValueError(f"{name} has a sample rate of {rate} Hz in its header; give a file of at least 1000 Hz")
     if samples.shape[1] > most:
         raise ValueError(f"{name} gives more than {most / rate / 60:.0f} minutes (1 GB); set a shorter duration")
     if promised and int(promised[1]) < STREAMED:
@@ -90,10 +108,25 @@ def _excerpt(path, name, offset, duration, sample_rate):
     return samples, rate
 
 
+def _read(file, count):
+    """Read at most count samples [shape=(n, channels)]: of a streamed flac in blocks, as its header has no length."""
+    if file.frames < UNKNOWN:
+        return file.read(count, dtype="float32", always_2d=True)
+    blocks, ended = [np.empty((0, file.channels), np.float32)], False
+    while count > 0 and not ended:
+        asked = np.full((min(count, BLOCK), file.channels), np.nan, np.float32)
+        try:
+            block = file.read(out=asked)
+        except soundfile.LibsndfileError:  # at the end it can't seek; the last samples are there
+            block = asked[~np.isnan(asked[:, 0])]
+        blocks.append(block)
+        ended, count = len(block) < len(asked), count - len(block)
+    return np.concatenate(blocks)
+
+
 def _opened(path):
     """Open a sound file; of a streamed wav file, whose header says 0 bytes of samples, take all bytes that follow."""
-    # Windows takes no bytes as a name, and has no names that need them.
-    file = soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
+    file = soundfile.SoundFile(_as_opened(path))
     if file.frames or file.format != "WAV":
         return file
     with file, open(path, "rb") as stream:
@@ -102,6 +135,10 @@ def _opened(path):
     if size > 4 and not content[size + 4 : size + 8].isalpha():  # otherwise the name of another part follows
         content[size : size + 4] = b"\xff" * 4
     return soundfile.SoundFile(io.BytesIO(content))
+
+
+def _as_opened(path):
+    return str(path) if os.name == "nt" else os.fsencode(path)  # Windows has no names that need bytes
 
 
 def _mixed(samples, rate, mono, name):

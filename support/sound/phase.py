@@ -64,7 +64,10 @@ def pghi(
 def _compiled():
     import numba  # takes 0.3 s, and the first cells need no phase
 
-    return numba.njit(cache=True)(_integrate)
+    try:
+        return numba.njit(cache=True)(_integrate)
+    except RuntimeError:  # neither the project nor the home can be written: every process compiles, in 4 s
+        return numba.njit(_integrate)
 
 
 def _integrate(log_magnitude, along_time, along_bins, floor, phase):

@@ -1,6 +1,8 @@
 """Training on tiny trees of real recordings; no test needs the training set."""
 
 import csv
+import os
+import pickle
 import re
 
 import numpy as np
@@ -93,6 +95,13 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tree, tmp_path, monkeypa
     assert not (tmp_path / "broken/models").exists()
     with pytest.raises(SystemExit, match="was begun with other settings"):
         run(tree, tmp_path / "broken", "--epochs", "4")
+    (checkpoint,) = (tmp_path / "broken/outputs/training").iterdir()
+    kept = checkpoint.read_bytes()
+    for damaged in (b"", b"no checkpoint", kept[: len(kept) // 2], pickle.dumps(os.getcwd, protocol=2)):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(SystemExit, match=r"^.*tiny.checkpoint can't be read: .*; remove it to start again$"):
+            run(tree, tmp_path / "broken", "--epochs", "3")
+    checkpoint.write_bytes(kept)
     capsys.readouterr()
     monkeypatch.setattr(train, "validate", validate)
     run(tree, tmp_path / "broken", "--epochs", "3")

@@ -1,42 +1,18 @@
 """The notebooks in JupyterLab, as somebody at a browser meets them. Needs Chromium; skipped without."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-import time
-import urllib.request
 
 import numpy as np
 import pytest
 from kernel import CQT, ROOT, STFT, sample
-from playwright.sync_api import sync_playwright
 
+from screenshot import CHROMIUM, browser_page, change, jupyterlab, open_notebook, wait_until_done
 from support.desk import saving
 from support.desk.settings import Settings
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 SMALL = {"filters": 32, "widths": [1, 8], "num_steps": 60, "refine_steps": 20, "duration": 2.0}
-HELPERS = """
-    window.panel = () => window.jupyterapp.shell.currentWidget;
-    window.cells = () => panel().content.widgets;
-    window.find = text => cells().findIndex(cell =>
-        cell.model.type === 'code' && cell.model.sharedModel.getSource().includes(text));
-    window.run = command => { window.jupyterapp.commands.execute(command); };
-    window.select = index => { panel().content.activeCellIndex = index; };
-    window.change = (index, name, line) => {
-        const model = cells()[index].model.sharedModel;
-        const pattern = new RegExp('^' + name + ' = .*$', 'm');
-        if (!pattern.test(model.getSource())) throw new Error('no ' + name);
-        model.setSource(model.getSource().replace(pattern, () => line));
-    };
-    window.output = index => cells()[index].node.querySelector('.jp-OutputArea')?.innerText ?? '';
-    window.busy = () => panel().sessionContext.session?.kernel?.status !== 'idle'
-        || cells().some(cell => cell.node.querySelector('.jp-InputPrompt')?.innerText.includes('*'));
-"""
 # A picture after every second.
 OFTEN = """() => {
     const model = cells()[find('step("Optimisation')].model.sharedModel;
@@ -68,65 +44,25 @@ def lab(tmp_path_factory):
     """JupyterLab on a folder with both notebooks, made small; returns its address."""
     folder = tmp_path_factory.mktemp("lab")
     for name in (STFT, CQT):
-        text = (ROOT / name).read_text().replace("samples/water_stream.flac", sample("water_stream"))
+        text = (ROOT / name).read_text().replace("samples/brook.flac", sample("brook"))
         (folder / name).write_text(text)
-    settings = folder / "settings/@jupyterlab/notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # or hidden cells aren't there
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
-    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", "--LabApp.expose_app_in_browser=True"]
-    options += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True", "--LabApp.news_url="]
-    command = [sys.executable, "-m", "jupyterlab", *options]
-    log = folder / "log"
-    with log.open("w") as file, subprocess.Popen(command, cwd=folder, env=environment, stderr=file, stdout=file) as lab:
-        address = None
-        for _ in range(120):
-            time.sleep(0.5)
-            if found := re.search(r"http://127\.0\.0\.1:\d+/lab", log.read_text()):
-                address = found[0]
-                break
-        assert address, log.read_text()
-        urllib.request.urlopen(address).read()
+    with jupyterlab(folder) as address:
         yield address
-        lab.terminate()
 
 
 @pytest.fixture
 def page(lab):
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1600})
-        page.set_default_timeout(120_000)
+    with browser_page(1280, 1600) as page:
         yield page
-        browser.close()
 
 
-def open_notebook(page, lab, name):
-    page.goto(f"{lab}/tree/{name}?reset")
-    page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 10")
-    page.evaluate(HELPERS)
-    page.wait_for_function("panel().sessionContext.session?.kernel?.status === 'idle'")
-    page.evaluate("() => panel().sessionContext.session.kernel.restart()")  # an earlier test may have run its cells
-    # The page may miss the message that the new kernel is idle; each request for information brings another one.
-    page.wait_for_function(
-        """() => {
-            const kernel = panel().sessionContext.session?.kernel;
-            if (kernel?.status !== 'idle') kernel?.requestKernelInfo();
-            return kernel?.status === 'idle';
-        }""",
-        polling=1000,
-    )
+def open_small(page, lab, name):
+    """Open a notebook with small settings and with a picture after every second; return its settings cell."""
+    open_notebook(page, lab, name)
     settings = page.evaluate("find('steps.typed()')")
-    for key, value in SMALL.items():
-        change(page, settings, **{key: value})
+    change(page, settings, **SMALL)
     page.evaluate(OFTEN)
     return settings
-
-
-def change(page, index, **values):
-    """Change lines of the settings cell."""
-    for name, value in values.items():
-        page.evaluate("([index, name, value]) => change(index, name, value)", [index, name, f"{name} = {value!r}"])
 
 
 def run(page, *indexes, command="notebook:run-cell"):
@@ -137,11 +73,6 @@ def run(page, *indexes, command="notebook:run-cell"):
 
 def output(page, index):
     return page.evaluate("index => output(index)", index)
-
-
-def wait_until_done(page):
-    page.wait_for_timeout(1000)
-    page.wait_for_function("!busy()", timeout=300_000)
 
 
 def check(page, players):
@@ -161,7 +92,7 @@ def steps(page, index):
 @pytest.mark.parametrize("name", [STFT, CQT])
 def test_the_loop(name, page, lab, tmp_path):
     """Run all, watch the bar, interrupt, listen, go on, change a weight and a layer, run what is below."""
-    settings = open_notebook(page, lab, name)
+    settings = open_small(page, lab, name)
     cell = {
         name: page.evaluate("text => find(text)", text)
         for name, text in {
@@ -226,7 +157,7 @@ SWITCH = """index => {
 def test_comparing_the_result_of_a_transfer(page, lab, tmp_path):
     """Two styles in a window of 1,500 px: the result comes first, all players are in sight, nothing is red."""
     page.set_viewport_size({"width": 1500, "height": 1200})
-    settings = open_notebook(page, lab, STFT)
+    settings = open_small(page, lab, STFT)
     styles = [sample("tabla"), sample("fire")]
     steps = dict(num_steps=6, refine_steps=3, phase_iterations=8)
     change(page, settings, STYLE_FILENAME=styles, CONTENT_FILENAME=sample("speech"), **steps)
@@ -245,11 +176,11 @@ def test_comparing_the_result_of_a_transfer(page, lab, tmp_path):
             [figure.querySelector('figcaption').innerText, figure.getBoundingClientRect().right])""",
         result,
     )
-    assert [title for title, _ in players] == ["result 1", "style 1", "style 2", "content"]
+    assert [title for title, _ in players] == ["result 1", "style 1: tabla", "style 2: fire", "content: speech"]
     assert max(right for _, right in players) <= edge <= 1500
     assert "The style loss is at " in output(page, result) and "lower content_weight" in output(page, result)
 
-    desk = page.locator(".jp-OutputArea [id^=desk-]", has_text="result 1")
+    desk = page.locator(".jp-OutputArea [id^=desk-]", has_text="result 1").first  # the last cell has it again
     desk.get_by_role("button", name="Play").focus()
     page.keyboard.press("Enter")  # the button's, not JupyterLab's, which would edit the cell
     first = "index => cells()[index].node.querySelector('audio').currentTime > 0.4"
@@ -265,10 +196,10 @@ def test_comparing_the_result_of_a_transfer(page, lab, tmp_path):
 def test_a_heading_of_the_table_of_runs_sorts_by_mouse_and_keys(page, lab, tmp_path):
     """Where Enter and Space are commands of JupyterLab too."""
     for name, seed in (("first", 1), ("second", 2), ("third", 0)):
-        saving.save_run(
-            tmp_path / name, np.ones(3000) / 2, 22050, dict(settings=Settings(seed=seed).plain(), losses=[], used={})
-        )
-    open_notebook(page, lab, STFT)
+        settings = Settings(seed=seed, STYLE_FILENAME=f"samples/own/the recording of the {name} day.wav")
+        report = dict(settings=settings.plain(), losses=[], used={})
+        saving.save_run(tmp_path / name, np.ones(3000) / 2, 22050, report)
+    open_small(page, lab, STFT)
     table = page.evaluate("find('table.table_of_runs')")
     source = f"display(table.table_of_runs({str(tmp_path)!r}))"
     page.evaluate("([index, source]) => cells()[index].model.sharedModel.setSource(source)", [table, source])
@@ -285,3 +216,8 @@ def test_a_heading_of_the_table_of_runs_sorts_by_mouse_and_keys(page, lab, tmp_p
     assert order() == ["first", "second", "third"]
     page.keyboard.press("Space")
     assert order() == ["third", "second", "first"]
+
+    page.set_viewport_size({"width": 1100, "height": 1000})  # where every letter once had a line of its own
+    page.wait_for_function("panel().node.getBoundingClientRect().right <= 1100")
+    rows = "[...panel().node.querySelectorAll('.runs tr')].map(row => row.getBoundingClientRect().height)"
+    assert max(page.evaluate(rows)) < 130

@@ -29,7 +29,7 @@ def project(tmp_path):
     for name in (
         "audiocnn.py",
         "requirements.txt",
-        "samples/water_stream.flac",
+        "samples/brook.flac",
         *SUPPORT,
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def test_a_notebook_alone_fetches_the_project_and_installs_the_requirements(empt
         check = f"assert commands[-1][0] == sys.executable and commands[-1][1:] == {expected}, commands"
         notebook.execute(f"{check}\nassert len(commands) == 2")
         notebook.run("import audiocnn")
-        where = "import os\nprint(os.path.dirname(audiocnn.__file__), os.path.isfile('samples/water_stream.flac'))"
+        where = "import os\nprint(os.path.dirname(audiocnn.__file__), os.path.isfile('samples/brook.flac'))"
         assert notebook.execute(where).split() == [str(empty / "neural_style_audio"), "True"]
         notebook.execute(cell.source + f"\n{check}\nassert len(commands) == 2")  # a second time: nothing
 

@@ -449,7 +449,7 @@ def test_a_start_from_a_file(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=re.escape(f"start='earlier.wav' is neither a file in {tmp_path} nor one of")):
         Settings(start="earlier.wav")
     (tmp_path / "earlier.wav").write_bytes(b"no sound")
-    with pytest.raises(ValueError, match=r"start='earlier.wav' is not a sound file that can be read"):
+    with pytest.raises(ValueError, match=r"earlier.wav is not a sound file that libsndfile can read"):
         Settings(start="earlier.wav")
     soundfile.write(tmp_path / "earlier.wav", np.ones(9), 22050)
     assert Settings(start="earlier.wav").start == "earlier.wav"
@@ -578,10 +578,33 @@ def test_a_result_that_is_too_short_names_its_duration():
     assert Settings(result_duration=0.1, widths=[1, 4]).result_duration == 0.1
 
 
+def test_the_default_excerpt_begins_with_its_file_and_does_not_fade(load):
+    settings = Settings()
+    excerpt = load(Path(settings.STYLE_FILENAME).stem, offset=settings.offset, duration=settings.duration)
+    levels = 10 * np.log10(np.square(excerpt[: 20 * 5512].reshape(20, 5512)).mean(axis=1))  # of quarter seconds
+    assert settings.offset == 0 and len(excerpt) == 5 * 22050
+    assert np.ptp(levels) < 6  # a fade of 20 dB became a gap of 20 dB in the texture
+
+
+def test_files_of_the_settings_and_of_their_sweep_are_checked_by_their_headers(tmp_path):
+    good, torn, gone = (str(tmp_path / name) for name in ("good.wav", "torn.wav", "gone.wav"))
+    soundfile.write(good, noise(5), 22050)
+    Path(torn).write_bytes(b"no sound")
+    Settings(STYLE_FILENAME=[good, good], CONTENT_FILENAME=good, sweep={"CONTENT_FILENAME": [None, good]}).check_files()
+    for path, reason in ((gone, "gone.wav is not a file"), (torn, "torn.wav is not a sound file that libsndfile")):
+        for settings in (
+            dict(STYLE_FILENAME=[good, path]),
+            dict(STYLE_FILENAME=good, CONTENT_FILENAME=path),
+            dict(STYLE_FILENAME=good, sweep={"STYLE_FILENAME": [good, [good, path]]}),
+        ):
+            with pytest.raises((FileNotFoundError, ValueError), match=reason):
+                Settings(**settings).check_files()
+
+
 def test_an_excerpt_that_is_longer_than_its_file_warns(tmp_path):
     path = str(tmp_path / "two.wav")
     soundfile.write(path, noise(2), 22050)
-    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.5 leaves 1.50 s"):
+    with pytest.warns(UserWarning, match=r"duration=5.0 is longer than .*two.wav, of which offset=0.0 leaves 2.00 s"):
         Settings(STYLE_FILENAME=path)
     with warnings.catch_warnings(action="error"):
         assert Settings(STYLE_FILENAME=path, duration=1.5).duration == 1.5

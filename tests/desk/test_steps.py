@@ -132,9 +132,9 @@ def test_num_steps_keeps_the_start(steps, settings):
 
 def test_all_changes_are_named_together(steps, settings):
     changed = dataclasses.replace(settings, power=0.5, use01scale=False, num_steps=2, offset=2.0)
-    assert "made with offset=0.5, but the settings say offset=2.0: run again from 'Listen" in steps.accept(changed)
+    assert "made with offset=0.0, but the settings say offset=2.0: run again from 'Listen" in steps.accept(changed)
     make(steps, changed, "Listen to the inputs", "The transform")
-    expected = "'Spectrograms' was made with offset=0.5, power='log1p', use01scale=True, but the settings say "
+    expected = "'Spectrograms' was made with offset=0.0, power='log1p', use01scale=True, but the settings say "
     assert expected + "offset=2.0, power=0.5, use01scale=False: run again" in steps.accept(changed)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from kernel import CQT, ROOT, STFT
@@ -41,6 +42,22 @@ def test_the_preparation_compiles_the_phase_for_later_processes(tmp_path):
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     subprocess.run([sys.executable, "-m", "support.desk.terminal"], cwd=tmp_path, check=True)
     assert list((tmp_path / "support/sound/__pycache__").glob("phase.*.nbc"))
+
+
+PHASE = """
+import numpy, sys
+from support.sound import phase
+magnitude = numpy.abs(numpy.random.default_rng(0).standard_normal((33, 20))).astype(numpy.float32)
+numpy.save(sys.argv[1], phase.pghi(magnitude, numpy.arange(33) / 64, numpy.full(33, 64), 16))
+"""
+
+
+def test_without_a_folder_for_compiled_code_the_phase_is_the_same(tmp_path, monkeypatch):
+    """Where neither the project nor the home can be written, numba finds no locator, as here."""
+    for name in ("kept", "not kept"):
+        subprocess.run([sys.executable, "-c", PHASE, tmp_path / f"{name}.npy"], cwd=ROOT, check=True)
+        monkeypatch.setenv("NUMBA_CACHE_LOCATOR_CLASSES", "IPythonCacheLocator")  # takes no files
+    np.testing.assert_array_equal(*(np.load(tmp_path / f"{name}.npy") for name in ("kept", "not kept")))
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])

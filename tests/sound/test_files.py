@@ -133,17 +133,21 @@ def test_headers_that_were_written_to_a_pipe(length, wav):
     np.testing.assert_array_equal(load(wav, offset=0.5, duration=1), expected[RATE // 2 : RATE * 3 // 2])
 
 
-def test_a_flac_of_unknown_length(tmp_path):
+def test_a_flac_of_unknown_length(tmp_path, monkeypatch):
     path = tmp_path / "streamed.flac"
     soundfile.write(path, NOISE, RATE)
     expected = load(path)
     before = path.read_bytes()[21]  # the length is 4 bits of this byte and 4 bytes more
     patched(path, {21: bytes([before & 0xF0, 0, 0, 0, 0])})
     np.testing.assert_array_equal(load(path, offset=0.5, duration=1), expected[RATE // 2 : RATE * 3 // 2])
-    with pytest.raises(
-        ValueError, match=r"streamed.flac .*; set a shorter duration, or convert it by: ffmpeg -i .*flac"
-    ):
-        load(path)
+    for excerpt in (dict(), dict(offset=1.0), dict(duration=3600)):
+        np.testing.assert_array_equal(load(path, **excerpt), expected[round(RATE * excerpt.get("offset", 0)) :])
+    with monkeypatch.context() as patch:  # the last block is full, has one sample, or lacks one
+        for block in (len(expected), len(expected) // 4, len(expected) - 1, len(expected) + 1):
+            patch.setattr("support.sound.files.BLOCK", block)
+            np.testing.assert_array_equal(load(path), expected)
+    with pytest.raises(ValueError, match=r"streamed.flac .*; set a smaller offset, or convert it by: ffmpeg -i .*flac"):
+        load(path, offset=3600)
 
 
 @pytest.mark.parametrize(("rate", "reason"), [(1, "a sample rate of 1 Hz .* at least 1000 Hz"), (999, "999 Hz")])
