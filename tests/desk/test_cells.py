@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from kernel import BACK, CHECKED, OPTIMISE, ROOT, SETTINGS, STFT, CellError, Notebook, sample
+from kernel import BACK, CHECKED, LOSSES, OPTIMISE, ROOT, SETTINGS, STFT, CellError, Notebook, sample
 from matplotlib.figure import Figure
 
 import audiocnn
@@ -156,6 +156,15 @@ def test_an_own_loss_is_in_the_json_with_its_source(notebook):
     assert report["used"]["not_in_settings"] == ["terms"] and "mean width_4.conv_2" in report["losses"][-1]
     with pytest.warns(UserWarning, match=r"cells of the notebook made terms"):
         saving.load_settings(notebook.folder / "outputs/ownloss-001.json")
+
+
+def test_a_term_added_at_the_end_of_its_cell_counts(notebook):
+    """README's line below the cell's others, behind the block that makes the list."""
+    cell = notebook.cell(LOSSES)
+    line = "terms.append((nn.L1Loss(), 'conv_1', 3.0))"
+    _, report = run_edited(notebook, "appended", (cell.source, f"{cell.source}\n{line}"))
+    assert report["used"]["terms"][-1][1:] == ["conv_1", 3.0] and "l1loss conv_1" in report["losses"][0]
+    assert report["used"]["not_in_settings"] == ["terms"]
 
 
 def test_an_own_network_is_in_the_json_with_its_source(notebook):
