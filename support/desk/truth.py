@@ -9,11 +9,16 @@ import itertools
 import linecache
 import types
 
+import numpy as np
+import torch
+from torch import nn
+
 import audiocnn
 from support.layers import named_layers
 from support.rhythm import chosen_rhythm
 
 CELLS = "__main__"  # the module of what a notebook's cells define
+SHORT = 8  # values of an array that are written out
 
 
 def describe(result, *, analysis, objective, images, changed=()):
@@ -74,8 +79,26 @@ def words(part):
     name = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "audiocnn" else kind.__qualname__
     if part is kind:
         return name
-    values = [f"{name}={value!r}" for name, value in vars(part).items() if not callable(value)]
-    return f"{name}({', '.join(each for each in values if not each.startswith('transform='))})"
+    values = [f"{key}={_value(value)}" for key, value in _parameters(part).items() if not callable(value)]
+    return f"{name}({', '.join(values)})"
+
+
+def _parameters(part):
+    # What was given to an object; not what it computed of that, and not the bookkeeping of PyTorch's modules.
+    found = vars(part)
+    if isinstance(part, nn.Module):
+        found = {name: value for name, value in found.items() if name[0] != "_" and name != "training"}
+        found |= part.state_dict()
+    computed = {name for name in found if isinstance(getattr(type(part), name, None), functools.cached_property)}
+    return {name: value for name, value in found.items() if name not in {"transform", *computed}}
+
+
+def _value(value):
+    # Long arrays by their shape and a number that stands for their values; repr would leave out their middle.
+    if not isinstance(value, np.ndarray | torch.Tensor) or np.prod(value.shape) <= SHORT:
+        return repr(value)
+    values = np.ascontiguousarray(torch.as_tensor(value).detach().cpu().numpy())
+    return f"array of {tuple(value.shape)}, values {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
 
 
 def _own_code(parts):

@@ -17,6 +17,7 @@ import soundfile
 import torch
 from kernel import BACK, CHECKED, LOSSES, OPTIMISE, ROOT, SETTINGS, STFT, CellError, Notebook, sample
 from matplotlib.figure import Figure
+from torch import nn
 
 import audiocnn
 from support import pipeline
@@ -393,3 +394,21 @@ def test_pictures_on_the_way_change_no_result(monkeypatch):
     figures = [isinstance(each, Figure) for each in shown]
     assert figures[0] is False and figures[1] is True and figures[-1] is False  # the first run had no picture
     torch.testing.assert_close(images[0], images[1], rtol=0, atol=0)
+
+
+class Weighted(audiocnn.Loss):
+    def __init__(self, weights):
+        self.weights = weights
+
+
+def test_parts_in_words_tell_apart_what_differs_and_say_nothing_else():
+    mel = Mel(sample_rate=RATE, n_fft=1024, hop_length=128, n_mels=96)
+    assert truth.words(mel).endswith("Mel(sample_rate=22050, n_fft=1024, hop_length=128, n_mels=96)")
+    assert truth.words(nn.HuberLoss(delta=0.5)).endswith("HuberLoss(reduction='mean', delta=0.5)")
+    weights = torch.linspace(0, 1, 2000)  # repr leaves out the middle of more than 1000 values
+    first, second = truth.words(Weighted(weights)), truth.words(Weighted(weights.where(weights != weights[999], 0.0)))
+    assert first != second and "array of (2000,)" in first and max(map(len, (first, second))) < 100
+    assert first == truth.words(Weighted(weights.numpy().copy()))
+    assert truth.words(Weighted(weights[:2])).endswith("Weighted(weights=tensor([0.0000, 0.0005]))")
+    linear = [nn.Linear(9, 1) for _ in range(2)]
+    assert truth.words(linear[0]) != truth.words(linear[1])
