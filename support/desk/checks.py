@@ -356,7 +356,7 @@ class Together:
             given = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
             changed = [f"{name}={value!r}" for name, value in given.items()]
             if changed:
-                _warn(f"{', '.join(changed)} has no effect, because {reason}")
+                _warn(f"{', '.join(changed)} {'have' if len(changed) > 1 else 'has'} no effect, because {reason}")
 
 
 def _warn(message):

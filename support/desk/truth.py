@@ -8,6 +8,7 @@ import inspect
 import itertools
 import linecache
 import types
+import warnings
 
 import numpy as np
 import torch
@@ -42,11 +43,12 @@ def describe(result, *, analysis, objective, images, changed=()):
     own_network = settings.use_style_net
     style = analysis.from_image(images["style 1"])
     rhythm = chosen_rhythm(settings.rhythm_weight, style, analysis.transform)
-    expected = _in_words(
-        analysis=settings.make_analysis(),
-        terms=settings.make_terms(rhythm),
-        network=None if own_network else settings.make_network(images, analysis),
-    )
+    with warnings.catch_warnings(action="ignore"):  # those of the settings were shown before
+        expected = _in_words(
+            analysis=settings.make_analysis(),
+            terms=settings.make_terms(rhythm),
+            network=None if own_network else settings.make_network(images, analysis),
+        )
     expected |= dict.fromkeys(optimizers, words(audiocnn.lbfgs))
     parts = [analysis, analysis.transform, *itertools.chain(*optimizers.values()), *network.modules()]
     parts += [*(each.loss for each in terms), objective.networks]

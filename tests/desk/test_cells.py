@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from kernel import BACK, CHECKED, LOSSES, OPTIMISE, ROOT, SETTINGS, STFT, CellError, Notebook, sample
+from kernel import BACK, CHECKED, LOSSES, OPTIMISE, ROOT, SETTINGS, STFT, TRANSFORM, CellError, Notebook, sample
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -355,6 +355,17 @@ def test_the_notebook_is_a_plain_script(tmp_path):
     torch.set_num_threads(1)
     assert same(samples, pipeline.synthesise(Settings(**SMALL)))
     assert json.loads((tmp_path / "outputs/script-001.json").read_text())["settings"]["own"] == {"my_weight": 2.0}
+
+
+def test_a_note_is_shown_where_its_cause_stands_and_not_again(notebook):
+    before = notebook.cell(SETTINGS).source
+    notebook.edit(N_FFT=512, K_HOP=256)
+    try:
+        shown = [notebook.execute(each.source).count("than a quarter") for each in notebook.cells]
+    finally:
+        notebook.cell(SETTINGS).source = before
+    places = [notebook.cells.index(each) for each in map(notebook.cell, (CHECKED, TRANSFORM))]
+    assert [place for place, number in enumerate(shown) if number] == places and max(shown) == 1
 
 
 def test_the_losses_before_the_loop_are_named_by_network(notebook):

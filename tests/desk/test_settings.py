@@ -476,7 +476,7 @@ EFFECTLESS = [
     ),
     (
         dict(PAIR, filters=8, widths=[4]),
-        "filters=8, widths=(4,) has no effect, because recipe='gatys' has no band networks",
+        "filters=8, widths=(4,) have no effect, because recipe='gatys' has no band networks",
     ),
     (dict(parameters=dict(kernelsize=3)), "parameters={'kernelsize': 3} has no effect"),
     (
