@@ -1,21 +1,37 @@
 """Parts that a cell replaces: the sound is what the cells say, and the json is true."""
 
+import ast
 import dataclasses
 import functools
 import json
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
 import types
 import warnings
+import zlib
 
 import nbformat
 import numpy as np
 import pytest
 import soundfile
 import torch
-from kernel import BACK, CHECKED, LOSSES, OPTIMISE, ROOT, SETTINGS, STFT, TRANSFORM, CellError, Notebook, sample
+from kernel import (
+    BACK,
+    CHECKED,
+    LOSSES,
+    OPTIMISE,
+    OPTIMIZER,
+    ROOT,
+    SETTINGS,
+    STFT,
+    TRANSFORM,
+    CellError,
+    Notebook,
+    sample,
+)
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -423,3 +439,44 @@ def test_parts_in_words_tell_apart_what_differs_and_say_nothing_else():
     assert truth.words(Weighted(weights[:2])).endswith("Weighted(weights=tensor([0.0000, 0.0005]))")
     linear = [nn.Linear(9, 1) for _ in range(2)]
     assert truth.words(linear[0]) != truth.words(linear[1])
+
+
+OWN_NETWORK = "def style_net"
+NOT_HERE = """
+import sys, types
+from torch import nn
+my_cnn14 = nn.Sequential(*(nn.Sequential(nn.Conv2d(n, 4, 3), nn.ReLU()) for n in (1, 4)), nn.AvgPool2d(2))
+vgg = nn.Sequential(*(nn.Sequential(nn.Conv2d(n, 4, 3), nn.ReLU(), nn.MaxPool2d(2)) for n in (3, 4, 4)))
+models = types.SimpleNamespace(vgg19=lambda weights: types.SimpleNamespace(features=vgg))
+sys.modules["torchvision"] = types.SimpleNamespace(models=models)
+"""  # what the examples take from elsewhere
+
+
+def examples():
+    part = (ROOT / "README.md").read_text().split("## Change a part\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", part, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example.strip().splitlines()[-1].strip()[:40])
+def test_each_example_of_the_readme_is_one_edited_cell(example, notebook):
+    cells, changed = (
+        [TRANSFORM, LOSSES, OPTIMIZER, OWN_NETWORK],
+        [TRANSFORM[:-1], "terms.append", "optimizer =", "style_net"],
+    )
+    (place,) = [cell for cell, word in zip(cells, changed, strict=True) if word in example]
+    old = notebook.cell(place).source
+    new = f"{old}\n{example}" if place == LOSSES else example
+    settings = dict.fromkeys(["style_layers_default", "CONTENT_FILENAME"]) | dict(use_style_net=place == OWN_NETWORK)
+    settings["widths"] = [1, 8]
+    settings |= dict(CONTENT_FILENAME=sample("speech")) if '"content"' in example else {}
+    settings |= {name: ast.literal_eval(value) for name, value in re.findall(r"^# (\w+) = (.*)", example)}
+    before = notebook.cell(SETTINGS).source
+    notebook.execute(NOT_HERE)
+    notebook.edit(**settings)
+    try:
+        samples, report = run_edited(notebook, f"example{zlib.crc32(example.encode())}", (old, new))
+    finally:
+        notebook.cell(SETTINGS).source = before
+    assert 0.01 < np.abs(samples).max() < 1 and report["losses"][4]["total"] < report["losses"][3]["total"]
+    parts = {TRANSFORM: "analysis", LOSSES: "terms", OPTIMIZER: "optimizer", OWN_NETWORK: "network"}
+    assert report["used"]["not_in_settings"][0] == parts[place]
