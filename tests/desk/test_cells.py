@@ -442,6 +442,8 @@ def test_parts_in_words_tell_apart_what_differs_and_say_nothing_else():
 
 
 OWN_NETWORK = "def style_net"
+EDITED = {TRANSFORM: (TRANSFORM, "analysis"), LOSSES: ("terms.append", "terms")}
+EDITED |= {OPTIMIZER: ("optimizer =", "optimizer"), OWN_NETWORK: ("style_net", "network")}  # a word, a part
 NOT_HERE = """
 import sys, types
 from torch import nn
@@ -459,11 +461,7 @@ def examples():
 
 @pytest.mark.parametrize("example", examples(), ids=lambda example: example.strip().splitlines()[-1].strip()[:40])
 def test_each_example_of_the_readme_is_one_edited_cell(example, notebook):
-    cells, changed = (
-        [TRANSFORM, LOSSES, OPTIMIZER, OWN_NETWORK],
-        [TRANSFORM[:-1], "terms.append", "optimizer =", "style_net"],
-    )
-    (place,) = [cell for cell, word in zip(cells, changed, strict=True) if word in example]
+    (place,) = [cell for cell, (word, _) in EDITED.items() if word in example]
     old = notebook.cell(place).source
     new = f"{old}\n{example}" if place == LOSSES else example
     settings = dict.fromkeys(["style_layers_default", "CONTENT_FILENAME"]) | dict(use_style_net=place == OWN_NETWORK)
@@ -478,5 +476,4 @@ def test_each_example_of_the_readme_is_one_edited_cell(example, notebook):
     finally:
         notebook.cell(SETTINGS).source = before
     assert 0.01 < np.abs(samples).max() < 1 and report["losses"][4]["total"] < report["losses"][3]["total"]
-    parts = {TRANSFORM: "analysis", LOSSES: "terms", OPTIMIZER: "optimizer", OWN_NETWORK: "network"}
-    assert report["used"]["not_in_settings"][0] == parts[place]
+    assert report["used"]["not_in_settings"][0] == EDITED[place][1]
