@@ -129,9 +129,7 @@ def check_start_values(name, value):
 def check_device(name, value):
     """Raise ValueError unless tensors can be made on a device."""
     if not device_is_present(value):
-        raise ValueError(
-            f"{name}={value!r} is not present here; choose 'cpu', 'cuda' or 'mps', or None for the best one"
-        )
+        raise ValueError(f"{name}={value!r} is not present here; set it to None, for the fastest one that is present")
 
 
 def device_is_present(device):
