@@ -237,7 +237,10 @@ class DistributionLoss(Loss):
         """Describe the styles."""
         number = min(rows_of(styles[0]).shape[1], N_QUANTILES)
         if number < 2:
-            raise ValueError("a layer gives one value for each channel, which has no variance; use a longer sound")
+            raise ValueError(
+                "a layer gives one value for each channel, which has no variance; use a longer sound, or a layer "
+                "before the one that takes the mean over all frames"
+            )
         values = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, number), styles, blend)
         variance = values.var(dim=1, keepdim=True)  # (channels, 1)
         mean = variance.mean()
@@ -444,7 +447,8 @@ class Objective:
         for term in self.terms:
             if term.layer not in {"input", *known}:
                 raise ValueError(
-                    f"{term.loss.kind} layers: there is no layer {term.layer!r}; choose among {', '.join(known)}"
+                    f"{term.loss.kind} layers: there is no layer {term.layer!r}; choose among {', '.join(known)}; or "
+                    "'input', the image itself"
                 )
         at_input = [("input", term) for term in self.terms if term.layer == "input"]
         return chains + self._chains_of("", _input, at_input)
@@ -468,7 +472,10 @@ class Objective:
             inserted.append(_Inserted(*names, loss, layer, term.weight, target))
         names = [f"{each.loss.kind} {each.layer}" for each in inserted]
         if len(set(names)) < len(names):
-            raise ValueError(f"two losses have one name among {', '.join(names)}; give one of them another kind")
+            raise ValueError(
+                f"two losses have one name among {', '.join(names)}; give one of them another kind, or a "
+                "function another name: a line `def name(features, target)` in place of the lambda"
+            )
         groups = [
             ([each for each in inserted if each.loss.segments or self.segment is None], False),
             ([each for each in inserted if not (each.loss.segments or self.segment is None)], True),
@@ -669,6 +676,16 @@ def optimise(
             yield losses
 
 
+def _made(make_optimizer, point):
+    optimizer = make_optimizer([point]) if callable(make_optimizer) else None
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"the optimiser {make_optimizer!r} must be a function from a list of tensors to a torch.optim.Optimizer; "
+            "write, for example, functools.partial(torch.optim.Adam, lr=0.02)"
+        )
+    return optimizer
+
+
 def _descend(tensor, pairs, num_steps, make_optimizer, change):
     begin, point = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_()
     functions = [functools.partial(each.evaluate, through=through) for through, each in pairs]
@@ -691,7 +708,7 @@ def _descend(tensor, pairs, num_steps, make_optimizer, change):
         point.grad = slope
         return losses["total"]
 
-    losses, seen, changed, slope, optimizer = {}, None, None, None, make_optimizer([point])
+    losses, seen, changed, slope, optimizer = {}, None, None, None, _made(make_optimizer, point)
     for step in range(1, num_steps + 1):
         try:
             optimizer.step(closure)

@@ -129,9 +129,7 @@ def check_start_values(name, value):
 def check_device(name, value):
     """Raise ValueError unless tensors can be made on a device."""
     if not device_is_present(value):
-        raise ValueError(
-            f"{name}={value!r} is not present here; choose 'cpu', 'cuda' or 'mps', or None for the best one"
-        )
+        raise ValueError(f"{name}={value!r} is not present here; set it to None, for the fastest one that is present")
 
 
 def device_is_present(device):
@@ -357,7 +355,7 @@ class Together:
             given = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
             changed = [f"{name}={value!r}" for name, value in given.items()]
             if changed:
-                _warn(f"{', '.join(changed)} has no effect, because {reason}")
+                _warn(f"{', '.join(changed)} {'have' if len(changed) > 1 else 'has'} no effect, because {reason}")
 
 
 def _warn(message):

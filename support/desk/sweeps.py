@@ -102,6 +102,7 @@ def _saved(folder, outname):
 
 def saved_at(path):
     """Say which file a sweep runs, and when it was saved: cells that were edited later are not in it."""
+    _check_notebook(path)
     moment = time.localtime(Path(path).stat().st_mtime)
     return f"{path}, as it was saved on {time.strftime('%Y-%m-%d at %H:%M:%S', moment)}"
 
@@ -260,10 +261,19 @@ def _digest(text):
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
+def _check_notebook(path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path} is not a file in {Path.cwd()}: save the notebook, and write its name into the line "
+            "`notebook = ...` of the cell 'The settings, checked'"
+        )
+
+
 def _other_cells(path, point):
     # The code beside the settings cell; ValueError for names that this cell does not have.
     import nbformat  # takes over a second, and only sweeps need it
 
+    _check_notebook(path)
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if not tagged:

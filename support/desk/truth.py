@@ -8,8 +8,11 @@ import inspect
 import itertools
 import linecache
 import types
+import warnings
 
 import numpy as np
+import torch
+from torch import nn
 
 import audiocnn
 from support.layers import named_layers
@@ -17,6 +20,7 @@ from support.rhythm import chosen_rhythm
 from support.sound.likeness import distance_of_levels
 
 CELLS = "__main__"  # the module of what a notebook's cells define
+SHORT = 8  # values of an array that are written out
 
 
 def describe(result, *, analysis, objective, images, recordings, changed=()):
@@ -40,11 +44,12 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
     own_network = settings.use_style_net
     style = analysis.from_image(images["style 1"])
     rhythm = chosen_rhythm(settings.rhythm_weight, style, analysis.transform)
-    expected = _in_words(
-        analysis=settings.make_analysis(),
-        terms=settings.make_terms(rhythm),
-        network=None if own_network else settings.make_network(images, analysis),
-    )
+    with warnings.catch_warnings(action="ignore"):  # those of the settings were shown before
+        expected = _in_words(
+            analysis=settings.make_analysis(),
+            terms=settings.make_terms(rhythm),
+            network=None if own_network else settings.make_network(images, analysis),
+        )
     expected |= dict.fromkeys(optimizers, words(audiocnn.lbfgs))
     parts = [analysis, analysis.transform, *itertools.chain(*optimizers.values()), *network.modules()]
     parts += [*(each.loss for each in terms), objective.networks]
@@ -84,8 +89,26 @@ def words(part):
     name = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "audiocnn" else kind.__qualname__
     if part is kind:
         return name
-    values = [f"{name}={value!r}" for name, value in vars(part).items() if not callable(value)]
-    return f"{name}({', '.join(each for each in values if not each.startswith('transform='))})"
+    values = [f"{key}={_value(value)}" for key, value in _parameters(part).items() if not callable(value)]
+    return f"{name}({', '.join(values)})"
+
+
+def _parameters(part):
+    # What was given to an object; not what it computed of that, and not the bookkeeping of PyTorch's modules.
+    found = vars(part)
+    if isinstance(part, nn.Module):
+        found = {name: value for name, value in found.items() if name[0] != "_" and name != "training"}
+        found |= part.state_dict()
+    computed = {name for name in found if isinstance(getattr(type(part), name, None), functools.cached_property)}
+    return {name: value for name, value in found.items() if name not in {"transform", *computed}}
+
+
+def _value(value):
+    # Long arrays by their shape and a number that stands for their values; repr would leave out their middle.
+    if not isinstance(value, np.ndarray | torch.Tensor) or np.prod(value.shape) <= SHORT:
+        return repr(value)
+    values = np.ascontiguousarray(torch.as_tensor(value).detach().cpu().numpy())
+    return f"array of {tuple(value.shape)}, values {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
 
 
 def _own_code(parts):

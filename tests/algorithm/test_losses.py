@@ -305,6 +305,10 @@ def test_bad_layers(parameters, image):
     for twice in (styles_at("relu_1") * 2, [*styles_at("relu_1"), (audiocnn.DistributionLoss(), "relu_1", 2.0)]):
         with pytest.raises(ValueError, match="two losses have one name among style relu_1, style relu_1; give one"):
             insert(twice)
+    with pytest.raises(
+        ValueError, match="no variance; use a longer sound, or a layer before the one that takes the mean"
+    ):
+        audiocnn.Objective(torch.nn.AdaptiveAvgPool2d(1), [(audiocnn.DistributionLoss(), "pool_1")], style=image)
     for terms in ([], [(audiocnn.StyleLoss(), "relu_1", 0.0), (audiocnn.BoundLoss(), "input", 0)]):
         with pytest.raises(ValueError, match="there is no loss with a weight above 0, so nothing to optimise; give"):
             insert(terms)

@@ -216,3 +216,11 @@ def test_a_drawn_objective_has_the_networks_and_targets_of_its_draw():
     assert values[0] == values[2] != values[1] and draws == [0, 5, 0]
     fixed = audiocnn.Objective(objective.network, objective.terms, style=analysis.image(torch.from_numpy(STYLE)))
     assert total_of(fixed, image, 5) == pytest.approx(values[0], rel=1e-5) and fixed.drawn == 5
+
+
+@pytest.mark.parametrize("wrong", [torch.optim.Adam([torch.zeros(1)]), "adam", lambda tensors: None])
+def test_what_is_not_a_function_to_an_optimiser_is_refused(wrong):
+    image = torch.rand(1, 3, 1, 8)
+    objective = audiocnn.Objective(None, [(audiocnn.BoundLoss(), "input", 1.0)], style=image)
+    with pytest.raises(TypeError, match=r"must be a function from a list of tensors to a torch.optim.Optimizer; write"):
+        next(audiocnn.optimise(image, objective, num_steps=1, optimizer=wrong))

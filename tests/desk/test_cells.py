@@ -1,22 +1,39 @@
 """Parts that a cell replaces: the sound is what the cells say, and the json is true."""
 
+import ast
 import dataclasses
 import functools
 import json
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
 import types
 import warnings
+import zlib
 
 import nbformat
 import numpy as np
 import pytest
 import soundfile
 import torch
-from kernel import BACK, CHECKED, OPTIMISE, ROOT, SETTINGS, STFT, CellError, Notebook, sample
+from kernel import (
+    BACK,
+    CHECKED,
+    LOSSES,
+    OPTIMISE,
+    OPTIMIZER,
+    ROOT,
+    SETTINGS,
+    STFT,
+    TRANSFORM,
+    CellError,
+    Notebook,
+    sample,
+)
 from matplotlib.figure import Figure
+from torch import nn
 
 import audiocnn
 from support import pipeline
@@ -156,6 +173,15 @@ def test_an_own_loss_is_in_the_json_with_its_source(notebook):
     assert report["used"]["not_in_settings"] == ["terms"] and "mean width_4.conv_2" in report["losses"][-1]
     with pytest.warns(UserWarning, match=r"cells of the notebook made terms"):
         saving.load_settings(notebook.folder / "outputs/ownloss-001.json")
+
+
+def test_a_term_added_at_the_end_of_its_cell_counts(notebook):
+    """README's line below the cell's others, behind the block that makes the list."""
+    cell = notebook.cell(LOSSES)
+    line = "terms.append((nn.L1Loss(), 'conv_1', 3.0))"
+    _, report = run_edited(notebook, "appended", (cell.source, f"{cell.source}\n{line}"))
+    assert report["used"]["terms"][-1][1:] == ["conv_1", 3.0] and "l1loss conv_1" in report["losses"][0]
+    assert report["used"]["not_in_settings"] == ["terms"]
 
 
 def test_an_own_network_is_in_the_json_with_its_source(notebook):
@@ -347,6 +373,17 @@ def test_the_notebook_is_a_plain_script(tmp_path):
     assert json.loads((tmp_path / "outputs/script-001.json").read_text())["settings"]["own"] == {"my_weight": 2.0}
 
 
+def test_a_note_is_shown_where_its_cause_stands_and_not_again(notebook):
+    before = notebook.cell(SETTINGS).source
+    notebook.edit(N_FFT=512, K_HOP=256)
+    try:
+        shown = [notebook.execute(each.source).count("than a quarter") for each in notebook.cells]
+    finally:
+        notebook.cell(SETTINGS).source = before
+    places = [notebook.cells.index(each) for each in map(notebook.cell, (CHECKED, TRANSFORM))]
+    assert [place for place, number in enumerate(shown) if number] == places and max(shown) == 1
+
+
 def test_the_losses_before_the_loop_are_named_by_network(notebook):
     notebook.execute("shown = show.table_of_losses(objectives[0], results[0].image).data")
     printed = notebook.execute("print(shown)")
@@ -384,3 +421,59 @@ def test_pictures_on_the_way_change_no_result(monkeypatch):
     figures = [isinstance(each, Figure) for each in shown]
     assert figures[0] is False and figures[1] is True and figures[-1] is False  # the first run had no picture
     torch.testing.assert_close(images[0], images[1], rtol=0, atol=0)
+
+
+class Weighted(audiocnn.Loss):
+    def __init__(self, weights):
+        self.weights = weights
+
+
+def test_parts_in_words_tell_apart_what_differs_and_say_nothing_else():
+    mel = Mel(sample_rate=RATE, n_fft=1024, hop_length=128, n_mels=96)
+    assert truth.words(mel).endswith("Mel(sample_rate=22050, n_fft=1024, hop_length=128, n_mels=96)")
+    assert truth.words(nn.HuberLoss(delta=0.5)).endswith("HuberLoss(reduction='mean', delta=0.5)")
+    weights = torch.linspace(0, 1, 2000)  # repr leaves out the middle of more than 1000 values
+    first, second = truth.words(Weighted(weights)), truth.words(Weighted(weights.where(weights != weights[999], 0.0)))
+    assert first != second and "array of (2000,)" in first and max(map(len, (first, second))) < 100
+    assert first == truth.words(Weighted(weights.numpy().copy()))
+    assert truth.words(Weighted(weights[:2])).endswith("Weighted(weights=tensor([0.0000, 0.0005]))")
+    linear = [nn.Linear(9, 1) for _ in range(2)]
+    assert truth.words(linear[0]) != truth.words(linear[1])
+
+
+OWN_NETWORK = "def style_net"
+EDITED = {TRANSFORM: (TRANSFORM, "analysis"), LOSSES: ("terms.append", "terms")}
+EDITED |= {OPTIMIZER: ("optimizer =", "optimizer"), OWN_NETWORK: ("style_net", "network")}  # a word, a part
+NOT_HERE = """
+import sys, types
+from torch import nn
+my_cnn14 = nn.Sequential(*(nn.Sequential(nn.Conv2d(n, 4, 3), nn.ReLU()) for n in (1, 4)), nn.AvgPool2d(2))
+vgg = nn.Sequential(*(nn.Sequential(nn.Conv2d(n, 4, 3), nn.ReLU(), nn.MaxPool2d(2)) for n in (3, 4, 4)))
+models = types.SimpleNamespace(vgg19=lambda weights: types.SimpleNamespace(features=vgg))
+sys.modules["torchvision"] = types.SimpleNamespace(models=models)
+"""  # what the examples take from elsewhere
+
+
+def examples():
+    part = (ROOT / "README.md").read_text().split("## Change a part\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", part, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example.strip().splitlines()[-1].strip()[:40])
+def test_each_example_of_the_readme_is_one_edited_cell(example, notebook):
+    (place,) = [cell for cell, (word, _) in EDITED.items() if word in example]
+    old = notebook.cell(place).source
+    new = f"{old}\n{example}" if place == LOSSES else example
+    settings = dict.fromkeys(["style_layers_default", "CONTENT_FILENAME"]) | dict(use_style_net=place == OWN_NETWORK)
+    settings["widths"] = [1, 8]
+    settings |= dict(CONTENT_FILENAME=sample("speech")) if '"content"' in example else {}
+    settings |= {name: ast.literal_eval(value) for name, value in re.findall(r"^# (\w+) = (.*)", example)}
+    before = notebook.cell(SETTINGS).source
+    notebook.execute(NOT_HERE)
+    notebook.edit(**settings)
+    try:
+        samples, report = run_edited(notebook, f"example{zlib.crc32(example.encode())}", (old, new))
+    finally:
+        notebook.cell(SETTINGS).source = before
+    assert 0.01 < np.abs(samples).max() < 1 and report["losses"][4]["total"] < report["losses"][3]["total"]
+    assert report["used"]["not_in_settings"][0] == EDITED[place][1]

@@ -72,3 +72,5 @@ def test_other_errors_keep_their_traceback(cell, words, shown):
 def test_a_warning_of_the_settings_is_a_sentence_outside_of_red_boxes(shown):
     out, err = shown("settings = Settings(filters=8, recipe='gatys')")
     assert out == "Note: filters=8 has no effect, because recipe='gatys' has no band networks\n" and not err
+    out, _ = shown("settings = Settings(filters=8, widths=[1], recipe='gatys')")
+    assert out == "Note: filters=8, widths=(1,) have no effect, because recipe='gatys' has no band networks\n"

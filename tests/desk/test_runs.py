@@ -258,3 +258,9 @@ def test_a_sweep_of_code_that_this_kernel_did_not_run_is_refused(ran, refused, t
             list(run)
     else:
         assert "'seed': 2" in next(run)["failed"]
+
+
+def test_a_notebook_that_is_not_there_is_named():
+    for run in (sweeps.saved_at, lambda path: sweeps.run_notebook(path, outname="x", seed=1)):
+        with pytest.raises(FileNotFoundError, match=r"gone.ipynb is not a file in .* write its name into the line"):
+            run("gone.ipynb")

@@ -303,8 +303,8 @@ REFUSED = [
     (dict(whichChannel="time"), "whichChannel='time'", "needs recipe='gatys'"),
     (dict(whichChannel="2D"), "whichChannel='2D'", "needs recipe='gatys'"),
     (dict(parameters=[8]), "parameters=(8,)", "must be a dict from names to values"),
-    (dict(device="meta"), "device='meta'", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
-    (dict(device=0), "device=0", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
+    (dict(device="meta"), "device='meta'", "set it to None, for the fastest one that is present"),
+    (dict(device=0), "device=0", "set it to None, for the fastest one that is present"),
     (dict(seed=2**63), f"seed={2**63}", f"of at least 0 and at most {2**63 - 1}"),
     (dict(param_pkl=3), "param_pkl=3", "must be the path of a file, or None"),
     (dict(model_path=["a.pth"]), "model_path=('a.pth',)", "must be the path of a file, or None"),
@@ -312,7 +312,7 @@ REFUSED = [
     (dict(outname=".rain"), "outname='.rain'", "must be a file name"),
     (dict(outname="ra\nin"), "outname='ra", "must be a file name"),
     (dict(style_layers_default=[1]), "style_layers_default=(1,)", "must be a list of layer names, such as ['conv_1']"),
-    (dict(device="gpu"), "device='gpu'", "choose 'cpu', 'cuda' or 'mps', or None for the best one"),
+    (dict(device="gpu"), "device='gpu'", "set it to None, for the fastest one that is present"),
     (dict(STYLE_FILENAME=[]), "STYLE_FILENAME=()", "must be the path of a sound file, or a list of such paths"),
     (dict(STYLE_FILENAME=""), "STYLE_FILENAME=''", "must be the path of a sound file, or a list of such paths"),
     (dict(STYLE_FILENAME=["a.wav", 3]), "STYLE_FILENAME=('a.wav', 3)", "or a list of such paths"),
@@ -476,7 +476,7 @@ EFFECTLESS = [
     ),
     (
         dict(PAIR, filters=8, widths=[4]),
-        "filters=8, widths=(4,) has no effect, because recipe='gatys' has no band networks",
+        "filters=8, widths=(4,) have no effect, because recipe='gatys' has no band networks",
     ),
     (dict(parameters=dict(kernelsize=3)), "parameters={'kernelsize': 3} has no effect"),
     (

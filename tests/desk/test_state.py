@@ -178,10 +178,10 @@ def test_a_step_that_failed_counts_as_not_made(notebook):
     notebook.edit(style_layers_default=["conv_9"])
     notebook.run(SETTINGS, CHECKED)
     with pytest.raises(CellError, match="there is no layer 'conv_9'; choose among conv_1, conv_2"):
-        notebook.run(LOSSES)
+        notebook.run(LOSSES, START)
     notebook.edit(style_layers_default=None)
-    notebook.run(SETTINGS, CHECKED)
-    with pytest.raises(CellError, match="'The losses' was not run to its end: run again from 'The losses'"):
+    notebook.run(SETTINGS, CHECKED, LOSSES)
+    with pytest.raises(CellError, match="'The start' was not run to its end: run again from 'The start'"):
         notebook.run(OPTIMISE)
 
 
