@@ -141,6 +141,7 @@ def parts(settings, recordings: dict | None = None, *, analysis: Analysis | None
         for name, path in settings.files.items()
     }
     analysis = analysis or settings.make_analysis()
+    settings.check_transform(analysis.transform)
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
     images = {name: analysis.to_image(each, settings.device) for name, each in spectrograms.items()}
     networks = functools.partial(settings.make_network, images, analysis)

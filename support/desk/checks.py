@@ -205,6 +205,14 @@ class Together:
                 if path is not None:
                     check_file(path)
 
+    def check_transform(self, transform):
+        """Raise ValueError where a transform takes another sample rate than that of the recordings."""
+        if transform.sample_rate != self.sample_rate:
+            raise ValueError(
+                f"the transform has sample_rate={transform.sample_rate}, but the recordings have {self.sample_rate} Hz; "
+                "make the transform with sample_rate=settings.sample_rate, and change sample_rate in the settings cell"
+            )
+
     def check_recordings(self, recordings):
         """Raise ValueError where recordings, by name, are too short for the filters, or too long for the memory."""
         with warnings.catch_warnings(action="ignore"):  # of the hop, which was shown with the settings

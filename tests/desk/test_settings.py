@@ -31,6 +31,8 @@ from support.desk.settings import (
     line_of,
     table_of_settings,
 )
+from support.sound import transforms
+from support.sound.analysis import Analysis
 
 BANDS = dict(power=0.3, style_layers_default={"conv_2": 1.0}, num_steps=60, refine_steps=60)
 BANDS |= dict(content_layers_default={"conv_2": 1.0}, style_weight=1.0, content_weight=30.0, content_level="free")
@@ -641,6 +643,17 @@ def test_fifteen_minutes_from_a_header(tmp_path, monkeypatch):
     settings = Settings(STYLE_FILENAME=path, duration=10.0, device="cpu")
     with pytest.raises(ValueError, match="GB of memory"):
         settings.check_recordings({"style 1": np.zeros(900 * 22050, dtype=np.float32)})
+
+
+def test_a_transform_of_another_sample_rate_is_refused():
+    """In the cell "Spectrograms" and in a script: the result would have another pitch."""
+    settings = Settings(device="cpu")
+    transform = transforms.STFT(sample_rate=16000, n_fft=512, hop_length=128)
+    settings.check_transform(settings.make_transform())
+    with pytest.raises(ValueError, match=r"sample_rate=16000, but the recordings have 22050 Hz"):
+        settings.check_transform(transform)
+    with pytest.raises(ValueError, match=r"sample_rate=16000, but the recordings have 22050 Hz"):
+        pipeline.run(settings, {"style 1": np.ones(22050, np.float32)}, analysis=Analysis(transform=transform))
 
 
 def test_the_memory_of_a_limited_process_is_what_its_limit_leaves():
