@@ -209,7 +209,7 @@ class Together:
         """Raise ValueError where a transform takes another sample rate than that of the recordings."""
         if transform.sample_rate != self.sample_rate:
             raise ValueError(
-                f"the transform has sample_rate={transform.sample_rate}, but the recordings have {self.sample_rate} Hz; "
+                f"the transform has sample_rate={transform.sample_rate}, but the recordings {self.sample_rate} Hz; "
                 "make the transform with sample_rate=settings.sample_rate, and change sample_rate in the settings cell"
             )
 
