@@ -4,11 +4,9 @@ Everything is inside the table: a notebook that is exported as HTML needs no oth
 notebook that is not trusted, only the sorting is missing.
 """
 
-import base64
 import html
 import io
 import json
-import os
 from collections.abc import Mapping
 
 import IPython.display
@@ -16,10 +14,11 @@ import numpy as np
 import soundfile
 
 from support.desk import past
+from support.desk.players import data_uri, player
 from support.desk.show import percent
+from support.sound.files import encoded
 
-MOST_BYTES = 700_000  # of a player: with more, a table of 20 runs would take more than 20 MB
-MOST_FRAMES = 2**23  # of a player: compressing takes 10 s
+MOST_VALUES = 2_700_000  # of a player, 61 s of stereo at 22,050 Hz: with more, a table of 20 runs takes over 20 MB
 
 STYLE = """<style>
 .runs { overflow-x: auto; }
@@ -150,33 +149,18 @@ def heard(path):
         with path.with_suffix(".wav").open("rb") as opened, soundfile.SoundFile(opened) as file:
             if file.format != "WAV" or file.channels > 2:
                 raise FileNotFoundError
-            return _player(path, opened, file), _thumbnail(path, file)
+            return _player(path, file), _thumbnail(path, file)
     except (OSError, soundfile.SoundFileError):  # a draft may be removed by another process
         return "no sound file that can be read", ""
 
 
-def _player(path, opened, file):
-    part, kind = "", "wav"
-    if os.fstat(opened.fileno()).st_size <= MOST_BYTES:
-        opened.seek(0)
-        data = opened.read()
-    else:
-        data, kind = _compressed(file), "ogg"
-        part = f"the first {file.tell() / file.samplerate:.0f} s" if file.tell() < file.frames else ""
-    name, data = html.escape(path.stem), base64.b64encode(data).decode()
-    return f"<audio controls aria-label='{name}' src='data:audio/{kind};base64,{data}'></audio>{part}"
-
-
-def _compressed(file):
-    # As much of a sound as there is place for. A block at a time, because libsndfile needs the stack for each.
-    data, how = io.BytesIO(), dict(samplerate=file.samplerate, channels=file.channels, compression_level=0.7)
-    with soundfile.SoundFile(data, "w", format="OGG", subtype="VORBIS", **how) as target:
-        while data.getbuffer().nbytes < MOST_BYTES and file.tell() < MOST_FRAMES:
-            samples = file.read(2**14, dtype="float32", always_2d=True)
-            if not len(samples):
-                break
-            target.write(samples)
-    return data.getvalue()
+def _player(path, file):
+    # As much of a sound as there is place for.
+    most = MOST_VALUES // file.channels
+    samples = file.read(most, dtype="float32", always_2d=True)
+    part = f"the first {most / file.samplerate:.0f} s" if most < file.frames else ""
+    data = encoded(np.nan_to_num(samples).T, file.samplerate, loss=0.4 if samples.size < MOST_VALUES / 4 else 0.7)
+    return player(path.stem, data, "ogg") + part
 
 
 def _thumbnail(path, file, *, width=160, height=64, n_fft=1024):
@@ -192,5 +176,4 @@ def _thumbnail(path, file, *, width=160, height=64, n_fft=1024):
     bands = magnitude.reshape(width, height, -1).mean(axis=2).T[::-1] ** 0.3
     picture = io.BytesIO()
     image.imsave(picture, bands, cmap="magma", format="png")
-    name, data = html.escape(path.stem), base64.b64encode(picture.getvalue()).decode()
-    return f"<img alt='spectrogram of {name}' src='data:image/png;base64,{data}'>"
+    return f"<img alt='spectrogram of {html.escape(path.stem)}' src='{data_uri('image/png', picture.getvalue())}'>"
