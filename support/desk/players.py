@@ -21,7 +21,7 @@ SILENT = 1e-4  # root mean square, -80 dBFS; a sound below has no level that oth
 # twice has its id twice, hence the loop. JupyterLab's shortcuts would take the keys of a focused button; the attribute
 # data-lm-suppress-shortcuts leaves the keys to the button.
 SCRIPT = """
-for (const desk of document.querySelectorAll('[id="ID"]')) {
+for (const desk of document.querySelectorAll('SELECTOR')) {
     if (desk.dataset.ready) continue;
     desk.dataset.ready = "yes";
     const players = [...desk.querySelectorAll("audio")], row = desk.querySelector("[hidden]");
@@ -50,6 +50,7 @@ for (const desk of document.querySelectorAll('[id="ID"]')) {
     });
     players.forEach(player => {
         player.addEventListener("play", () => {
+            if (player.paused) return;  // the browser says so late, and another sound was chosen meanwhile
             heard = player;
             players.forEach(other => other === player || other.pause());
             show();
@@ -114,8 +115,13 @@ def with_buttons(titles, cards):
     """Return HTML of cards, one for each title and in this order, below buttons that switch between their players."""
     name, row, script = f"desk-{uuid.uuid4().hex}", "", ""
     if len(titles) > 1:
-        row, script = _row(titles), f"<script>{SCRIPT.replace('ID', name)}</script>"
+        row, script = _row(titles), f"<script>{switching('#' + name)}</script>"
     return f'<div id="{name}" data-lm-suppress-shortcuts="true">{row}{cards}{script}</div>'
+
+
+def switching(selector):
+    """Return the script that switches between the players inside of what a CSS selector finds."""
+    return SCRIPT.replace("SELECTOR", selector)
 
 
 def wrapped(cards):

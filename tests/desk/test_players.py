@@ -127,6 +127,19 @@ def test_switching_keeps_the_place_and_whether_a_sound_plays(browser):
 
 
 @needs_chromium
+def test_the_last_of_several_quick_switches_counts(browser):
+    """The browser reports that a player began only after the next one was chosen."""
+    page = open_page(browser)
+    wait_until_loaded(page)
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("document.querySelector('audio').currentTime > 0.2")
+    page.evaluate("[3, 1, 2, 1, 3].forEach(number => document.querySelectorAll('button')[number].click())")
+    page.wait_for_function("document.querySelectorAll('audio')[2].currentTime > 0.5")
+    state = page.evaluate(STATE)
+    assert state["playing"] == [False, False, True] and state["pressed"] == [False, False, True]
+
+
+@needs_chromium
 def test_the_same_level_and_the_keyboard(browser):
     page = open_page(browser)
     wait_until_loaded(page)
