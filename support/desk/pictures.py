@@ -35,6 +35,32 @@ def _figure(width, height):
     return figure
 
 
+def plot_ratings(rows, limits):
+    """Draw the means of a listening test and their intervals: for all sounds, and paler for each.
+
+    Parameters
+    ----------
+    rows : list of dict
+        See listening.result.
+    limits : (float, float)
+        Of the scale.
+    """
+    figure, methods = _figure(8, 4), {}
+    for row in sorted(rows, key=lambda row: (row["sound"] is not None, -row["mean"])):
+        methods.setdefault(row["method"], []).append(row)
+    ax = figure.subplots()
+    for place, found in enumerate(methods.values()):
+        for row, shift in zip(found, np.linspace(-0.3, 0.3, len(found)), strict=True):
+            whole = row["sound"] is None
+            half = np.nan_to_num(row["high"] - row["mean"])
+            where, colour = (place, "black") if whole else (place + shift, "C0")
+            ax.errorbar(where, row["mean"], half, fmt="o", color=colour, capsize=4, alpha=1 if whole else 0.35)
+    ax.set_xticks(range(len(methods)), list(methods))
+    ax.set_ylim(*limits)
+    ax.set_ylabel("rating, 95 % interval")
+    return figure
+
+
 def _shown(figure):
     # The picture in a notebook, in 256 colours: a third of the bytes. The files beside the sound keep all colours.
     from PIL import Image
