@@ -22,7 +22,7 @@ import soundfile
 from support.checks import check_choice
 from support.desk import past, pictures, players
 from support.desk.saving import write_whole
-from support.desk.table import in_words
+from support.desk.table import settings_in_words
 from support.sound.files import encoded, load_audio
 from support.start import matched_noise
 
@@ -119,8 +119,7 @@ def _trials(runs):
         styles = styles if isinstance(styles, list) else [styles]
         sound = ", ".join(Path(each).stem for each in styles)
         sound = f"{Path(content).stem} in {sound}" if content else sound
-        words = (f"{name} = {in_words(effective[name])}" for name in names if name in effective)
-        method = ", ".join(words) or settings["recipe"]
+        method = ", ".join(settings_in_words(effective, names)) or settings["recipe"]
         trials.setdefault(sound, []).append((method, path.with_suffix(".wav")))
         references[sound] = styles[0], dict(offset=settings["offset"], duration=settings["duration"])
     return trials, references

@@ -62,12 +62,19 @@ def plot_ratings(rows, limits):
 
 
 def _shown(figure):
-    # The picture in a notebook, in 256 colours: a third of the bytes. The files beside the sound keep all colours.
+    # The picture in a notebook. The files beside the sound keep all colours.
+    whole = io.BytesIO()
+    figure.savefig(whole, bbox_inches="tight")
+    return in_256_colours(whole)
+
+
+def in_256_colours(picture):
+    """Return a picture, a file or a path, as the bytes of a png of 256 colours: of a spectrogram, a third."""
     from PIL import Image
 
-    whole, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(whole, bbox_inches="tight")
-    Image.open(whole).convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
+    small = io.BytesIO()
+    with Image.open(picture) as opened:
+        opened.convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
     return small.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""The table of runs: an HTML table that a click on a heading sorts, with a player and a thumbnail of each run.
+"""The table of runs, which a click on a heading sorts, with a player and a thumbnail of each; and a page to share.
 
 Everything is inside the table: a notebook that is exported as HTML needs no other file. Without JavaScript, as in a
 notebook that is not trusted, only the sorting is missing.
@@ -7,14 +7,17 @@ notebook that is not trusted, only the sorting is missing.
 import html
 import io
 import json
+import string
 from collections.abc import Mapping
+from pathlib import Path
 
 import IPython.display
 import numpy as np
 import soundfile
 
-from support.desk import past
-from support.desk.players import data_uri, player
+from support.desk import past, pictures, players
+from support.desk.players import data_uri
+from support.desk.saving import write_whole
 from support.desk.show import percent
 from support.sound.files import encoded
 
@@ -37,6 +40,13 @@ STYLE = """<style>
 .runs audio { width: 14em; height: 2em; display: block; }
 .runs img { width: 160px; height: 64px; max-width: none; display: block; }
 </style>"""
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title><style>
+body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem; }
+figure { width: min(32rem, 94vw); }
+figure audio, figure img { display: block; width: 100%; margin: 0.3em 0; }
+</style></head><body><h1>$title</h1>$cards</body></html>"""
 
 # One listener for all tables of a page: JupyterLab runs a script before its table is in the page. Numbers come before
 # texts, and the rows of equal cells keep their order. Without data-lm-suppress-shortcuts, Enter on a heading is a
@@ -86,6 +96,48 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
     return framed(table + SCRIPT)
 
 
+def write_page(runs, path, *, title="Runs", kind="mp3"):
+    """Write one HTML file to share: of each run a player, its spectrograms, its loss and the settings that differ.
+
+    Buttons switch between all players, at the same level. 12 runs of 5 s take about 5 MB.
+
+    Parameters
+    ----------
+    runs : dict
+        See past.find_runs.
+    kind : str
+        Of the sounds, see files.encoded: all browsers play mp3.
+    """
+    if not runs:
+        raise ValueError("runs={} has no run to write; choose other runs with past.find_runs")
+    differing, gains, titles, cards = past.differing_settings(runs), gains_of(runs), [], []
+    for file, report in runs.items():
+        sound, picture = heard(file, kind)
+        titles += [file.stem] * ("<audio" in sound)
+        saved = file.with_name(f"{file.stem}-spectrograms.png")
+        if saved.is_file() and not saved.is_symlink():
+            source = data_uri("image/png", pictures.in_256_colours(saved))
+            picture = f"<img alt='spectrograms of {html.escape(file.stem)}' src='{source}'>"
+        losses = [f"loss {total}" for name, total in losses_in_words(report).items() if name == "total"]
+        words = losses + settings_in_words(past.effective_settings(report), differing)
+        text = sound + picture + "<br>".join(html.escape(word) for word in words)
+        cards.append(players.card(file.stem, text, gains[file]))
+    cards = players.with_buttons(titles, players.wrapped(cards))
+    page = string.Template(PAGE).substitute(title=html.escape(title), cards=cards).encode(errors="replace")
+    write_whole(Path(path), lambda partial: partial.write_bytes(page))
+
+
+def gains_of(runs):
+    """Return a gain for each run, by path, that brings the players of all to one level, see players.gains."""
+    levels = {path: report.get("level", {}).get("rms_dbfs", 0) for path, report in runs.items()}
+    return players.gains_of_levels({path: 10 ** (min(level, 0) / 20) for path, level in levels.items()})
+
+
+def settings_in_words(values, names):
+    """Return "name = value" for each of the names that values have."""
+    return [f"{name} = {in_words(values[name])}" for name in names if name in values]
+
+
 def framed(text):
     """Return HTML with the style of the tables; what no text can hold, as in broken names of files, becomes a ?."""
     return IPython.display.HTML(f"{STYLE}<div class='runs'>{text}</div>".encode(errors="replace").decode())
@@ -108,7 +160,7 @@ def _row(path, report, differing):
     values = [path.stem, total, *(settings.get(name, "") for name in differing), level, saved]
     keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
     keys = html.escape(json.dumps(keys))
-    words = "<br>".join(html.escape(f"{name} = {in_words(value)}") for name, value in settings.items())
+    words = "<br>".join(html.escape(word) for word in settings_in_words(settings, differing))
     cells = [*heard(path), _losses(report), _words(words), in_words(level), f"<time>{saved}</time>"]
     name = f"<th scope='row'>{html.escape(path.stem)}</th>"
     return f"<tr data-keys='{keys}'>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
@@ -141,7 +193,7 @@ def in_words(value):
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def heard(path):
+def heard(path, kind="ogg"):
     """Return a player and a thumbnail of the sound beside a run's json file, as HTML; words where there is no sound."""
     try:
         if not past.has_sound(path):
@@ -149,18 +201,19 @@ def heard(path):
         with path.with_suffix(".wav").open("rb") as opened, soundfile.SoundFile(opened) as file:
             if file.format != "WAV" or file.channels > 2:
                 raise FileNotFoundError
-            return _player(path, file), _thumbnail(path, file)
+            return _player(path, file, kind), _thumbnail(path, file)
     except (OSError, soundfile.SoundFileError):  # a draft may be removed by another process
         return "no sound file that can be read", ""
 
 
-def _player(path, file):
+def _player(path, file, kind):
     # As much of a sound as there is place for.
     most = MOST_VALUES // file.channels
     samples = file.read(most, dtype="float32", always_2d=True)
     part = f"the first {most / file.samplerate:.0f} s" if most < file.frames else ""
-    data = encoded(np.nan_to_num(samples).T, file.samplerate, loss=0.4 if samples.size < MOST_VALUES / 4 else 0.7)
-    return player(path.stem, data, "ogg") + part
+    loss = 0.4 if samples.size < MOST_VALUES / 4 else 0.7
+    data = encoded(np.nan_to_num(samples).T, file.samplerate, kind, loss=loss)
+    return players.player(path.stem, data, kind) + part
 
 
 def _thumbnail(path, file, *, width=160, height=64, n_fft=1024):
