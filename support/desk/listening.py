@@ -27,18 +27,8 @@ from support.sound.files import encoded, load_audio
 from support.start import matched_noise
 
 REFERENCE = "reference"  # the method of the hidden recording
-MOST_FAILED = 0.15  # share of trials in which a listener may miss the hidden recording; as ITU-R BS.1534 says
-# Least and most rating, the least for the hidden recording (for "mushra" as BS.1534 says), and what a listener reads.
-SCALES = {
-    "mushra": (
-        0,
-        100,
-        90,
-        "100: I hear no difference from the reference. 0: nothing alike. Rate all sounds of a page.",
-    ),
-    "five": (1, 5, 4, "5: I hear no difference from the reference. 1: nothing alike. Rate all sounds of a page."),
-    "ab": (0, 1, 1, "On each page, choose the sound that is more like the reference."),
-}
+# Least and most rating, and the least for the hidden recording, for "mushra" as ITU-R BS.1534 says.
+SCALES = {"mushra": (0, 100, 90), "five": (1, 5, 4), "ab": (0, 1, 1)}
 COLUMNS = ["page", "listener", "scale", "trial", "stimulus", "sound", "method", "rating"]
 OF_THE_SOUND = {"STYLE_FILENAME", "CONTENT_FILENAME", "style_blend", "offset", "duration", "result_duration", "seed"}
 
@@ -76,35 +66,31 @@ def page(runs, path, *, reference=None, anchors=ANCHORS, scale="mushra", questio
         raise ValueError(f"runs must hold at least one run, and no method named {' or '.join(sorted(taken))}")
     key, sounds, made = {}, {}, []
     for sound, found in trials.items():
-        samples, rate = _load(found, references[sound], anchors)
-        ids = {secrets.token_hex(8): number for number in range(len(samples))}  # of them, the first is the open one
-        key |= {each: (sound, samples[number][0]) for each, number in ids.items()}
-        sounds |= {
-            each: players.data_uri("audio/flac", encoded(samples[n][1], rate, "flac")) for each, n in ids.items()
-        }
-        open_one, *hidden = ids
-        groups = itertools.combinations(sorted(hidden), 2) if scale == "ab" else [sorted(hidden)]
-        made += [{"reference": open_one, "stimuli": list(group)} for group in groups]
-    low, high, _, words = SCALES[scale]
-    content = {
-        "page": secrets.token_hex(4),
-        "scale": scale,
-        "low": low,
-        "high": high,
-        "key": base64.b64encode(json.dumps(key).encode()).decode(),
-        "trials": made,
-        "sounds": dict(sorted(sounds.items())),  # their random names hide the order of the methods
-    }
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8")).render(
-        content=content,
-        columns=COLUMNS,
-        question=question,
-        scale_in_words=words,
-        switching=players.switching("#desk"),
+        pairs, rate = _load(found, references[sound], anchors)
+        ids = [secrets.token_hex(8) for _ in pairs]  # the first one is heard openly
+        for each, (method, samples) in zip(ids, pairs, strict=True):
+            key[each] = sound, method
+            sounds[each] = players.data_uri("audio/flac", encoded(samples, rate, "flac"))
+        hidden = sorted(ids[1:])
+        groups = itertools.combinations(hidden, 2) if scale == "ab" else [hidden]
+        made += [{"reference": ids[0], "stimuli": list(group)} for group in groups]
+    template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    text = (
+        jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+        .from_string(template)
+        .render(
+            page=secrets.token_hex(4),
+            scale=scale,
+            limits=SCALES[scale][:2],
+            key=base64.b64encode(json.dumps(key).encode()).decode(),
+            trials=made,
+            sounds=dict(sorted(sounds.items())),  # their random names hide the order of the methods
+            columns=COLUMNS,
+            question=question,
+            switching=players.SCRIPT.replace("SELECTOR", "#desk"),
+        )
     )
     write_whole(Path(path), lambda partial: partial.write_text(text, encoding="utf-8"))
-    return Path(path)
 
 
 def _trials(runs):
@@ -121,7 +107,8 @@ def _trials(runs):
         sound = f"{Path(content).stem} in {sound}" if content else sound
         method = ", ".join(settings_in_words(effective, names)) or settings["recipe"]
         trials.setdefault(sound, []).append((method, path.with_suffix(".wav")))
-        references[sound] = styles[0], dict(offset=settings["offset"], duration=settings["duration"])
+        if len(styles) == 1:
+            references[sound] = styles[0], dict(offset=settings["offset"], duration=settings["duration"])
     return trials, references
 
 
@@ -141,7 +128,7 @@ def _load(found, reference, anchors):
     return [(method, 0.99 / peak * sounds[number]) for number, (method, _) in enumerate(pairs)], rate
 
 
-def result(csvs, *, most_failed=MOST_FAILED):
+def result(csvs, *, most_failed=0.15):
     """Return what listeners answered: means, who was left out, and a picture.
 
     Every listener counts once in a mean. The interval of 95 % (Student's t) is that of the mean over listeners; it is
@@ -160,18 +147,18 @@ def result(csvs, *, most_failed=MOST_FAILED):
     places = [(answer["page"], answer["listener"], answer["trial"], answer["stimulus"]) for answer in answers]
     if len({answer["scale"] for answer in answers}) != 1 or len(set(places)) < len(places):
         raise ValueError("csvs must hold answers on one scale, and every file once; give other files")
-    least = SCALES[answers[0]["scale"]][2]
-    shares = {}
-    for listener in dict.fromkeys(answer["listener"] for answer in answers):
-        own = [each["rating"] for each in answers if (each["listener"], each["method"]) == (listener, REFERENCE)]
-        shares[listener] = float(np.mean([rating < least for rating in own])) if own else 0.0
-    failed = {listener: share for listener, share in shares.items() if share > most_failed}
-    if len(failed) == len(shares):
-        raise ValueError(f"no listener heard the hidden reference: {failed}; ask others, or set most_failed=1")
+    low, high, least = SCALES[answers[0]["scale"]]
+    missed = {}
+    for answer in answers:
+        if answer["method"] == REFERENCE:
+            missed.setdefault(answer["listener"], []).append(answer["rating"] < least)
+    failed = {listener: float(np.mean(each)) for listener, each in missed.items() if np.mean(each) > most_failed}
     kept = [answer for answer in answers if answer["listener"] not in failed]
+    if not kept:
+        raise ValueError(f"no listener heard the hidden reference: {failed}; ask others, or set most_failed=1")
     pairs = dict.fromkeys((answer["method"], sound) for answer in kept for sound in (None, answer["sound"]))
     rows = [_row(kept, method, sound) for method, sound in pairs]
-    return rows, failed, pictures.plot_ratings(rows, SCALES[answers[0]["scale"]][:2])
+    return rows, failed, pictures.plot_ratings(rows, (low, high))
 
 
 def _row(answers, method, sound):
@@ -181,8 +168,7 @@ def _row(answers, method, sound):
             ratings.setdefault(answer["listener"], {}).setdefault(answer["sound"], []).append(answer["rating"])
     means = [np.mean([np.mean(each) for each in by_sound.values()]) for by_sound in ratings.values()]
     mean, count = float(np.mean(means)), len(means)
-    error = np.std(means, ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    half = float(scipy.stats.t.ppf(0.975, max(1, count - 1)) * error)
+    half = scipy.stats.t.ppf(0.975, count - 1) * scipy.stats.sem(means) if count > 1 else np.nan
     return dict(method=method, sound=sound, mean=mean, low=mean - half, high=mean + half, listeners=count)
 
 
@@ -193,11 +179,8 @@ def _read(path):
         raise ValueError(f"{path} is not a csv of a listening page; its columns must be {', '.join(COLUMNS)}")
     for answer in answers:
         check_choice(f"{path}: scale", answer["scale"], SCALES)
-        low, high, *_ = SCALES[answer["scale"]]
-        try:
-            answer["rating"] = float(answer["rating"])
-        except (TypeError, ValueError):
-            answer["rating"] = np.nan
-        if not low <= answer["rating"] <= high:
-            raise ValueError(f"{path}: a rating is not a number from {low} to {high}; download the csv again")
+        low, high, _ = SCALES[answer["scale"]]
+        if answer["rating"] not in map(str, range(low, high + 1)):
+            raise ValueError(f"{path}: a rating is not a whole number from {low} to {high}; download the csv again")
+        answer["rating"] = int(answer["rating"])
     return answers

@@ -36,28 +36,21 @@ def _figure(width, height):
 
 
 def plot_ratings(rows, limits):
-    """Draw the means of a listening test and their intervals: for all sounds, and paler for each.
+    """Draw the means of a listening test and their intervals, see listening.result: for all sounds, and for each.
 
-    Parameters
-    ----------
-    rows : list of dict
-        See listening.result.
-    limits : (float, float)
-        Of the scale.
+    limits : of the scale, two numbers
     """
-    figure, methods = _figure(8, 4), {}
-    for row in sorted(rows, key=lambda row: (row["sound"] is not None, -row["mean"])):
-        methods.setdefault(row["method"], []).append(row)
-    ax = figure.subplots()
-    for place, found in enumerate(methods.values()):
-        for row, shift in zip(found, np.linspace(-0.3, 0.3, len(found)), strict=True):
-            whole = row["sound"] is None
-            half = np.nan_to_num(row["high"] - row["mean"])
-            where, colour = (place, "black") if whole else (place + shift, "C0")
-            ax.errorbar(where, row["mean"], half, fmt="o", color=colour, capsize=4, alpha=1 if whole else 0.35)
-    ax.set_xticks(range(len(methods)), list(methods))
-    ax.set_ylim(*limits)
-    ax.set_ylabel("rating, 95 % interval")
+    figure, methods = _figure(8, 4), sorted((row["sound"] is not None, -row["mean"], row["method"]) for row in rows)
+    methods = list(dict.fromkeys(method for *_, method in methods))  # the best first
+    sounds, ax = list(dict.fromkeys(row["sound"] for row in rows)), figure.subplots()
+    for sound, shift in zip(sounds, np.linspace(-0.3, 0.3, len(sounds)), strict=True):
+        found = [row for row in rows if row["sound"] == sound]
+        where = [methods.index(row["method"]) + shift for row in found]
+        half = np.nan_to_num([row["high"] - row["mean"] for row in found])
+        ax.errorbar(where, [row["mean"] for row in found], half, fmt="o", capsize=4, label=sound or "all sounds")
+    ax.set_xticks(range(len(methods)), methods)
+    ax.set(ylim=limits, ylabel="rating, 95 % interval")
+    ax.legend()
     return figure
 
 

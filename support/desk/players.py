@@ -86,10 +86,7 @@ def compare(sounds, *, sample_rate, kind="ogg"):
     The samples keep their own levels, except that a sound that would clip is scaled down; the buttons and the script
     set the volume of the players.
 
-    Parameters
-    ----------
-    kind : str
-        "wav" keeps every sample, and takes 5 times the place of "ogg", see files.encoded.
+    kind : "wav" keeps every sample, and takes 5 times the place of "ogg", see files.encoded
 
     Returns
     -------
@@ -115,13 +112,8 @@ def with_buttons(titles, cards):
     """Return HTML of cards, one for each title and in this order, below buttons that switch between their players."""
     name, row, script = f"desk-{uuid.uuid4().hex}", "", ""
     if len(titles) > 1:
-        row, script = _row(titles), f"<script>{switching('#' + name)}</script>"
+        row, script = _row(titles), f"<script>{SCRIPT.replace('SELECTOR', f'#{name}')}</script>"
     return f'<div id="{name}" data-lm-suppress-shortcuts="true">{row}{cards}{script}</div>'
-
-
-def switching(selector):
-    """Return the script that switches between the players inside of what a CSS selector finds."""
-    return SCRIPT.replace("SELECTOR", selector)
 
 
 def wrapped(cards):

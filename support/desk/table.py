@@ -101,12 +101,8 @@ def write_page(runs, path, *, title="Runs", kind="mp3"):
 
     Buttons switch between all players, at the same level. 12 runs of 5 s take about 5 MB.
 
-    Parameters
-    ----------
-    runs : dict
-        See past.find_runs.
-    kind : str
-        Of the sounds, see files.encoded: all browsers play mp3.
+    runs : see past.find_runs
+    kind : of the sounds, see files.encoded; all browsers play mp3
     """
     if not runs:
         raise ValueError("runs={} has no run to write; choose other runs with past.find_runs")

@@ -25,12 +25,7 @@ STREAMED = 0x7FFF0000  # bytes; more than that says "not known": ffmpeg or sox w
 UNKNOWN = 2**62  # samples; the length that libsndfile gives a flac that was written to a pipe
 BLOCK = 2**20  # samples that are read at once where the length is not known
 SILENT = 1e-9  # -180 dB; the smallest step of 32 bits is 5e-10
-KINDS = {
-    "ogg": ("OGG", "VORBIS"),
-    "mp3": ("MP3", "MPEG_LAYER_III"),
-    "flac": ("FLAC", "PCM_16"),
-    "wav": ("WAV", "PCM_16"),
-}
+KINDS = ("ogg", "mp3", "flac", "wav")
 
 
 def load_audio(
@@ -224,13 +219,11 @@ def encoded(samples: np.ndarray, sample_rate: int, kind: str = "ogg", *, loss: f
     """
     check_choice("kind", kind, KINDS)
     file, samples = io.BytesIO(), fit_full_scale(samples).T
-    how = dict(
-        zip(("format", "subtype"), KINDS[kind], strict=True), channels=1 if samples.ndim == 1 else samples.shape[1]
-    )
+    how = dict(compression_level=loss) if kind in ("ogg", "mp3") else {}
     how |= dict(bitrate_mode="CONSTANT") if kind == "mp3" else {}
-    how |= dict(compression_level=loss) if kind in ("ogg", "mp3") else {}
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
     try:
-        with soundfile.SoundFile(file, "w", samplerate=sample_rate, **how) as target:
+        with soundfile.SoundFile(file, "w", sample_rate, channels, format=kind.upper(), **how) as target:
             for begin in range(0, len(samples), 2**14):  # libsndfile's ogg needs the stack for each block
                 target.write(samples[begin : begin + 2**14])
     except soundfile.LibsndfileError as error:

@@ -51,12 +51,14 @@ def files(tmp_path_factory):
 
 def make(files, tmp_path, **options):
     runs, recordings = files
-    return listening.page(runs, tmp_path / "page.html", reference=recordings, **options)
+    listening.page(runs, tmp_path / "page.html", reference=recordings, **options)
+    return tmp_path / "page.html"
 
 
 def content_of(path):
     """What the page holds, and its key: from the identity of a stimulus to its sound and method."""
-    content = json.loads(re.search(r"const PAGE = (.*);\n", path.read_text())[1])
+    found = re.search(r"const PAGE = {\n(.*?)};\n", path.read_text(), re.S)[1]
+    content = {name: json.loads(value) for name, value in re.findall(r"  (\w+): (.*),\n", found)}
     return content, json.loads(base64.b64decode(content["key"]))
 
 
@@ -213,7 +215,8 @@ def test_runs_are_sorted_by_sound_and_named_by_the_settings_that_differ(tmp_path
         )
         samples = np.random.default_rng(number).uniform(-0.5, 0.5, RATE)
         saving.save_run(tmp_path / f"r-{number:03}", samples, RATE, dict(settings=settings.plain(), losses=[], used={}))
-    content, key = content_of(listening.page(past.find_runs(tmp_path), tmp_path / "page.html", anchors={}))
+    listening.page(past.find_runs(tmp_path), tmp_path / "page.html", anchors={})
+    content, key = content_of(tmp_path / "page.html")
     found = [sorted(key[each] for each in trial["stimuli"]) for trial in content["trials"]]
     brook, fire = sorted(found)
     assert [method for _, method in brook] == ["content_weight = 10"] * 2 + ["content_weight = 30", "reference"]
@@ -298,7 +301,7 @@ def test_answers_that_can_not_be_used(tmp_path):
         ([good, good], "every file once"),
         ([], "answers on one scale"),
         ([good, other], "on one scale"),
-        ([high], r"high.csv: a rating is not a number from 0 to 100; download"),
+        ([high], r"high.csv: a rating is not a whole number from 0 to 100; download"),
         ([tmp_path / "no.csv"], "no.csv is not a csv of a listening page; its columns must be page, listener"),
         ([deaf], r"no listener heard the hidden reference: \{'m': 1.0\}; ask others, or set most_failed=1"),
     ]:
