@@ -158,6 +158,7 @@ def result(csvs, *, most_failed=0.15):
         raise ValueError(f"no listener heard the hidden reference: {failed}; ask others, or set most_failed=1")
     pairs = dict.fromkeys((answer["method"], sound) for answer in kept for sound in (None, answer["sound"]))
     rows = [_row(kept, method, sound) for method, sound in pairs]
+    rows.sort(key=lambda row: (row["sound"] or "", -row["mean"]))  # first all sounds, the best method first
     return rows, failed, pictures.plot_ratings(rows, (low, high))
 
 

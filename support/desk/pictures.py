@@ -40,8 +40,7 @@ def plot_ratings(rows, limits):
 
     limits : of the scale, two numbers
     """
-    figure, methods = _figure(8, 4), sorted((row["sound"] is not None, -row["mean"], row["method"]) for row in rows)
-    methods = list(dict.fromkeys(method for *_, method in methods))  # the best first
+    figure, methods = _figure(8, 4), list(dict.fromkeys(row["method"] for row in rows))
     sounds, ax = list(dict.fromkeys(row["sound"] for row in rows)), figure.subplots()
     for sound, shift in zip(sounds, np.linspace(-0.3, 0.3, len(sounds)), strict=True):
         found = [row for row in rows if row["sound"] == sound]

@@ -270,6 +270,7 @@ def test_a_table_worked_out_by_hand(tmp_path):
     assert found["a", "x"] == pytest.approx([25.16, 50, 74.84, 3], abs=0.01)
     assert found["a", "y"] == pytest.approx([45.16, 70, 94.84, 3], abs=0.01)
     assert found["reference", None] == [95, 95, 95, 3]
+    assert list(found) == [(method, sound) for sound in (None, "x", "y") for method in ("reference", "a")]
     assert listening.result(csvs, most_failed=0.5)[0][0]["listeners"] == 4
 
 
