@@ -194,7 +194,12 @@ def test_a_or_b(browser, files, tmp_path):
         page.locator(f"[data-id='{min(ids, key=lambda each: RATINGS[key[each][1]])}'] input").check()
         page.locator(f"[data-id='{best}'] input").check()
         page.locator("#next").click()
+    assert page.locator("#another").is_disabled()  # its click loses what is not downloaded
     rows, failed, _ = listening.result([answer(page, {}, tmp_path)])
+    before = page.evaluate("state.listener")
+    page.locator("#another").click()
+    assert page.evaluate("state.place") == 0 and page.evaluate("state.ratings") == {}
+    assert page.evaluate("state.listener") != before
     assert failed == {} and {row["method"]: row["mean"] for row in rows if row["sound"]} == pytest.approx(
         dict(zip(RATINGS, (1, 2 / 3, 1 / 3, 0), strict=True))
     )
@@ -225,6 +230,25 @@ def test_runs_are_sorted_by_sound_and_named_by_the_settings_that_differ(tmp_path
     data = base64.b64decode(content["sounds"][reference].removeprefix("data:audio/flac;base64,"))
     recording = load_audio("samples/fire.flac", sample_rate=RATE, offset=1.0, duration=1.0)
     assert np.corrcoef(soundfile.read(io.BytesIO(data))[0], recording)[0, 1] > 0.9999
+
+
+def test_a_sound_of_two_channels_and_another_rate_beside_one_of_one_channel(tmp_path):
+    """All get the highest rate; the root mean square is that of both channels."""
+    generator = np.random.default_rng(0)
+    soundfile.write(tmp_path / "a.wav", generator.uniform(-1, 1, (44100, 2)) * [0.4, 0.05], 44100)
+    soundfile.write(tmp_path / "b.wav", generator.uniform(-0.2, 0.2, 22050), 22050)
+    files = {"noise of two": {"a": tmp_path / "a.wav", "b": tmp_path / "b.wav"}}
+    with pytest.warns(UserWarning, match="b.wav has one channel"):
+        listening.page(files, tmp_path / "page.html", reference={"noise of two": tmp_path / "a.wav"})
+    content, key = content_of(tmp_path / "page.html")
+    squares = {}
+    for each, (_, method) in key.items():
+        data = base64.b64decode(content["sounds"][each].removeprefix("data:audio/flac;base64,"))
+        samples, rate = soundfile.read(io.BytesIO(data))
+        squares[method] = np.mean(samples**2)
+        assert rate == 44100 and len(samples) == 44100
+    assert set(squares) == {"a", "b", "reference", "noise"}
+    np.testing.assert_allclose(list(squares.values()), squares["a"], rtol=0.01)
 
 
 def test_what_a_page_needs(files, tmp_path):
