@@ -10,6 +10,7 @@ benchmarks/parts/SOURCES.md.
 """
 
 import argparse
+import functools
 import itertools
 
 import librosa
@@ -161,10 +162,12 @@ def play(soundfont, program, played):
 # The Gatys recipe with the settings of the transfers over time (speed.py --default).
 METHODS = {
     "default": quality.default,
+    "default without pitch": functools.partial(quality.default, pitch_weight=0.0),
     "Gatys recipe": lambda style, content: quality.baseline(style, content, filters=1024, style_weight=1e4),
     "mosaicing": lambda style, content: mosaic.mosaic(content, style, sample_rate=RATE),
 }
-COLUMNS = ("distance to the truth", "pitch error [cents]", "within 50 cents", "like B", "onsets kept", "chroma kept")
+COLUMNS = ("distance to the truth", "style left", "like B", "onsets kept", "chroma kept", "pitch error [cents]")
+COLUMNS += ("within 50 cents",)
 
 
 def truth_distance(samples, truth, *, sample_rate=16000):
@@ -190,10 +193,11 @@ def score(samples, content, style, truth):
     """Return the figures of one transfer, a dict by the names in COLUMNS; the pitch is compared with the truth's."""
     values = (
         truth_distance(samples, truth) / truth_distance(content, truth),
-        *metrics.pitch_error(samples, truth, RATE),
+        metrics.difference(samples, style, RATE) / metrics.difference(content, style, RATE),
         metrics.likeness(samples, style, RATE),
         metrics.onsets_kept(samples, content, RATE),
         metrics.chroma_kept(samples, content, RATE, feature=librosa.feature.chroma_cqt),
+        *metrics.pitch_error(samples, truth, RATE),
     )
     return dict(zip(COLUMNS, values, strict=True))
 

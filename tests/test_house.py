@@ -126,6 +126,7 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.frontend": {"support.checks", "support.weights"},
     "support.networks": {"audiocnn", "support.frontend", "support.sound", "support.weights"},
     "support.rhythm": {"audiocnn", "support.bands", "support.sound"},
+    "support.pitch": {"audiocnn"},
     "support.pipeline": {"audiocnn", "support.start", "support.rhythm", "support.networks", "support.sound"},
     "support": set(),
 }

@@ -336,7 +336,7 @@ class Together:
         kind = "a network of your own (use_style_net)" if self.use_style_net else f"recipe={self.recipe!r}"
         bands = () if kind == "recipe='bands'" else ("filters", "widths", "pattern_share", "redraw")
         untyped = () if kind == "recipe='gatys'" else ("parameters",)
-        of_content = ("content_weight", "content_layers_default", "content_level")
+        of_content = ("content_weight", "content_layers_default", "content_level", "pitch_weight")
         return {
             f"the transform is {self.transform!r}": other,
             f"{kind} has no band networks": bands,
@@ -345,6 +345,7 @@ class Together:
             "there is no content": () if self.is_transfer else of_content,
             'start is not "samples"': () if self.start == "samples" else ("start_values",),
             "boundopt is False": () if self.boundopt else ("reg_weight",),
+            "refine_steps is 0": () if self.refine_steps else ("pitch_weight",),
             "there is one style": () if len(self.styles) > 1 else ("style_blend",),
         }
 

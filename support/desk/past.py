@@ -146,7 +146,7 @@ def last_shares(report):
 
 
 def frame_of_runs(folder="outputs", *, last=None, names=None, **settings):
-    """Return runs, newest first, as a pandas frame, see find_runs: the settings that differ, and the last losses.
+    """Return runs, newest first, as a pandas frame, see find_runs: the settings that differ, losses, distance.
 
     ImportError where pandas is not installed: nothing else in this project needs pandas.
     """
@@ -159,6 +159,7 @@ def frame_of_runs(folder="outputs", *, last=None, names=None, **settings):
     rows = [
         {name: effective_settings(report).get(name) for name in differing}
         | {f"loss {name}": value for name, value in last_losses(report).items()}
+        | {"style_distance": report.get("used", {}).get("style_distance")}
         | {"saved": saved_at(path), "sound": str(path.with_suffix(".wav"))}
         for path, report in runs.items()
     ]

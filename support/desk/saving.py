@@ -207,7 +207,12 @@ ALL = "*"
 # Of the parts of a report that are read again; a dict gives the kinds of some of its keys, or that of all.
 REPORT = {
     "settings": {"own": dict},
-    "used": {"whole_losses": {ALL: float}, "not_in_settings": [str], "optimizer_began_after_steps": [int]},
+    "used": {
+        "whole_losses": {ALL: float},
+        "not_in_settings": [str],
+        "optimizer_began_after_steps": [int],
+        "style_distance": float,
+    },
     "level": {ALL: float},
     "losses": [{ALL: float}],
 }

@@ -30,6 +30,7 @@ from support import losses, networks
 from support.bands import band_networks
 from support.checks import check_choice, check_number
 from support.desk import checks
+from support.pitch import PitchLoss
 from support.rhythm import RhythmLoss
 from support.sound.analysis import LAYOUTS, Analysis, check_power
 from support.sound.transforms import CQT, LONGEST, SHORTEST, STFT
@@ -177,6 +178,8 @@ class Settings(checks.Together):
     '0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0'
     diversity_weight: float = _setting(None, LOSSES, _cost, (100.0, 0.0), 0.0)
     'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0'
+    pitch_weight: float = _setting(None, LOSSES, _cost, (0.0, 0.5), 0.0)
+    '0 and more; keeps the notes of a content; None: 0.5 in a transfer of "bands", otherwise 0'
     boundopt: bool = _setting(True, LOSSES, checks.check_flag)
     "True: a loss grows where the result leaves 0 to 1"
     reg_weight: float = _setting(1e-3, LOSSES, _cost)
@@ -373,6 +376,7 @@ class Settings(checks.Together):
             (audiocnn.STYLE_LOSSES[self.statistic], self.style_weight, self.style_layers_default),
             (losses.CONTENT_LOSSES[self.content_level], self.content_weight, self.content_layers),
             (RhythmLoss(), rhythm.weight, self.rhythm_layers),
+            (PitchLoss(self.sample_rate), self.pitch_weight, {"samples": 1.0}),
             (losses.DiversityLoss(), self.diversity_weight, {"input": 1.0}),
             (audiocnn.BoundLoss(), self.reg_weight * self.boundopt, {"input": 1.0}),
         ]

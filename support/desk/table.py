@@ -72,7 +72,7 @@ if (!window.sortsRuns) {
 
 
 def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
-    """Show runs, newest first: name, player, thumbnail, the settings that differ, losses, level: an HTML.
+    """Show runs, newest first: name, player, thumbnail, distance to the style, losses, settings, level.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
     if not runs:
         return IPython.display.HTML(f"<p>no such runs in {html.escape(str(folder))}</p>")
     differing = past.differing_settings(runs)
-    sorts = ["run", "loss", *differing, "level [dBFS]", "saved"]
-    run, loss, *names, level, saved = (_button(number, name) for number, name in enumerate(sorts))
-    titles = [run, "sound", "spectrogram", loss, _words("".join(names)), level, saved]
+    sorts = ["run", "distance to the style [dB]", "loss", *differing, "level [dBFS]", "saved"]
+    run, distance, loss, *names, level, saved = (_button(number, name) for number, name in enumerate(sorts))
+    titles = [run, "sound", "spectrogram", distance, loss, _words("".join(names)), level, saved]
     head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     body = "".join(_row(path, report, differing) for path, report in runs.items())
     table = f"<table data-lm-suppress-shortcuts='true'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -153,11 +153,12 @@ def _row(path, report, differing):
     settings, level = past.effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
     settings = {name: settings[name] for name in differing if name in settings}
     total, saved = past.last_shares(report).get("total", ""), f"{past.saved_at(path):%Y-%m-%d %H:%M:%S}"
-    values = [path.stem, total, *(settings.get(name, "") for name in differing), level, saved]
+    distance = report.get("used", {}).get("style_distance", "")  # losses of different networks can't be compared
+    values = [path.stem, distance, total, *(settings.get(name, "") for name in differing), level, saved]
     keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
     keys = html.escape(json.dumps(keys))
     words = "<br>".join(html.escape(word) for word in settings_in_words(settings, differing))
-    cells = [*heard(path), _losses(report), _words(words), in_words(level), f"<time>{saved}</time>"]
+    cells = [*heard(path), in_words(distance), _losses(report), _words(words), in_words(level), f"<time>{saved}</time>"]
     name = f"<th scope='row'>{html.escape(path.stem)}</th>"
     return f"<tr data-keys='{keys}'>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

@@ -9,14 +9,17 @@ import itertools
 import linecache
 import types
 
+import numpy as np
+
 import audiocnn
 from support.layers import named_layers
 from support.rhythm import chosen_rhythm
+from support.sound.likeness import distance_of_levels
 
 CELLS = "__main__"  # the module of what a notebook's cells define
 
 
-def describe(result, *, analysis, objective, images, changed=()):
+def describe(result, *, analysis, objective, images, recordings, changed=()):
     """Return what a run used, for its json file.
 
     Parameters
@@ -24,8 +27,8 @@ def describe(result, *, analysis, objective, images, changed=()):
     result : pipeline.Result
         With its settings, whose parts are compared with those that were used, and its optimisers.
     analysis, objective : the parts of the run
-    images : dict
-        The images of the recordings by name.
+    images, recordings : dict
+        The images and the samples of the recordings by name.
     changed : list of str
         Steps after which a cell of one's own changed the image or the samples.
     """
@@ -47,7 +50,14 @@ def describe(result, *, analysis, objective, images, changed=()):
     parts += [*(each.loss for each in terms), objective.networks]
     others = [name for name in used if used[name] != expected[name]]
     others += [f"what {step!r} gave" for step in changed] + result.changed
-    return used | {"layers": named_layers(network), "own_code": _own_code(parts), "not_in_settings": others}
+    used |= {"layers": named_layers(network), "own_code": _own_code(parts), "not_in_settings": others}
+    return used | {"style_distance": _style_distance(result, recordings)}
+
+
+def _style_distance(result, recordings):  # dB; the mean over several styles
+    samples, sample_rate = result.samples.detach().cpu().numpy(), result.settings.sample_rate
+    styles = [each for name, each in recordings.items() if name.startswith("style")]
+    return round(float(np.mean([distance_of_levels(samples, style, sample_rate) for style in styles])), 2)
 
 
 def _in_words(*, analysis, terms, network):

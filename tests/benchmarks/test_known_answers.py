@@ -118,7 +118,7 @@ def test_the_truth_is_right_and_a_short_run_has_all_figures(tmp_path, monkeypatc
 
 def test_means_and_counts_of_pairs():
     first, second = (
-        {method: dict(zip(truth.COLUMNS, [distance, 40.0, 1, 0, 0, 0], strict=True)) for method, distance in each}
+        {method: dict(zip(truth.COLUMNS, [distance, 0.4, 1, 0, 0, 40.0, 1], strict=True)) for method, distance in each}
         for each in (
             [("truth", 0.0), ("content", 1.0), ("default", 0.8), ("mosaicing", 0.9)],
             [("truth", 0.0), ("content", 1.0), ("default", 0.7), ("mosaicing", 0.6)],
@@ -126,6 +126,6 @@ def test_means_and_counts_of_pairs():
     )
     first["default"]["pitch error [cents]"] = np.nan  # where pYIN finds the truth unvoiced
     rows = truth.mean_rows([first, second])
-    assert rows[0].startswith("| mean of 2 pairs | distance to the truth | pitch error [cents] |")
-    assert rows[4].startswith("| default | 0.75 | 40.00 | 1.00 |")
+    assert rows[0].startswith("| mean of 2 pairs | distance to the truth | style left |")
+    assert rows[4].startswith("| default | 0.75 | 0.40 | 1.00 | 0.00 | 0.00 | 40.00 |")
     assert truth.count_rows([first, second])[2:] == ["| content | 2 of 2 |", "| mosaicing | 1 of 2 |"]

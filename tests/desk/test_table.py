@@ -29,9 +29,11 @@ def sine(hertz, seconds=1.0):
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * RATE)) / RATE)
 
 
-def save(folder, stem, samples, *, age=0, losses=None, whole=None, **settings):
+def save(folder, stem, samples, *, age=0, losses=None, whole=None, style_distance=None, **settings):
     """Save a run as the notebooks do; whole: the losses that count as 100 %, which earlier versions did not save."""
-    report = dict(losses=losses or [{"total": 1.0}], used=dict(whole_losses=whole) if whole else {})
+    used = dict(whole_losses=whole, style_distance=style_distance)
+    used = {name: value for name, value in used.items() if value is not None}
+    report = dict(losses=losses or [{"total": 1.0}], used=used)
     report["settings"] = Settings(**settings).plain()
     for path in saving.save_run(folder / stem, samples, RATE, report):
         os.utime(path, (time.time() - age,) * 2)
@@ -41,11 +43,17 @@ def save(folder, stem, samples, *, age=0, losses=None, whole=None, **settings):
 def folder(tmp_path):
     """Four runs, newest first: low, middle, high, <b>; losses and weights are in other orders."""
     transfer = dict(CONTENT_FILENAME="speech.wav", seed=3)
-    for age, (name, hertz, weight, loss) in enumerate(
-        [("low", 500, 10, 20.0), ("middle", 3000, 9, 3.0), ("high", 9000, 100, 100.0), ("<b>", 500, 9.5, 0.004)]
+    for age, (name, hertz, weight, loss, distance) in enumerate(
+        [
+            ("low", 500, 10, 20.0, 2.5),
+            ("middle", 3000, 9, 3.0, 10.25),
+            ("high", 9000, 100, 100.0, 0.75),
+            ("<b>", 500, 9.5, 0.004, None),
+        ]
     ):
         losses = [{"style conv_2": 7.0, "total": 900.0}, {"style conv_2": loss / 2, "total": loss}]
-        how = dict(age=age, losses=losses, whole={"style conv_2": 40.0, "total": 50.0})
+        used = dict(whole={"style conv_2": 40.0, "total": 50.0}, style_distance=distance)
+        how = dict(age=age, losses=losses, **used)
         save(tmp_path, name, sine(hertz), content_weight=weight, outname="x", **how, **transfer)
     return tmp_path
 
@@ -59,11 +67,13 @@ def cells(text):
 def test_the_table_holds_everything_without_a_script(folder):
     heads, *rows = cells(table.table_of_runs(folder).data)
     heads = [head.replace("_ ", "_") for head in heads]  # a line may end there
-    assert heads == ["run", "sound", "spectrogram", "loss", "content_weight", "level [dBFS]", "saved"]
+    first = ["run", "sound", "spectrogram", "distance to the style [dB]", "loss"]
+    assert heads == [*first, "content_weight", "level [dBFS]", "saved"]
     assert [row[0] for row in rows] == ["low", "middle", "high", "<b>"]
-    assert [row[4] for row in rows] == [f"content_weight = {weight}" for weight in ("10", "9", "100", "9.5")]
-    assert [row[3] for row in rows[:2]] == ["40 % style conv_2 25 %", "6 % style conv_2 3.8 %"]
-    assert rows[0][5] == "-9.03"  # of a sine with peak 0.5
+    assert [row[5] for row in rows] == [f"content_weight = {weight}" for weight in ("10", "9", "100", "9.5")]
+    assert [row[4] for row in rows[:2]] == ["40 % style conv_2 25 %", "6 % style conv_2 3.8 %"]
+    assert [row[3] for row in rows] == ["2.5", "10.25", "0.75", ""]
+    assert rows[0][6] == "-9.03"  # of a sine with peak 0.5
     assert table.table_of_runs(folder, last=1).data.count("<audio") == 1
     assert cells(table.table_of_runs(folder, content_weight=9).data)[1][0] == "middle"
     assert table.table_of_runs(folder, names=["x"], last=1).data.count("<audio") == 4
@@ -78,8 +88,8 @@ def test_losses_of_an_earlier_version_are_numbers_below_the_shares(tmp_path):
     save(tmp_path, "no step", sine(500), age=99, losses=[{}])
     rows = BeautifulSoup(table.table_of_runs(tmp_path).data, "html.parser").tbody.find_all("tr")
     found = [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in rows]
-    assert [row[2] for row in found] == ["0.25 style conv_2 0.2", "50 % bound input 0.5 %", ""]
-    assert [json.loads(row["data-keys"])[1] for row in rows] == ["", 0.5, ""]  # texts are sorted below numbers
+    assert [row[3] for row in found] == ["0.25 style conv_2 0.2", "50 % bound input 0.5 %", ""]
+    assert [json.loads(row["data-keys"])[2] for row in rows] == ["", 0.5, ""]  # texts are sorted below numbers
 
 
 def test_players_and_thumbnails_are_those_of_their_run(folder):
