@@ -97,7 +97,7 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
 
 
 def write_page(runs, path, *, title="Runs", kind="mp3"):
-    """Write one HTML file to share: of each run a player, its spectrograms, its loss and the settings that differ.
+    """Write one HTML file to share: a player, spectrograms, figures and the settings that differ of each run.
 
     Buttons switch between all players, at the same level. 12 runs of 5 s take about 5 MB.
 
@@ -114,8 +114,10 @@ def write_page(runs, path, *, title="Runs", kind="mp3"):
         if saved.is_file() and not saved.is_symlink():
             source = data_uri("image/png", pictures.in_256_colours(saved))
             picture = f"<img alt='spectrograms of {html.escape(file.stem)}' src='{source}'>"
-        losses = [f"loss {total}" for name, total in losses_in_words(report).items() if name == "total"]
-        words = losses + settings_in_words(past.effective_settings(report), differing)
+        distance = report.get("used", {}).get("style_distance")
+        words = [] if distance is None else [f"distance to the style {in_words(distance)} dB"]
+        words += [f"loss {total}" for name, total in losses_in_words(report).items() if name == "total"]
+        words += settings_in_words(past.effective_settings(report), differing)
         text = sound + picture + "<br>".join(html.escape(word) for word in words)
         cards.append(players.card(file.stem, text, gains[file]))
     cards = players.with_buttons(titles, players.wrapped(cards))

@@ -153,6 +153,7 @@ def shared(tmp_path_factory):
         generator = np.random.default_rng(number)
         samples = (number + 1) / 30 * generator.uniform(-1, 1, 5 * RATE)
         how = dict(losses=[{"total": 3.0}], whole={"total": 30.0}, STYLE_FILENAME="samples/<fire>.flac")
+        how |= dict(style_distance=0.5 + number) if number else {}
         save(folder, f"run-{number:03}", samples, age=100 * number, seed=number, filters=80 + number % 2, **how)
         if number < 11:
             saving.save_figures(folder / f"run-{number:03}", {"spectrograms": figure})
@@ -169,7 +170,8 @@ def test_a_page_to_share_holds_everything_in_less_than_10_megabytes(shared):
     assert len(figures) == 12
     for number, figure in enumerate(figures):
         words = list(figure.stripped_strings)
-        assert words == [f"run-{number:03}", "loss 10 %", f"filters = {80 + number % 2}", f"seed = {number}"]
+        distance = [f"distance to the style {0.5 + number} dB"] * (number > 0)  # an earlier version saved none
+        assert words == [f"run-{number:03}", *distance, "loss 10 %", f"filters = {80 + number % 2}", f"seed = {number}"]
         samples, rate = soundfile.read(decoded(figure.audio["src"], "data:audio/mpeg;base64,"))
         original, _ = soundfile.read(shared / f"run-{number:03}.wav")
         assert rate == RATE and np.corrcoef(samples, original)[0, 1] > 0.8
