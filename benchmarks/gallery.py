@@ -9,7 +9,6 @@ measured figures. The page is one file and loads nothing else. A folder is one r
 """
 
 import argparse
-import base64
 import fnmatch
 import io
 import json
@@ -20,16 +19,15 @@ import jinja2
 import librosa
 import matplotlib.pyplot as plt
 import numpy as np
-import soundfile
 
 import metrics
 from report import ROOT
+from support.desk.players import data_uri
 from support.sound.analysis import Analysis
-from support.sound.files import fit_full_scale, load_audio
+from support.sound.files import encoded, load_audio
 from support.sound.transforms import STFT
 
 RATE = 22050  # Hz; of the sounds in the page
-MP3 = dict(format="MP3", bitrate_mode="CONSTANT", compression_level=0.7)  # 56 kbit/s for mono at RATE
 LARGEST = 12_000_000  # bytes of the page
 N_BANDS = 80  # rows of a spectrogram
 # The sounds of a row, in this order. Of several sounds that match a pattern, the middle one is shown.
@@ -212,7 +210,7 @@ def make_sounds(paths, figures):
     return [
         dict(
             title=path.stem,
-            audio=encode(samples),
+            audio=data_uri("audio/mpeg", encoded(samples, RATE, "mp3", loss=0.7)),  # 56 kbit/s
             picture=picture,
             width=round(100 * len(samples) / longest),
             figures=figures.get(path.stem, {}),
@@ -231,13 +229,6 @@ def check_size(page):
         )
 
 
-def encode(samples):
-    """Return samples [shape=(n,)] at RATE as a data URI with MP3 inside."""
-    file = io.BytesIO()
-    soundfile.write(file, fit_full_scale(samples), RATE, **MP3)
-    return data_uri("audio/mpeg", file)
-
-
 def draw(sounds):
     """Return the spectrograms of sounds as data URIs with JPEG inside, all on one colour scale."""
     analysis = Analysis(transform=STFT(sample_rate=RATE, n_fft=1024, hop_length=256))
@@ -249,13 +240,8 @@ def draw(sounds):
         file = io.BytesIO()
         colours = dict(cmap="magma", vmin=0, vmax=top, origin="lower")
         plt.imsave(file, spectrogram, format="jpg", pil_kwargs=dict(quality=70), **colours)
-        pictures.append(data_uri("image/jpeg", file))
+        pictures.append(data_uri("image/jpeg", file.getvalue()))
     return pictures
-
-
-def data_uri(kind, file):
-    """Return what a file in memory holds as a data URI."""
-    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def main():

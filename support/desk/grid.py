@@ -16,7 +16,7 @@ from support.desk import players
 from support.desk.past import find_runs
 from support.desk.settings import OPTIMISE, REFINE, plain
 from support.desk.show import show
-from support.desk.table import framed, heard, in_words, losses_in_words
+from support.desk.table import framed, gains_of, heard, losses_in_words, settings_in_words
 
 # As tqdm prints the bar of show.progress.
 BAR = re.compile(
@@ -91,9 +91,7 @@ def grid_of_sweep(reports, sweep, *, folder="outputs"):
     runs = collections.defaultdict(dict)
     for path, report in sorted(find_runs(folder, names=[report["outname"] for report in reports]).items()):
         runs[report["settings"]["outname"]][path] = report
-    levels = {path: run.get("level", {}).get("rms_dbfs", 0) for found in runs.values() for path, run in found.items()}
-    levels = {path: 10 ** (min(level, 0) / 20) for path, level in levels.items()}
-    gains, titles = players.gains_of_levels(levels), []
+    gains, titles = gains_of({path: run for found in runs.values() for path, run in found.items()}), []
     by_point = {_key(report["settings"], sweep): report for report in reports}
 
     def cell(point):
@@ -138,4 +136,4 @@ def _head(point, scope):
 
 
 def _words(point, names=None):
-    return ", ".join(f"{name} = {in_words(point[name])}" for name in names or point)
+    return ", ".join(settings_in_words(point, names or point))

@@ -7,6 +7,7 @@ Conventions
   figures are returned, and never left open in matplotlib
 """
 
+import io
 import math
 
 import IPython
@@ -28,9 +29,45 @@ def _figure(width, height):
 
     figure, shell = plt.figure(figsize=(width, height), layout="constrained"), IPython.get_ipython()
     plt.close(figure)  # an open figure would be shown twice
-    if shell and type(figure) not in shell.display_formatter.formatters["image/png"]:  # as with MPLBACKEND=agg
+    if shell:  # also where MPLBACKEND=agg left figures without a picture
         pylabtools.select_figure_formats(shell, {"png"})
+        shell.display_formatter.formatters["image/png"].for_type(type(figure), _shown)
     return figure
+
+
+def plot_ratings(rows, limits):
+    """Draw the means of a listening test and their intervals, see listening.result: for all sounds, and for each.
+
+    limits : of the scale, two numbers
+    """
+    figure, methods = _figure(8, 4), list(dict.fromkeys(row["method"] for row in rows))
+    sounds, ax = list(dict.fromkeys(row["sound"] for row in rows)), figure.subplots()
+    for sound, shift in zip(sounds, np.linspace(-0.3, 0.3, len(sounds)), strict=True):
+        found = [row for row in rows if row["sound"] == sound]
+        where = [methods.index(row["method"]) + shift for row in found]
+        half = np.nan_to_num([row["high"] - row["mean"] for row in found])
+        ax.errorbar(where, [row["mean"] for row in found], half, fmt="o", capsize=4, label=sound or "all sounds")
+    ax.set_xticks(range(len(methods)), methods)
+    ax.set(ylim=limits, ylabel="rating, 95 % interval")
+    ax.legend()
+    return figure
+
+
+def _shown(figure):
+    # The picture in a notebook. The files beside the sound keep all colours.
+    whole = io.BytesIO()
+    figure.savefig(whole, bbox_inches="tight")
+    return in_256_colours(whole)
+
+
+def in_256_colours(picture):
+    """Return a picture, a file or a path, as the bytes of a png of 256 colours: of a spectrogram, a third."""
+    from PIL import Image
+
+    small = io.BytesIO()
+    with Image.open(picture) as opened:
+        opened.convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
+    return small.getvalue()
 
 
 # 1. Spectrograms and waveforms -------------------------------------------------------------------

@@ -6,13 +6,14 @@ Conventions
   sounds  dict from title to samples [shape=(n,), or (2, n) in stereo]
 """
 
+import base64
 import html
 import uuid
 
 import IPython.display
 import numpy as np
 
-from support.sound.files import fit_full_scale
+from support.sound.files import encoded
 
 SILENT = 1e-4  # root mean square, -80 dBFS; a sound below has no level that others could be brought to
 
@@ -20,7 +21,7 @@ SILENT = 1e-4  # root mean square, -80 dBFS; a sound below has no level that oth
 # twice has its id twice, hence the loop. JupyterLab's shortcuts would take the keys of a focused button; the attribute
 # data-lm-suppress-shortcuts leaves the keys to the button.
 SCRIPT = """
-for (const desk of document.querySelectorAll('[id="ID"]')) {
+for (const desk of document.querySelectorAll('SELECTOR')) {
     if (desk.dataset.ready) continue;
     desk.dataset.ready = "yes";
     const players = [...desk.querySelectorAll("audio")], row = desk.querySelector("[hidden]");
@@ -49,6 +50,7 @@ for (const desk of document.querySelectorAll('[id="ID"]')) {
     });
     players.forEach(player => {
         player.addEventListener("play", () => {
+            if (player.paused) return;  // the browser says so late, and another sound was chosen meanwhile
             heard = player;
             players.forEach(other => other === player || other.pause());
             show();
@@ -78,28 +80,39 @@ def gains_of_levels(levels):
     return {title: float(quietest / level) if level > SILENT else 1.0 for title, level in levels.items()}
 
 
-def compare(sounds, *, sample_rate):
+def compare(sounds, *, sample_rate, kind="ogg"):
     """Show a player for each sound, and buttons that switch between them at the same place and level.
 
     The samples keep their own levels, except that a sound that would clip is scaled down; the buttons and the script
     set the volume of the players.
 
+    kind : "wav" keeps every sample, and takes 5 times the place of "ogg", see files.encoded
+
     Returns
     -------
     output : IPython.display.HTML
     """
-    sounds = {title: fit_full_scale(samples) for title, samples in sounds.items()}
-    how = dict(rate=sample_rate, normalize=False)
-    players = {title: IPython.display.Audio(samples, **how)._repr_html_() for title, samples in sounds.items()}
-    cards = wrapped(card(title, players[title], gain) for title, gain in gains(sounds).items())
+    found = {title: player(title, encoded(samples, sample_rate, kind), kind) for title, samples in sounds.items()}
+    cards = wrapped(card(title, found[title], gain) for title, gain in gains(sounds).items())
     return IPython.display.HTML(with_buttons(sounds, cards))
+
+
+def data_uri(kind, data):
+    """Return bytes as an address that holds them, kind: such as "image/png"."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def player(title, data, kind):
+    """Return HTML of a player of the bytes of a sound file."""
+    source = data_uri(f"audio/{'mpeg' if kind == 'mp3' else kind}", data)
+    return f"<audio controls aria-label='{html.escape(title)}' src='{source}'></audio>"
 
 
 def with_buttons(titles, cards):
     """Return HTML of cards, one for each title and in this order, below buttons that switch between their players."""
     name, row, script = f"desk-{uuid.uuid4().hex}", "", ""
     if len(titles) > 1:
-        row, script = _row(titles), f"<script>{SCRIPT.replace('ID', name)}</script>"
+        row, script = _row(titles), f"<script>{SCRIPT.replace('SELECTOR', f'#{name}')}</script>"
     return f'<div id="{name}" data-lm-suppress-shortcuts="true">{row}{cards}{script}</div>'
 
 

@@ -1,25 +1,27 @@
-"""The table of runs: an HTML table that a click on a heading sorts, with a player and a thumbnail of each run.
+"""The table of runs, which a click on a heading sorts, with a player and a thumbnail of each; and a page to share.
 
 Everything is inside the table: a notebook that is exported as HTML needs no other file. Without JavaScript, as in a
 notebook that is not trusted, only the sorting is missing.
 """
 
-import base64
 import html
 import io
 import json
-import os
+import string
 from collections.abc import Mapping
+from pathlib import Path
 
 import IPython.display
 import numpy as np
 import soundfile
 
-from support.desk import past
+from support.desk import past, pictures, players
+from support.desk.players import data_uri
+from support.desk.saving import write_whole
 from support.desk.show import percent
+from support.sound.files import encoded
 
-MOST_BYTES = 700_000  # of a player: with more, a table of 20 runs would take more than 20 MB
-MOST_FRAMES = 2**23  # of a player: compressing takes 10 s
+MOST_VALUES = 2_700_000  # of a player, 61 s of stereo at 22,050 Hz: with more, a table of 20 runs takes over 20 MB
 
 STYLE = """<style>
 .runs { overflow-x: auto; }
@@ -38,6 +40,13 @@ STYLE = """<style>
 .runs audio { width: 14em; height: 2em; display: block; }
 .runs img { width: 160px; height: 64px; max-width: none; display: block; }
 </style>"""
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title><style>
+body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem; }
+figure { width: min(32rem, 94vw); }
+figure audio, figure img { display: block; width: 100%; margin: 0.3em 0; }
+</style></head><body><h1>$title</h1>$cards</body></html>"""
 
 # One listener for all tables of a page: JupyterLab runs a script before its table is in the page. Numbers come before
 # texts, and the rows of equal cells keep their order. Without data-lm-suppress-shortcuts, Enter on a heading is a
@@ -87,6 +96,46 @@ def table_of_runs(folder="outputs", *, last=20, names=None, **settings):
     return framed(table + SCRIPT)
 
 
+def write_page(runs, path, *, title="Runs", kind="mp3"):
+    """Write one HTML file to share: a player, spectrograms, figures and the settings that differ of each run.
+
+    Buttons switch between all players, at the same level. 12 runs of 5 s take about 5 MB.
+
+    runs : see past.find_runs
+    kind : of the sounds, see files.encoded; all browsers play mp3
+    """
+    if not runs:
+        raise ValueError("runs={} has no run to write; choose other runs with past.find_runs")
+    differing, gains, titles, cards = past.differing_settings(runs), gains_of(runs), [], []
+    for file, report in runs.items():
+        sound, picture = heard(file, kind)
+        titles += [file.stem] * ("<audio" in sound)
+        saved = file.with_name(f"{file.stem}-spectrograms.png")
+        if saved.is_file() and not saved.is_symlink():
+            source = data_uri("image/png", pictures.in_256_colours(saved))
+            picture = f"<img alt='spectrograms of {html.escape(file.stem)}' src='{source}'>"
+        distance = report.get("used", {}).get("style_distance")
+        words = [] if distance is None else [f"distance to the style {in_words(distance)} dB"]
+        words += [f"loss {total}" for name, total in losses_in_words(report).items() if name == "total"]
+        words += settings_in_words(past.effective_settings(report), differing)
+        text = sound + picture + "<br>".join(html.escape(word) for word in words)
+        cards.append(players.card(file.stem, text, gains[file]))
+    cards = players.with_buttons(titles, players.wrapped(cards))
+    page = string.Template(PAGE).substitute(title=html.escape(title), cards=cards).encode(errors="replace")
+    write_whole(Path(path), lambda partial: partial.write_bytes(page))
+
+
+def gains_of(runs):
+    """Return a gain for each run, by path, that brings the players of all to one level, see players.gains."""
+    levels = {path: report.get("level", {}).get("rms_dbfs", 0) for path, report in runs.items()}
+    return players.gains_of_levels({path: 10 ** (min(level, 0) / 20) for path, level in levels.items()})
+
+
+def settings_in_words(values, names):
+    """Return "name = value" for each of the names that values have."""
+    return [f"{name} = {in_words(values[name])}" for name in names if name in values]
+
+
 def framed(text):
     """Return HTML with the style of the tables; what no text can hold, as in broken names of files, becomes a ?."""
     return IPython.display.HTML(f"{STYLE}<div class='runs'>{text}</div>".encode(errors="replace").decode())
@@ -110,7 +159,7 @@ def _row(path, report, differing):
     values = [path.stem, distance, total, *(settings.get(name, "") for name in differing), level, saved]
     keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
     keys = html.escape(json.dumps(keys))
-    words = "<br>".join(html.escape(f"{name} = {in_words(value)}") for name, value in settings.items())
+    words = "<br>".join(html.escape(word) for word in settings_in_words(settings, differing))
     cells = [*heard(path), in_words(distance), _losses(report), _words(words), in_words(level), f"<time>{saved}</time>"]
     name = f"<th scope='row'>{html.escape(path.stem)}</th>"
     return f"<tr data-keys='{keys}'>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
@@ -143,7 +192,7 @@ def in_words(value):
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def heard(path):
+def heard(path, kind="ogg"):
     """Return a player and a thumbnail of the sound beside a run's json file, as HTML; words where there is no sound."""
     try:
         if not past.has_sound(path):
@@ -151,33 +200,19 @@ def heard(path):
         with path.with_suffix(".wav").open("rb") as opened, soundfile.SoundFile(opened) as file:
             if file.format != "WAV" or file.channels > 2:
                 raise FileNotFoundError
-            return _player(path, opened, file), _thumbnail(path, file)
+            return _player(path, file, kind), _thumbnail(path, file)
     except (OSError, soundfile.SoundFileError):  # a draft may be removed by another process
         return "no sound file that can be read", ""
 
 
-def _player(path, opened, file):
-    part, kind = "", "wav"
-    if os.fstat(opened.fileno()).st_size <= MOST_BYTES:
-        opened.seek(0)
-        data = opened.read()
-    else:
-        data, kind = _compressed(file), "ogg"
-        part = f"the first {file.tell() / file.samplerate:.0f} s" if file.tell() < file.frames else ""
-    name, data = html.escape(path.stem), base64.b64encode(data).decode()
-    return f"<audio controls aria-label='{name}' src='data:audio/{kind};base64,{data}'></audio>{part}"
-
-
-def _compressed(file):
-    # As much of a sound as there is place for. A block at a time, because libsndfile needs the stack for each.
-    data, how = io.BytesIO(), dict(samplerate=file.samplerate, channels=file.channels, compression_level=0.7)
-    with soundfile.SoundFile(data, "w", format="OGG", subtype="VORBIS", **how) as target:
-        while data.getbuffer().nbytes < MOST_BYTES and file.tell() < MOST_FRAMES:
-            samples = file.read(2**14, dtype="float32", always_2d=True)
-            if not len(samples):
-                break
-            target.write(samples)
-    return data.getvalue()
+def _player(path, file, kind):
+    # As much of a sound as there is place for.
+    most = MOST_VALUES // file.channels
+    samples = file.read(most, dtype="float32", always_2d=True)
+    part = f"the first {most / file.samplerate:.0f} s" if most < file.frames else ""
+    loss = 0.4 if samples.size < MOST_VALUES / 4 else 0.7
+    data = encoded(np.nan_to_num(samples).T, file.samplerate, kind, loss=loss)
+    return players.player(path.stem, data, kind) + part
 
 
 def _thumbnail(path, file, *, width=160, height=64, n_fft=1024):
@@ -193,5 +228,4 @@ def _thumbnail(path, file, *, width=160, height=64, n_fft=1024):
     bands = magnitude.reshape(width, height, -1).mean(axis=2).T[::-1] ** 0.3
     picture = io.BytesIO()
     image.imsave(picture, bands, cmap="magma", format="png")
-    name, data = html.escape(path.stem), base64.b64encode(picture.getvalue()).decode()
-    return f"<img alt='spectrogram of {name}' src='data:image/png;base64,{data}'>"
+    return f"<img alt='spectrogram of {html.escape(path.stem)}' src='{data_uri('image/png', picture.getvalue())}'>"

@@ -23,7 +23,7 @@ SOUNDS = {"result": SINE, "style & <1>": SQUARE, "content": BOTH}
 LEVELS = """async () => {
     const levels = [];
     for (const audio of document.querySelectorAll('audio')) {
-        const bytes = await (await fetch(audio.querySelector('source').src)).arrayBuffer();
+        const bytes = await (await fetch(audio.src)).arrayBuffer();
         const sound = await new OfflineAudioContext(2, 1, 22050).decodeAudioData(bytes);
         let sum = 0;
         for (let channel = 0; channel < sound.numberOfChannels; channel++)
@@ -54,13 +54,15 @@ def test_gains_bring_all_to_the_level_of_the_quietest():
     assert max(players.gains(sounds).values()) == 1
 
 
-def test_samples_keep_their_levels():
-    sounds = {"soft": 0.1 * np.ones(100), "stereo": 0.5 * np.ones((2, 100)), "too loud": 2.0 * np.ones(100)}
-    output = players.compare(sounds, sample_rate=RATE).data
-    peaks = []
-    for text in re.findall(r"base64,([^\"]+)", output):
-        peaks.append(np.abs(soundfile.read(io.BytesIO(base64.b64decode(text)))[0]).max())
-    np.testing.assert_allclose(peaks, [0.1, 0.5, 0.99], atol=1e-3)
+@pytest.mark.parametrize(("kind", "error"), [("wav", 1e-3), ("ogg", 0.02)])
+def test_samples_keep_their_levels(kind, error):
+    tone = np.sin(2 * np.pi * 500 * TIME)
+    sounds = {"soft": 0.1 * tone, "stereo": 0.5 * np.stack([tone, tone]), "too loud": 2.0 * tone}
+    output = players.compare(sounds, sample_rate=RATE, kind=kind).data
+    levels = []
+    for text in re.findall(rf"data:audio/{kind};base64,([^']+)", output):
+        levels.append(np.sqrt(2 * np.mean(soundfile.read(io.BytesIO(base64.b64decode(text)))[0] ** 2)))
+    np.testing.assert_allclose(levels, [0.1, 0.5, 0.99], rtol=error)
     assert ">too loud</figcaption>" in output
 
 
@@ -70,7 +72,7 @@ def test_an_output_stands_alone():
     names = [re.findall(r'<div id="([^"]+)"', output) for output in outputs]
     assert len(names[0]) == len(names[1]) == 1 and names[0] != names[1]
     for output in outputs:
-        assert all(source.startswith("data:audio/") for source in re.findall(r'(?:src|href)="([^"]*)"', output))
+        assert all(source.startswith("data:audio/") for source in re.findall(r"(?:src|href)=['\"]([^'\"]*)", output))
         assert output.count("<audio") == 3 and "http" not in output and "<1>" not in output
     assert "<button" not in players.compare({"one": SINE}, sample_rate=RATE).data  # nothing to compare
 
@@ -106,7 +108,8 @@ def test_switching_keeps_the_place_and_whether_a_sound_plays(browser):
     assert not any(state["playing"]) and state["places"][2] == pytest.approx(1.5, abs=1e-3)
     assert state["pressed"] == [False, False, True]
     page.get_by_role("button", name="style").click()  # a sound of 1 s, which repeats
-    assert page.evaluate(STATE)["places"][1] == pytest.approx(0.5, abs=1e-3)
+    # Chromium takes an ogg of 1 s for 12 ms longer, whose samples are all in their place, see test_files.py.
+    assert page.evaluate(STATE)["places"][1] == pytest.approx(0.5, abs=0.02)
     page.get_by_role("button", name="result").click()
     page.get_by_role("button", name="Play").click()
     page.wait_for_function("document.querySelector('audio').currentTime > 0.7")
@@ -121,6 +124,19 @@ def test_switching_keeps_the_place_and_whether_a_sound_plays(browser):
     assert page.evaluate(STATE)["playing"] == [False, False, True]
     page.get_by_role("button", name="Pause").click()
     assert not any(page.evaluate(STATE)["playing"])
+
+
+@needs_chromium
+def test_the_last_of_several_quick_switches_counts(browser):
+    """The browser reports that a player began only after the next one was chosen."""
+    page = open_page(browser)
+    wait_until_loaded(page)
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("document.querySelector('audio').currentTime > 0.2")
+    page.evaluate("[3, 1, 2, 1, 3].forEach(number => document.querySelectorAll('button')[number].click())")
+    page.wait_for_function("document.querySelectorAll('audio')[2].currentTime > 0.5")
+    state = page.evaluate(STATE)
+    assert state["playing"] == [False, False, True] and state["pressed"] == [False, False, True]
 
 
 @needs_chromium

@@ -16,8 +16,10 @@ from bs4 import BeautifulSoup
 from matplotlib import image
 from nbconvert import HTMLExporter
 
-from support.desk import grid, saving, table
+from support.desk import grid, past, pictures, saving, table
 from support.desk.settings import Settings
+from support.sound import transforms
+from support.sound.analysis import Analysis
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 22050
@@ -95,8 +97,8 @@ def test_players_and_thumbnails_are_those_of_their_run(folder):
     brightest = []
     for row, hertz in zip(rows, (500, 3000, 9000, 500), strict=True):
         name = row.th.get_text()
-        samples, rate = soundfile.read(decoded(row.audio["src"], "data:audio/wav;base64,"))
-        np.testing.assert_allclose(samples, sine(hertz), atol=1e-4)
+        samples, rate = soundfile.read(decoded(row.audio["src"], "data:audio/ogg;base64,"))
+        assert np.square(samples - sine(hertz)).mean() < 0.003 * np.square(sine(hertz)).mean()  # 25 dB
         assert rate == RATE and row.audio["aria-label"] == name and row.img["alt"] == f"spectrogram of {name}"
         pixels = image.imread(decoded(row.img["src"], "data:image/png;base64,"))[..., :3].sum(axis=-1)
         assert pixels.shape == (64, 160)
@@ -134,6 +136,71 @@ def test_a_short_sound_and_a_broken_one(tmp_path):
 )
 def test_values_in_words(value, words):
     assert table.in_words(value) == words
+
+
+# The page ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A page of 12 runs of 5 s of noise, which is compressed least; all but the last with the pictures of a run."""
+    folder = tmp_path_factory.mktemp("shared")
+    analysis = Analysis(transform=transforms.STFT(sample_rate=RATE, n_fft=512, hop_length=128))
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 5 * RATE)).astype(np.float32)
+    panels = {f"noise {number}": analysis.spectrogram(samples) for number, samples in enumerate(noise)}
+    figure = pictures.plot_spectrograms(panels, analysis.transform, difference=("noise 0", "noise 1"))
+    for number in range(12):
+        generator = np.random.default_rng(number)
+        samples = (number + 1) / 30 * generator.uniform(-1, 1, 5 * RATE)
+        how = dict(losses=[{"total": 3.0}], whole={"total": 30.0}, STYLE_FILENAME="samples/<fire>.flac")
+        how |= dict(style_distance=0.5 + number) if number else {}
+        save(folder, f"run-{number:03}", samples, age=100 * number, seed=number, filters=80 + number % 2, **how)
+        if number < 11:
+            saving.save_figures(folder / f"run-{number:03}", {"spectrograms": figure})
+    table.write_page(past.find_runs(folder), folder / "page.html", title="$cards <1>")
+    return folder
+
+
+def test_a_page_to_share_holds_everything_in_less_than_10_megabytes(shared):
+    text = (shared / "page.html").read_text()
+    assert len(text) < 10e6 and "http" not in text
+    html = BeautifulSoup(text, "html.parser")
+    assert html.h1.get_text() == html.title.get_text() == "$cards <1>"
+    figures = html.find_all("figure")
+    assert len(figures) == 12
+    for number, figure in enumerate(figures):
+        words = list(figure.stripped_strings)
+        distance = [f"distance to the style {0.5 + number} dB"] * (number > 0)  # an earlier version saved none
+        assert words == [f"run-{number:03}", *distance, "loss 10 %", f"filters = {80 + number % 2}", f"seed = {number}"]
+        samples, rate = soundfile.read(decoded(figure.audio["src"], "data:audio/mpeg;base64,"))
+        original, _ = soundfile.read(shared / f"run-{number:03}.wav")
+        assert rate == RATE and np.corrcoef(samples, original)[0, 1] > 0.8
+        assert float(figure["data-gain"]) == pytest.approx(1 / (number + 1), rel=0.01)
+        pixels = image.imread(decoded(figure.img["src"], "data:image/png;base64,"))[..., :3]
+        if number < 11:
+            whole = image.imread(shared / f"run-{number:03}-spectrograms.png")[..., :3]
+            assert pixels.shape == whole.shape and np.abs(pixels - whole).mean() < 0.01
+        else:
+            assert pixels.shape == (64, 160, 3)
+    with pytest.raises(ValueError, match="no run to write; choose other runs"):
+        table.write_page({}, shared / "none.html")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_page_to_share_plays_and_switches(shared):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        page = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page()
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.goto((shared / "page.html").as_uri())
+        page.wait_for_function("[...document.querySelectorAll('audio')].every(audio => audio.readyState === 4)")
+        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.get_by_role("button", name="Play").click()
+        page.get_by_role("button", name="run-007").click()
+        page.wait_for_function("document.querySelectorAll('audio')[7].currentTime > 0.2")
+        playing = page.evaluate("[...document.querySelectorAll('audio')].map(audio => !audio.paused)")
+        assert playing == [number == 7 for number in range(12)]
 
 
 # The grid ----------------------------------------------------------------------------------------

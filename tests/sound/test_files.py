@@ -1,5 +1,6 @@
 """Sound files as people have them: formats, headers, offsets, channels, names."""
 
+import io
 import os
 import struct
 import warnings
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from support.sound import files
 from support.sound.files import load_audio
 
 ROOT = Path(__file__).parents[2]
@@ -204,3 +206,34 @@ def test_a_name_that_is_no_text(wav):
     with pytest.raises(FileNotFoundError, match=r"t.\.wav is not a file") as error:
         load(os.fsdecode(name))
     str(error.value).encode()  # can be shown
+
+
+# Encoded -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ogg", "mp3", "flac", "wav"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_an_encoded_sound_is_in_its_place_and_near_to_the_original(kind, channels):
+    """Not shifted, so that players switch at the same place; and the error is as far below the sound as is said."""
+    both = [load(ROOT / f"samples/{name}.flac", duration=5.0) for name in ("brook", "speech")]
+    sound = np.stack(both)[:channels].squeeze()
+    data = files.encoded(sound, 22050, kind)
+    found, rate = soundfile.read(io.BytesIO(data))
+    assert rate == 22050 and found.T.shape == sound.shape
+    error = 10 * np.log10(1e-10 + np.square(found.T - sound).sum() / np.square(sound).sum())
+    assert error < {"ogg": -11, "mp3": -11}.get(kind, -60)  # the stream is a noise, and compressed least
+    spectra = np.conj(np.fft.rfft(sound)) * np.fft.rfft(found.T)
+    assert not np.fft.irfft(spectra).argmax(axis=-1).any()
+    assert len(data) < len(files.encoded(sound, 22050, "wav")) / {"ogg": 3, "mp3": 3, "flac": 1.1, "wav": 0.99}[kind]
+
+
+def test_more_loss_takes_fewer_bytes_and_a_kind_that_lacks_the_rate_is_refused():
+    sound = load(ROOT / "samples/birds.flac", duration=5.0)
+    sizes = [len(files.encoded(sound, 22050, loss=loss)) for loss in (0.1, 0.4, 0.7)]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
+    assert np.abs(soundfile.read(io.BytesIO(files.encoded(4 * sound / sound.max(), 22050, "flac")))[0]).max() < 1
+    with pytest.raises(ValueError, match=r"no mp3 at 96000 Hz .*; choose another kind: ogg, mp3, flac, wav"):
+        files.encoded(sound, 96000, "mp3")
+    with pytest.raises(ValueError, match="kind='m4a' is unknown; choose one of ogg"):
+        files.encoded(sound, 22050, "m4a")
+    assert len(files.encoded(sound[:0], 22050))  # an empty one is a file too
