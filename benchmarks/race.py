@@ -32,10 +32,10 @@ DRAFTS |= {"80 filters, 10 + 10 steps": dict(filters=80, num_steps=10, refine_st
 DRAFTS |= {"160 filters, 20 + 20 steps": dict(filters=160, num_steps=20, refine_steps=20, redraw=10)}
 DRAFTS |= {"320 filters, 30 + 30 steps": dict(num_steps=30, refine_steps=30, redraw=15)}
 DRAFTS |= {"the default (320 filters, 60 + 60 steps)": {}}
-# The default before new filters, the preconditioner, balanced channels, the diversity loss and the free level of the
-# content; all are switched off.
+# The default before new filters, the preconditioner, balanced channels, the diversity loss, the free level of the
+# content, and the loss of pitch; all are switched off.
 BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0, precondition=False)
-BEFORE |= dict(statistic="distribution", content_level="same", diversity_weight=0)
+BEFORE |= dict(statistic="distribution", content_level="same", diversity_weight=0, pitch_weight=0)
 EARLIER = {"300 + 150 steps": BEFORE | dict(num_steps=300, refine_steps=150)}
 CHECKPOINTS = (10, 25, 50, 100, 200)
 COLUMNS = ("distance ratio", "listener", "copy score")

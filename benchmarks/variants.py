@@ -1,10 +1,10 @@
 """The effect of settings on the sound: python benchmarks/variants.py TABLE, see below.
 
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
-style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, on six pairs that
-quality.py does not report on. Diversity: weights of this loss, on all ten textures for tuning. Features:
-other lengths and stereo, each on recordings that need it. Rhythm: textures of rhythmic styles. Voice:
-a voice in a style of silences.
+style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, without the loss
+of pitch, on six pairs that quality.py does not report on. Diversity: weights of this loss, on all ten textures for
+tuning. Features: other lengths and stereo, each on recordings that need it. Rhythm: textures of rhythmic styles.
+Voice: a voice in a style of silences.
 """
 
 import argparse
@@ -210,7 +210,7 @@ def make_transfers(content, style):
     for changes in TRANSFERS.values():
         points = []
         for weight in WEIGHTS:
-            made = quality.default(sounds[1], sounds[0], content_weight=weight, **changes)
+            made = quality.default(sounds[1], sounds[0], content_weight=weight, pitch_weight=0.0, **changes)
             figures = quality.score_transfer(made, *sounds)
             kept = (figures["rhythm kept"] + figures["pitch kept"]) / 2
             points.append((kept, figures["distance to the style"], figures["like the style"]))
