@@ -14,12 +14,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import psutil
 import soundfile
 import torch
 
 from audiocnn import MEMORY, PARAMETERS
 from support.checks import check_choice, check_number
+from support.desk.memory import available_memory
 from support.networks import MUSICNN
 from support.sound.files import check_file
 from support.start import STARTS
@@ -27,10 +27,6 @@ from support.start import STARTS
 START_VALUES = ("lower", "upper", "mu", "sigma")
 MOST_RUNS = 1000  # of a sweep
 CHANNELS = dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11)  # of "gatys", where none are typed
-CONTAINER = (  # files with the limit of a container, and with what it uses: of version 2 and of version 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
 
 
 # 1. One setting ----------------------------------------------------------------------------------
@@ -146,20 +142,6 @@ def check_own(name, known, what=""):
     if near and name not in known:
         near = next(each for each in known if each.lower() == near[0])
         raise ValueError(f"{what}{name!r} is not a setting; did you mean {near!r}? Names of your own must differ more")
-
-
-def available_memory(device="cpu"):
-    """Return how many bytes this process may have: what it has, and what the machine, the container or limits leave."""
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[1]
-    process = psutil.Process()
-    left = [psutil.virtual_memory().available]
-    for limit, used in CONTAINER:
-        with contextlib.suppress(OSError, ValueError):  # there is no container, or its limit is "max"
-            left.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-    if hasattr(psutil, "RLIMIT_AS") and process.rlimit(psutil.RLIMIT_AS)[0] > 0:
-        left.append(process.rlimit(psutil.RLIMIT_AS)[0] - process.memory_info().vms)
-    return max(0, min(left)) + process.memory_info().rss
 
 
 def check_memory(parts, device="cpu"):
