@@ -34,7 +34,7 @@ class FreeContentLoss(ContentLoss):
     ----------
     largest_gain : float of at least 1
         2.1 of magnitudes to the power 0.3 are 21 dB. With 3 (32 dB), speech in the style of tabla lost a third of its
-        frames, whatever the weight of the content; with 2.1, 5, 1 and 0 % at the weights 10, 30 and 100.
+        frames, whatever the weight of the content; with 2.1, 4, 1 and 0 % at the weights 10, 30 and 100.
     """
 
     largest_gain: float = 2.1
