@@ -50,5 +50,5 @@ SLOW += "damages cells metrics loops windows mel pictures optimisation weights k
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.stem.removeprefix("test_") in SLOW.split():
+        if item.path.stem.removeprefix("test_") in SLOW.split() or "page" in item.fixturenames:  # page: a browser
             item.add_marker(pytest.mark.slow)

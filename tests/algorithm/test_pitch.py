@@ -93,6 +93,7 @@ def test_every_sound_gives_a_finite_number_and_gradient(length):
         assert torch.isfinite(value) and torch.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_a_transfer_keeps_the_melody(part):
     """A piano's melody in the style of a violin, by a measure that is not the loss: librosa's chroma of constant-Q."""
     torch.set_num_threads(1)

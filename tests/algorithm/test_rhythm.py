@@ -77,6 +77,7 @@ def test_the_noise_of_a_beat_has_the_beat_the_level_and_the_spectrum(part):
     np.testing.assert_array_equal(plain, matched_noise(samples, length=RATE, seed=3, strength=0.0, period=period))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "changes"), [("clock", {}), ("bongos", dict(result_duration=7.0))])
 def test_a_texture_keeps_the_rhythm(name, changes, part):
     """Also in a result of several segments, longer than its style; without rhythm, the peak is below half of it."""

@@ -161,6 +161,7 @@ def shared(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_page_to_share_holds_everything_in_less_than_10_megabytes(shared):
     text = (shared / "page.html").read_text()
     assert len(text) < 10e6 and "http" not in text
@@ -187,6 +188,7 @@ def test_a_page_to_share_holds_everything_in_less_than_10_megabytes(shared):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.slow
 def test_a_page_to_share_plays_and_switches(shared):
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
