@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,19 @@ def image():
     return torch.from_numpy(np.random.default_rng(0).random((1, 20, 1, 64), dtype=np.float32))
 
 
+@pytest.fixture
+def browser():
+    """A Chromium of Playwright; the test is skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 # Files whose tests start kernels, browsers or other processes, or take seconds each: `make quick` leaves them out.
 SLOW = "notebooks runs browser elsewhere state robustness terminal gallery training quality refinement mosaic "
 SLOW += "damages cells metrics loops windows mel pictures optimisation weights known_answers"
@@ -50,5 +64,5 @@ SLOW += "damages cells metrics loops windows mel pictures optimisation weights k
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.stem.removeprefix("test_") in SLOW.split() or "page" in item.fixturenames:  # page: a browser
+        if item.path.stem.removeprefix("test_") in SLOW.split() or "browser" in item.fixturenames:
             item.add_marker(pytest.mark.slow)

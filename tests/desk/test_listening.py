@@ -5,20 +5,16 @@ import csv
 import io
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 import scipy
 import soundfile
-from playwright.sync_api import sync_playwright
 
 from support.desk import listening, past, saving
 from support.desk.settings import Settings
 from support.sound.files import load_audio
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 RATE = 22050
 SOUNDS = ("brook", "birds", "fire")
 METHODS = {'Łódź, "a" & <b>': 0.5, "method_two": 0.1}  # levels
@@ -86,14 +82,6 @@ def test_a_page_hides_the_names_and_holds_sounds_of_one_level_and_length(files, 
         assert abs(np.corrcoef(by_method["noise"], recording)[0, 1]) < 0.2  # by chance 0.11, in a fire of low tones
 
 
-@pytest.fixture
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 def order_of(page):
     state = page.evaluate("state")
     return [(each["number"], *each["stimuli"]) for each in state["order"]]
@@ -112,7 +100,6 @@ def answer(page, values, tmp_path):
     return path
 
 
-@needs_chromium
 def test_scripted_listeners_whose_answers_are_known(browser, files, tmp_path):
     """Two who hear well, in orders of their own, one of them with a reload; and one who is deaf."""
     path = make(files, tmp_path)
@@ -155,7 +142,6 @@ def test_scripted_listeners_whose_answers_are_known(browser, files, tmp_path):
     assert figure.axes[0].get_ylim() == (0, 100)
 
 
-@needs_chromium
 def test_switching_by_keys_keeps_the_place(browser, files, tmp_path):
     page = browser.new_page()
     page.goto(make(files, tmp_path).as_uri())
@@ -179,7 +165,6 @@ def test_switching_by_keys_keeps_the_place(browser, files, tmp_path):
     assert page.locator("figure output").nth(1).inner_text() == "99"
 
 
-@needs_chromium
 def test_a_or_b(browser, files, tmp_path):
     """A listener who prefers by rank: in pairs of 4 stimuli, the best wins 3 of 3, the next one 2 of 3, and so on."""
     runs, recordings = files

@@ -3,17 +3,13 @@
 import base64
 import io
 import re
-import shutil
 
 import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import sync_playwright
 
 from support.desk import players
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 RATE = 22050
 TIME = np.arange(3 * RATE) / RATE
 SINE = 0.5 * np.sin(2 * np.pi * 500 * TIME)
@@ -77,14 +73,6 @@ def test_an_output_stands_alone():
     assert "<button" not in players.compare({"one": SINE}, sample_rate=RATE).data  # nothing to compare
 
 
-@pytest.fixture
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 def open_page(browser, sounds=SOUNDS, *, width=1000, outputs=1, **options):
     page = browser.new_page(viewport={"width": width, "height": 800}, **options)
     page.set_default_timeout(120_000)
@@ -97,7 +85,6 @@ def wait_until_loaded(page):
     page.wait_for_function("[...document.querySelectorAll('audio')].every(audio => audio.readyState === 4)")
 
 
-@needs_chromium
 def test_switching_keeps_the_place_and_whether_a_sound_plays(browser):
     page = open_page(browser)
     wait_until_loaded(page)
@@ -126,7 +113,6 @@ def test_switching_keeps_the_place_and_whether_a_sound_plays(browser):
     assert not any(page.evaluate(STATE)["playing"])
 
 
-@needs_chromium
 def test_the_last_of_several_quick_switches_counts(browser):
     """The browser reports that a player began only after the next one was chosen."""
     page = open_page(browser)
@@ -139,7 +125,6 @@ def test_the_last_of_several_quick_switches_counts(browser):
     assert state["playing"] == [False, False, True] and state["pressed"] == [False, False, True]
 
 
-@needs_chromium
 def test_the_same_level_and_the_keyboard(browser):
     page = open_page(browser)
     wait_until_loaded(page)
@@ -157,14 +142,12 @@ def test_the_same_level_and_the_keyboard(browser):
     np.testing.assert_allclose(page.evaluate(LEVELS), own, rtol=0.01)
 
 
-@needs_chromium
 def test_two_outputs_do_not_disturb_each_other(browser):
     page = open_page(browser, outputs=2)
     page.get_by_role("button", name="content").nth(1).click()
     assert page.evaluate(STATE)["pressed"] == [True, False, False, False, False, True]
 
 
-@needs_chromium
 def test_players_stand_below_their_titles_and_wrap(browser):
     page = open_page(browser, {f"sound {number}": SINE[:1000] for number in range(6)}, width=700)
     boxes = page.evaluate("""() => [...document.querySelectorAll('figure')].map(figure =>
@@ -175,7 +158,6 @@ def test_players_stand_below_their_titles_and_wrap(browser):
     assert len({player["top"] for _, player in boxes}) == 3  # two in a row
 
 
-@needs_chromium
 def test_without_scripts_the_players_remain(browser):
     page = open_page(browser, java_script_enabled=False)
     assert page.locator("audio").count() == 3

@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import os
-import shutil
 import time
 
 import nbformat
@@ -21,7 +20,6 @@ from support.desk.settings import Settings
 from support.sound import transforms
 from support.sound.analysis import Analysis
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 22050
 
 
@@ -187,22 +185,18 @@ def test_a_page_to_share_holds_everything_in_less_than_10_megabytes(shared):
         table.write_page({}, shared / "none.html")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.slow
-def test_a_page_to_share_plays_and_switches(shared):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        page = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page()
-        page.set_viewport_size({"width": 390, "height": 800})
-        page.goto((shared / "page.html").as_uri())
-        page.wait_for_function("[...document.querySelectorAll('audio')].every(audio => audio.readyState === 4)")
-        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.get_by_role("button", name="Play").click()
-        page.get_by_role("button", name="run-007").click()
-        page.wait_for_function("document.querySelectorAll('audio')[7].currentTime > 0.2")
-        playing = page.evaluate("[...document.querySelectorAll('audio')].map(audio => !audio.paused)")
-        assert playing == [number == 7 for number in range(12)]
+def test_a_page_to_share_plays_and_switches(shared, browser):
+    page = browser.new_page()
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto((shared / "page.html").as_uri())
+    page.wait_for_function("[...document.querySelectorAll('audio')].every(audio => audio.readyState === 4)")
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="run-007").click()
+    page.wait_for_function("document.querySelectorAll('audio')[7].currentTime > 0.2")
+    playing = page.evaluate("[...document.querySelectorAll('audio')].map(audio => !audio.paused)")
+    assert playing == [number == 7 for number in range(12)]
 
 
 # The grid ----------------------------------------------------------------------------------------
@@ -322,22 +316,16 @@ def progress_of(states, seconds):
 
 
 @pytest.fixture
-def page(folder):
+def page(folder, browser):
     """The table twice in a notebook that is exported as HTML."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
     data = {"text/html": table.table_of_runs(folder).data}
     outputs = [nbformat.v4.new_output("display_data", data=data) for _ in range(2)]
     cell = nbformat.v4.new_code_cell("display(table.table_of_runs())", outputs=outputs)
     text, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     (folder / "exported.html").write_text(text)
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto((folder / "exported.html").as_uri(), wait_until="domcontentloaded")
-        yield page
-        browser.close()
+    page = browser.new_page()
+    page.goto((folder / "exported.html").as_uri(), wait_until="domcontentloaded")
+    return page
 
 
 def test_headings_sort_the_exported_table_by_mouse_and_keys(page):
