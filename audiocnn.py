@@ -41,6 +41,7 @@ from support.sound.analysis import LAYOUTS
 
 PARAMETERS = ("l1channels", "l2channels", "l3channels", "kernelsize", "in_channels", "in_height", "in_width")
 PARAMETERS += ("n_classes", "orientation")  # of a CNN
+AS_GIVEN = ("input", "samples")  # layers that are the tensor itself
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
 SAMPLES_DRAW = 1000  # draws of random networks are numbered from here while samples are optimised, so that all differ
 MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 5 steps of 5 minutes take 5.3e8
@@ -395,7 +396,8 @@ class Objective:
         loop: bool = False,
     ):
         self.all_terms = [made_term(*term) for term in terms]
-        self.terms = [term for term in self.all_terms if term.weight and term.layer != "samples"]
+        of_image = networks is not None  # terms at "samples" have an objective of their own, without a network
+        self.terms = [term for term in self.all_terms if term.weight and not (of_image and term.layer == "samples")]
         if not self.terms:
             raise ValueError(
                 "there is no loss with a weight above 0, so nothing to optimise; give a layer and a weight"
@@ -445,12 +447,12 @@ class Objective:
                 if alone:
                     tap.to(memory_format=torch.channels_last)
         for term in self.terms:
-            if term.layer not in {"input", *known}:
+            if term.layer not in {*AS_GIVEN, *known}:
                 raise ValueError(
                     f"{term.loss.kind} layers: there is no layer {term.layer!r}; choose among {', '.join(known)}; or "
                     "'input', the image itself"
                 )
-        at_input = [("input", term) for term in self.terms if term.layer == "input"]
+        at_input = [(term.layer, term) for term in self.terms if term.layer in AS_GIVEN]
         return chains + self._chains_of("", _input, at_input)
 
     def _images(self):
@@ -558,8 +560,8 @@ class Objective:
         return layers + [loss.function if isinstance(loss, FunctionLoss) else loss for loss in losses]
 
 
-def _input(image):  # the tap of terms at the image itself
-    return {"input": image}
+def _input(image):  # the tap of terms at the image, or the samples, themselves
+    return dict.fromkeys(AS_GIVEN, image)
 
 
 def _shares(blend, n_styles):

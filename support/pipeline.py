@@ -252,7 +252,7 @@ def on_samples(terms: list, recordings: dict, device: str) -> list:
     Their features are the samples [shape=(channels, 1, 1, n)], compared with those of the recordings.
     """
     terms = [audiocnn.made_term(*term) for term in terms]
-    terms = [term._replace(layer="input") for term in terms if term.layer == "samples" and term.weight]
+    terms = [term for term in terms if term.layer == "samples" and term.weight]
     images = {name: _samples_image(torch.from_numpy(samples).to(device)) for name, samples in recordings.items()}
     return [(_samples_image, make_objective(images, None, terms))] if terms else []
 
