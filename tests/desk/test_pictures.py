@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import io
 import itertools
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ import torch
 from kernel import ROOT
 from matplotlib.axes import Axes
 from matplotlib.text import Text
+from PIL import Image
 
 from support.desk import pictures, show
 from support.desk.settings import Settings
@@ -53,6 +55,15 @@ def test_one_scale_of_colours_and_the_sound_own_axes(spectrogram, stft):
     assert figure.axes[0].get_xlim()[1] == pytest.approx(2.4, abs=0.1)
     assert pictures.plot_histograms({"a": spectrogram}).axes[0].patches
     assert not plt.get_fignums()
+
+
+def test_rare_colours_of_a_small_picture_are_right(spectrogram, stft):
+    """Those of the loudest places, too: the usual choice of 256 colours is off by 25 of 255 here."""
+    whole = io.BytesIO()
+    pictures.plot_spectrograms({"a": spectrogram}, stft).savefig(whole)
+    small = io.BytesIO(pictures.in_256_colours(whole))
+    before, after = (np.asarray(Image.open(each).convert("RGB"), int) for each in (whole, small))
+    assert np.abs(before - after).max() <= 16 and len(small.getvalue()) < len(whole.getvalue()) / 2
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 6])
