@@ -138,6 +138,8 @@ class Loss:
     compares = None
     segments = False
     overlap = 0  # frames that each feature sees beyond one; 0 where layers pad; set before `target` is called
+    stride = 1.0  # frames from one position to the next; set before `target` is called
+    stride = 1.0  # frames from one position to the next; set before `target` is called
     loop = False  # whether the features are those of a circle; set before `target` is called
 
     def target(self, *sounds: torch.Tensor, blend: list[float]) -> object:
@@ -344,10 +346,11 @@ class _Chain(NamedTuple):
     losses: list
     overlap: int | None  # frames that a segment needs beyond its own for the same features; None: whole images only
     whole: bool
+    seen: Callable  # what the losses see of an image that begins at a frame
 
     def values(self, image, first=0):
         """Yield every loss and its unweighted value; first: the frame of the whole image where this one begins."""
-        features = self.tap(image)
+        features = self.tap(self.seen(image, first))
         for each in self.losses:
             here = features[each.layer]
             target = each.loss.cut(each.target, slice(first, first + here.shape[3]))
@@ -382,6 +385,8 @@ class Objective:
         losses are means over the segments: where the loss allows it, and the network has no padding and no strides.
     loop : bool
         Whether images are circles: the last frame is the first one again.
+    where : masks.Where or None
+        Which frames and bins the losses see, of the image and of the recordings.
     """
 
     def __init__(
@@ -394,6 +399,7 @@ class Objective:
         blend: list | None = None,
         segment: int | None = None,
         loop: bool = False,
+        where: object = None,
     ):
         self.all_terms = [made_term(*term) for term in terms]
         of_image = networks is not None  # terms at "samples" have an objective of their own, without a network
@@ -412,7 +418,7 @@ class Objective:
                     f"the {term.loss.kind} loss at {term.layer!r} needs a {term.compares}; give one, or leave out its "
                     "layer"
                 )
-        self.blend, self.segment, self.loop = _shares(blend, len(styles)), segment, loop
+        self.blend, self.segment, self.loop, self.where = _shares(blend, len(styles)), segment, loop, where
         self.networks, self.drawn, self.network, self.chains = networks, None, None, []
         self.draw(0)
         self.first_network = self.network
@@ -459,15 +465,20 @@ class Objective:
         return self.sounds["style"] + self.sounds["content"]
 
     def _chains_of(self, prefix, tap, here):
-        # Losses that need the whole image get a chain of their own where others compare segments.
+        # Losses that need the whole image get a chain of their own where others compare segments, and with masks
+        # those that compare with the style, and with the content.
         if not here:
             return []
-        features = [tap(image) for image in self._images()]  # of the styles, then of the content
-        overlap = None if tap is _input else _overlap(tap, self._images()[0], features[0])
+        features = whole = [tap(image) for image in self._images()]  # of the styles, then of the content
+        overlap = _overlap(tap, self._images()[0], features[0]) if tap is not _input else None
+        if self.where is not None:
+            overlap = 0 if tap is _input else overlap
+            features = [self._masked(tap, kind, each, overlap) for kind in self.sounds for each in self.sounds[kind]]
         n_styles, inserted = len(self.sounds["style"]), []
         for layer, term in here:
             loss = copy.copy(term.loss)
             loss.overlap, loss.loop = overlap or 0, self.loop
+            loss.stride = 1.0 if overlap is not None else self._images()[0].shape[3] / whole[0][layer].shape[3]
             given = {"style": features[:n_styles], "content": features[n_styles:], None: []}[loss.compares]
             target = loss.target(*(each[layer].detach() for each in given), blend=self.blend)
             names = f"{loss.kind} {term.layer}", f"{loss.kind} {full_name(prefix, layer)}"
@@ -478,11 +489,18 @@ class Objective:
                 f"two losses have one name among {', '.join(names)}; give one of them another kind, or a "
                 "function another name: a line `def name(features, target)` in place of the lambda"
             )
-        groups = [
-            ([each for each in inserted if each.loss.segments or self.segment is None], False),
-            ([each for each in inserted if not (each.loss.segments or self.segment is None)], True),
-        ]
-        return [_Chain(tap, losses, overlap, whole) for losses, whole in groups if losses]
+        groups, in_parts = {}, self.segment is not None or self.where is not None
+        for each in inserted:
+            kind = None if self.where is None else each.loss.compares
+            groups.setdefault((in_parts and not each.loss.segments, kind), []).append(each)
+        return [_Chain(tap, groups[key], overlap, key[0], self._seen(key[1])) for key in sorted(groups, key=str)]
+
+    def _seen(self, kind):
+        return functools.partial(self.where.seen, kind) if kind else lambda image, first: image
+
+    def _masked(self, tap, kind, image, overlap):  # features of the pieces of a recording that count
+        pieces = [tap(piece) for piece in self.where.pieces(kind, image, overlap or 0)]
+        return {layer: torch.cat([each[layer] for each in pieces], dim=3) for layer in pieces[0]}
 
     def __call__(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the losses of a whole image by name, with gradients, see evaluate for long images.
@@ -547,11 +565,13 @@ class Objective:
         return torch.arange(n_frames - 1 + (chain.overlap or 0), device=device) % (n_frames - 1)
 
     def _parts(self, chain, n_frames):  # slices of the frames
-        if self.segment is None or chain.overlap is None or chain.whole:
+        segment, overlap, parts = self.segment or n_frames, chain.overlap, []
+        if overlap is None or chain.whole:
             return [slice(0, n_frames)]
-        n_segments = max(1, round((n_frames - chain.overlap) / self.segment))
-        edges = np.linspace(0, n_frames - chain.overlap, n_segments + 1).astype(int)
-        return [slice(first, last + chain.overlap) for first, last in itertools.pairwise(edges)]
+        for first, last in [(0, n_frames - overlap)] if self.where is None else self.where.ranges(n_frames, overlap):
+            edges = np.linspace(first, last, max(1, round((last - first) / segment)) + 1).astype(int)
+            parts += [slice(begin, end + overlap) for begin, end in itertools.pairwise(edges)]
+        return parts
 
     def parts(self) -> list:
         """List the layers and the losses, see fast.recorded."""

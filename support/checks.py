@@ -1,7 +1,7 @@
 """Checks of single values: every message names the value and says what is allowed."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -36,3 +36,9 @@ def check_number(
         bound = "" if least == -math.inf else f" {'above' if beyond else 'of at least'} {least}"
         bound += "" if most == math.inf else f" and at most {most}"
         raise ValueError(f"{name}={value!r} must be {kind}{bound}")
+
+
+def check_mapping(name: str, value: object) -> None:
+    """Raise ValueError unless a value is a dict."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}={value!r} must be a dict from names to values")

@@ -20,10 +20,12 @@ import numpy as np
 import torch
 
 import audiocnn
+from support.curves import is_curve
 from support.rhythm import Rhythm, chosen_rhythm
 from support.sound import stereo
 from support.sound.analysis import Analysis
 from support.sound.files import load_audio
+from support.sound.masks import where_of
 from support.start import STARTS, matched_noise, start_image
 
 
@@ -179,17 +181,19 @@ def run(
     if analysis is None and not changes:
         settings.check_recordings(made.recordings)
     analysis = dataclasses.replace(made.analysis, loop=settings.loop)  # of the result
+    length, style = analysis.length_of(settings.length_of(made.recordings)), made.recordings["style 1"]
+    where = where_of(settings.where, analysis, made.recordings, length=length)
     objective_of = functools.partial(
         make_objective,
         networks=made.networks,
         terms=made.terms,
-        blend=settings.style_blend,
+        blend=None if is_curve(settings.style_blend) else settings.style_blend,
         segment=analysis.frames(settings.segment_duration),
         loop=settings.loop,
+        where=where,
     )
     redraw = 0 if isinstance(made.networks, torch.nn.Module) else settings.steps_of_draw
-    objective, style = objective_of(made.images), made.recordings["style 1"]
-    length = analysis.length_of(settings.length_of(made.recordings))
+    objective = objective_of(made.images)
     noise, image = make_start(
         settings.start,
         analysis,
@@ -200,9 +204,17 @@ def run(
         rhythm=made.rhythm,
         **settings.start_values,
     )
+    image = where.mixed_image(image) if where else image
     result = Result(0, image, settings=settings)
     result.measure(objective, noise)
-    steps = audiocnn.optimise(image, objective, num_steps=settings.num_steps, optimizer=optimizer, redraw=redraw)
+    steps = audiocnn.optimise(
+        image,
+        objective,
+        num_steps=settings.num_steps,
+        optimizer=optimizer,
+        redraw=redraw,
+        precondition=where and where.in_image,
+    )
     _follow(steps, result.history, watch, "optimise")
     samples = analysis.sound(
         image,
@@ -214,6 +226,7 @@ def run(
     if settings.stereo:
         samples = stereo.widen(samples, like=made.recordings.get("content", style), seed=settings.seed)
         objective = objective_of(stereo_images(made.analysis, made.recordings, settings.device))
+    samples = where.mixed(samples) if where else samples
     result.reconstructed(torch.tensor(samples, device=settings.device))
     pairs = [(analysis.view(length, settings.device), objective)]
     steps = audiocnn.optimise(
@@ -222,7 +235,7 @@ def run(
         num_steps=settings.refine_steps,
         optimizer=sample_optimizer,
         redraw=redraw,
-        precondition=analysis.preconditioner if precondition else None,
+        precondition=(where.in_samples if where else analysis.preconditioner) if precondition else None,
     )
     _follow(steps, result.refinement, watch, "refine")
     return result

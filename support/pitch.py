@@ -39,9 +39,12 @@ class PitchLoss(Loss):
     Parameters
     ----------
     sample_rate : int > 0 [Hz]
+    curve : list of pairs (second, value), or None
+        Factors of the frames' weights over time; None: 1.
     """
 
     sample_rate: int
+    curve: object = None
     kind, compares = "pitch", "content"
 
     def target(self, content, *, blend):
@@ -49,7 +52,11 @@ class PitchLoss(Loss):
         features, magnitude = self._notes(content)
         norm = features.norm(dim=1, keepdim=True)
         features = features / norm.clamp_min(1e-12)
-        return Notes(features, held(features) * magnitude / magnitude.sum().clamp_min(1e-12), 0.01 * norm.mean())
+        weights = held(features) * magnitude / magnitude.sum().clamp_min(1e-12)
+        if self.curve is not None:
+            seconds = np.arange(len(weights)) * self._n_fft / 4 / self.sample_rate
+            weights = weights * torch.from_numpy(np.interp(seconds, *zip(*self.curve, strict=True))).to(weights)
+        return Notes(features, weights, 0.01 * norm.mean())
 
     def distance(self, features, target):
         """Take samples of the content's length."""
@@ -57,10 +64,14 @@ class PitchLoss(Loss):
         norm = (notes.square().sum(dim=1) + target.floor.square() + 1e-12).sqrt()  # has a gradient in silence too
         return (target.weights * (1 - (notes * target.features).sum(dim=1) / norm)).sum()
 
+    @property
+    def _n_fft(self):
+        return 2 * (semitones(self.sample_rate).shape[1] - 1)
+
     def _notes(self, samples):  # (frames, semitones), and each frame's magnitude
         mono = samples.flatten(0, 2).mean(dim=0)
         bands = semitones(self.sample_rate).to(mono)
-        n_fft = 2 * (bands.shape[1] - 1)
+        n_fft = self._n_fft
         window = torch.hann_window(n_fft, device=mono.device, dtype=mono.dtype)
         spectrum = torch.stft(mono, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True).T
         highest = int(bands.any(dim=0).nonzero().max()) + 1  # the bins above fill most of the memory

@@ -127,7 +127,15 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.networks": {"audiocnn", "support.frontend", "support.sound", "support.weights"},
     "support.rhythm": {"audiocnn", "support.bands", "support.sound"},
     "support.pitch": {"audiocnn"},
-    "support.pipeline": {"audiocnn", "support.start", "support.rhythm", "support.networks", "support.sound"},
+    "support.curves": {"audiocnn", "support.pitch", "support.checks"},
+    "support.pipeline": {
+        "support.curves",
+        "audiocnn",
+        "support.start",
+        "support.rhythm",
+        "support.networks",
+        "support.sound",
+    },
     "support": set(),
 }
 ROOMS["support.desk"] = set(ROOMS)

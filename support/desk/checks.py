@@ -18,10 +18,12 @@ import soundfile
 import torch
 
 from audiocnn import MEMORY, PARAMETERS
-from support.checks import check_choice, check_number
+from support.checks import check_choice, check_mapping, check_number
+from support.curves import check_end, is_curve
 from support.desk.memory import available_memory
 from support.networks import MUSICNN
 from support.sound.files import check_file
+from support.sound.masks import check_inside
 from support.start import STARTS
 
 START_VALUES = ("lower", "upper", "mu", "sigma")
@@ -65,18 +67,12 @@ def check_widths(name, value):
         check_number(f"{name}[{number}]", width, 1, most=10**9, whole=True)
 
 
-def check_blend(name, value):
-    """Raise ValueError unless a value is a list of shares."""
+def check_blend(name, value, beyond=True):
+    """Raise ValueError unless a value is a list of shares, above 0, or (in a curve) also 0."""
     if not isinstance(value, tuple):
         raise ValueError(f"{name}={value!r} must hold one share for each style, such as [1, 2]")
     for number, share in enumerate(value):
-        check_number(f"{name}[{number}]", share, 0, beyond=True, most=1e6)
-
-
-def check_mapping(name, value):
-    """Raise ValueError unless a value is a dict."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name}={value!r} must be a dict from names to values")
+        check_number(f"{name}[{number}]", share, 0, beyond=beyond, most=1e6)
 
 
 def check_parameters(name, value):
@@ -208,6 +204,10 @@ class Together:
                         f"{self._origin(name)}: {length / self.sample_rate:.3f} s are too short for {reason}; give at "
                         f"least {shortest / self.sample_rate + 5e-4:.3f} s, or {advice}"
                     )
+        seconds = lengths["result"] / self.sample_rate
+        check_inside(self.where, seconds, self.sample_rate / 2)
+        for name in ("style_weight", "content_weight", "pitch_weight", "style_blend"):
+            check_end(name, getattr(self, name), seconds)
         check_memory(self._memory(lengths, len(transform.frequencies)), self.device)
 
     def _shortest(self, transform):
@@ -303,15 +303,19 @@ class Together:
             raise ValueError(
                 "loop=True can't close frames that are channels; set whichChannel to 'freq', or loop to False"
             )
+        if self.where and (self.loop or self.whichChannel == "time"):
+            raise ValueError("where needs loop=False and whichChannel='freq' or '2D'; change these, or set where={}")
         if self.is_transfer and self.result_duration is not None:
             _warn(f"result_duration={self.result_duration} has no effect: in a transfer the content gives the length")
 
     def _check_losses(self):
-        blend = self.style_blend
-        if blend is not None and len(blend) != len(self.styles):
-            raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(self.styles)} styles")
+        blend, curve = self.style_blend, is_curve(self.style_blend)
+        for shares in [shares for _, shares in blend] if curve else [blend] * (blend is not None):
+            if len(shares) != len(self.styles) or not sum(shares):
+                raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(self.styles)} styles")
         aims = dict(style=self.style_layers_default, rhythm={"conv_1": 1.0}, content=self.content_layers)
         weights = {kind: getattr(self, f"{kind}_weight") or 0 for kind in aims}
+        weights = {kind: max(dict(each).values()) if is_curve(each) else each for kind, each in weights.items()}
         if not any(weights[kind] * weight for kind, layers in aims.items() for weight in layers.values()):
             given = ", ".join(f"{kind}_weight={weights[kind]}" for kind in aims if aims[kind])
             raise ValueError(f"nothing to optimise: no loss has both a layer and a weight above 0 ({given})")

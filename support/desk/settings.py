@@ -12,6 +12,7 @@ Conventions
 
 import ast
 import copy
+import functools
 import inspect
 import itertools
 import json
@@ -28,17 +29,19 @@ import torch
 import audiocnn
 from support import losses, networks
 from support.bands import band_networks
-from support.checks import check_choice, check_number
+from support.checks import check_choice, check_mapping, check_number
+from support.curves import check_curve, is_curve, terms_of
 from support.desk import checks
 from support.pitch import PitchLoss
 from support.rhythm import RhythmLoss
 from support.sound.analysis import LAYOUTS, Analysis, check_power
+from support.sound.masks import check_boxes
 from support.sound.transforms import CQT, LONGEST, SHORTEST, STFT
 
 RECIPES = ("bands", "gatys")
-LISTEN, TRANSFORM, SPECTROGRAMS, NETWORK, LOSSES, START, OPTIMISE, SOUND, REFINE = STEPS = (
-    *("Listen to the inputs", "The transform", "Spectrograms", "The network", "The losses", "The start"),
-    *("Optimisation", "Back to sound", "Refine the samples"),
+LISTEN, TRANSFORM, SPECTROGRAMS, NETWORK, WHERE, LOSSES, START, OPTIMISE, SOUND, REFINE = STEPS = (
+    *("Listen to the inputs", "The transform", "Spectrograms", "The network"),
+    *("Where the result may change", "The losses", "The start", "Optimisation", "Back to sound", "Refine the samples"),
 )
 NO_STEP = "no step"  # of settings that change no sound
 
@@ -63,12 +66,21 @@ def _choice(allowed):
     return lambda name, value: check_choice(name, value, tuple(allowed))
 
 
+def _curve_or(check, check_each=None):
+    # One value, or pairs (second, value).
+    def check_all(name, value):
+        curve = is_curve(value)
+        check_curve(name, value, check_each or check) if curve else check(name, value)
+
+    return check_all
+
+
 def _layers(name, value):
     _weights_by_layer(name, value)
 
 
 def _own(name, value):
-    checks.check_mapping(name, value)
+    check_mapping(name, value)
     for each, given in value.items():
         if hasattr(Settings, each):
             raise ValueError(f"{each!r} is a name that the settings use themselves; choose another one")
@@ -82,6 +94,7 @@ def _own(name, value):
 
 
 _seconds = _optional(_number(0, beyond=True, most=10**6))
+_cost_or_curve = _curve_or(_number(0, most=1e15))
 _steps, _cost = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
 
 
@@ -109,9 +122,9 @@ class Settings(checks.Together):
     "results are outputs/outname-001.wav and so on, never overwritten; None: named by the files"
     recipe: str = _setting("bands", NETWORK, _choice(RECIPES))
     '"bands" or "gatys"; fills in every setting that is None'
-    content_weight: float = _setting(None, LOSSES, _cost, 30.0, 1.0)
+    content_weight: float | tuple = _setting(None, LOSSES, _cost_or_curve, 30.0, 1.0)
     '0 and more; higher: nearer to the content; None: 30, "gatys": 1'
-    style_weight: float = _setting(None, LOSSES, _cost, 1.0, (1e9, 1e7))
+    style_weight: float | tuple = _setting(None, LOSSES, _cost_or_curve, 1.0, (1e9, 1e7))
     '0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7'
     filters: int = _setting(320, NETWORK, _number(1, most=10**9, whole=True))
     'filters of each network of "bands"; 80: a quick draft'
@@ -164,6 +177,8 @@ class Settings(checks.Together):
     'of "gatys" without files'
     use_style_net: bool = _setting(False, NETWORK, checks.check_flag)
     'True: the network written in the cell "Here we create a custom network"'
+    where: dict = _setting({}, WHERE, check_boxes)
+    'masks, such as {"change": {"seconds": [[2, 4]], "hertz": [[2000, 8000]]}}; {}: everything may change'
     statistic: str = _setting(None, LOSSES, _choice(audiocnn.STYLE_LOSSES), ("balanced", "distribution"), "gram")
     '"distribution", "balanced" or "gram"; None: balanced, in a transfer distribution, "gatys": gram'
     style_layers_default: dict = _setting(None, LOSSES, _layers, ["conv_2"], ["relu_1"])
@@ -172,13 +187,15 @@ class Settings(checks.Together):
     'the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]'
     content_level: str = _setting(None, LOSSES, _choice(losses.CONTENT_LOSSES), "free", "same")
     """"free": frames may be quieter than the content's; "same"; None: free, "gatys": same"""
-    style_blend: tuple | None = _setting(None, LOSSES, _optional(checks.check_blend))
+    style_blend: tuple | None = _setting(
+        None, LOSSES, _optional(_curve_or(checks.check_blend, functools.partial(checks.check_blend, beyond=False)))
+    )
     "shares of several styles, such as [1, 2]; None: equal"
     rhythm_weight: float = _setting(None, LOSSES, _optional(_cost), (None, 0.0), 0.0)
     '0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0'
     diversity_weight: float = _setting(None, LOSSES, _cost, (100.0, 0.0), 0.0)
     'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0'
-    pitch_weight: float = _setting(None, LOSSES, _cost, (0.0, 0.5), 0.0)
+    pitch_weight: float | tuple = _setting(None, LOSSES, _cost_or_curve, (0.0, 0.5), 0.0)
     '0 and more; keeps the notes of a content; None: 0.5 in a transfer of "bands", otherwise 0'
     boundopt: bool = _setting(True, LOSSES, checks.check_flag)
     "True: a loss grows where the result leaves 0 to 1"
@@ -380,11 +397,7 @@ class Settings(checks.Together):
             (losses.DiversityLoss(), self.diversity_weight, {"input": 1.0}),
             (audiocnn.BoundLoss(), self.reg_weight * self.boundopt, {"input": 1.0}),
         ]
-        return [
-            audiocnn.made_term(loss, layer, weight * share)
-            for loss, weight, layers in parts
-            for layer, share in layers.items()
-        ]
+        return terms_of(parts, hop_seconds=self.K_HOP / self.sample_rate, blend=self.style_blend)
 
     def of_run(self, run, **changes):
         """Return the settings that give run number `run` of these settings (from 0) alone, with other changes."""

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from support.desk import pictures
 from support.desk.saving import level
+from support.desk.settings import plain
 
 # 1. Progress -------------------------------------------------------------------------------------
 
@@ -112,7 +113,8 @@ def balance(result):
             parts.append(f"the {kind} loss is at {percent(share)} of {whole}")
     said = ", ".join(parts) or f"the total is at {percent(result.shares(steps[-1])['total'])} of its start"
     weight = result.settings.content_weight
-    change = f": for more style lower content_weight (now {weight:g}), for more content raise content_weight"
+    weight = f"{weight:g}" if isinstance(weight, int | float) else plain(weight)
+    change = f": for more style lower content_weight (now {weight}), for more content raise content_weight"
     return f"{said[0].upper()}{said[1:]}{change if len(parts) == 2 else ''}."
 
 

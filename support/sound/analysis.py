@@ -27,7 +27,7 @@ import torch
 
 from support.checks import check_choice
 from support.sound import loops, stereo
-from support.sound.preconditioning import preconditioner
+from support.sound.preconditioning import multiplier, preconditioner
 from support.sound.transforms import Transform
 
 LAYOUTS = ("freq", "time", "2D")
@@ -140,13 +140,25 @@ class Analysis:
             return loops.reconstruct(magnitude, part, hop_length=self.transform.hop_length)
         return part(magnitude, length)
 
-    def preconditioner(self, samples: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the map that makes the descent on samples short, see preconditioning.py."""
-        n_fft, hop_length = self.transform.n_fft_of_refinement, self.transform.hop_length
-        make = functools.partial(preconditioner, compress=self.compress, n_fft=n_fft, hop_length=hop_length)
+    def preconditioner(
+        self, samples: torch.Tensor, *, mask: Callable | None = None
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the map that makes the descent on samples short, see preconditioning.py, and mask there."""
+        make = functools.partial(preconditioner, compress=self.compress, mask=mask, **self._frames_of_samples)
         if not self.loop:
             return make(samples)
+        n_fft, hop_length = self._frames_of_samples.values()
         return loops.preconditioner(samples, make, around=-(-n_fft // hop_length) * hop_length)
+
+    def masked(self, samples: torch.Tensor, mask: Callable) -> torch.Tensor:
+        """Return the part of samples that a mask lets through, see preconditioning.py."""
+        length, (n_fft, hop_length) = samples.shape[-1], self._frames_of_samples.values()
+        weights = mask(n_fft // 2 + 1, 1 + (length + n_fft // 2) // hop_length)
+        return multiplier(weights, length=length, n_fft=n_fft, hop_length=hop_length)(samples)
+
+    @property
+    def _frames_of_samples(self):
+        return dict(n_fft=self.transform.n_fft_of_refinement, hop_length=self.transform.hop_length)
 
     # Compression
 

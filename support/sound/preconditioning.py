@@ -20,7 +20,12 @@ from support.sound.frames import BLOCK, FrameSpectra, overlap_add
 
 
 def preconditioner(
-    samples: torch.Tensor, *, compress: Callable[[torch.Tensor], torch.Tensor], n_fft: int, hop_length: int
+    samples: torch.Tensor,
+    *,
+    compress: Callable[[torch.Tensor], torch.Tensor],
+    n_fft: int,
+    hop_length: int,
+    mask: Callable[[int, int], torch.Tensor] | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the symmetric linear map, from a tensor like samples to a change of samples.
 
@@ -31,30 +36,47 @@ def preconditioner(
     compress : function
         From magnitudes to what the losses see, see Analysis.compress.
     n_fft, hop_length : int > 0 [samples]
+    mask : function or None
+        From numbers of bins and frames to factors of the weights: 0 where nothing may change, see masks.py.
     """
-    window, length = torch.hann_window(n_fft, device=samples.device), samples.shape[-1]
-
-    def padded(signal):  # the zeros let whole windows cover the end
-        return torch.nn.functional.pad(signal, (n_fft // 2, n_fft))
-
-    def spectra(signal):
-        return FrameSpectra.apply(signal, window, hop_length)  # (..., n_bins, n_frames)
-
-    magnitude = spectra(padded(samples)).abs().requires_grad_()
+    window = torch.hann_window(n_fft, device=samples.device)
+    magnitude = _spectra(_padded(samples, n_fft), window, hop_length).abs().requires_grad_()
     weights = 1 / torch.autograd.grad(compress(magnitude).sum(), magnitude)[0]
     weights = weights / weights.mean()
-    n_frames = weights.shape[-1]
-    # With equal weights the map changes nothing. One root on each side keeps the map symmetric.
+    if mask is not None:
+        weights = weights * mask(*weights.shape[-2:]).to(weights.device)
+    return multiplier(weights, length=samples.shape[-1], n_fft=n_fft, hop_length=hop_length)
+
+
+def multiplier(
+    weights: torch.Tensor, *, length: int, n_fft: int, hop_length: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the symmetric linear map of signals that multiplies every place of their STFT by a weight.
+
+    weights : torch.Tensor [shape=(..., n_fft // 2 + 1, 1 + (length + n_fft // 2) // hop_length)]
+        Where all are 1, the map changes nothing; where all frames that see a sample have 0, the sample becomes 0.
+    """
+    window, n_frames = torch.hann_window(n_fft, device=weights.device), weights.shape[-1]
+    # One root on each side keeps the map symmetric.
     root = overlap_add(window.square().expand(n_frames, n_fft), hop_length)[n_fft // 2 :][:length].rsqrt()
 
     def change(signal):
-        signal = padded(root * signal)
+        signal = _padded(root * signal, n_fft)
         changed = torch.zeros_like(signal)
         for first in range(0, n_frames, BLOCK):  # 5 minutes at once would take 5 times as long
             last = min(first + BLOCK, n_frames)
             part = slice(first * hop_length, (last - 1) * hop_length + n_fft)
-            frames = torch.fft.irfft((weights[..., first:last] * spectra(signal[..., part])).mT, n_fft) * window
+            spectra = _spectra(signal[..., part], window, hop_length)
+            frames = torch.fft.irfft((weights[..., first:last] * spectra).mT, n_fft) * window
             changed[..., part] += overlap_add(frames, hop_length)
         return root * changed[..., n_fft // 2 :][..., :length]
 
     return torch.no_grad()(change)
+
+
+def _padded(signal, n_fft):  # the zeros let whole windows cover the end
+    return torch.nn.functional.pad(signal, (n_fft // 2, n_fft))
+
+
+def _spectra(signal, window, hop_length):  # (..., n_bins, n_frames)
+    return FrameSpectra.apply(signal, window, hop_length)

@@ -106,14 +106,16 @@ def test_each_setting_is_declared_once(name):
         for cell in nbformat.read(ROOT / name, as_version=4).cells
         if "parameters" in cell.metadata.get("tags", [])
     ]
-    lines = [line for line in source.splitlines() if line and not line.startswith("#")]
+    lines = source.splitlines()
     assert len(lines) <= 50 and max(map(len, lines)) <= 120
     stem = name.removeprefix("neural_style_audio_").removesuffix(".ipynb")
     pair = f"{dict(pretrained='stft', cqt='cqt')[stem]}_freq"
     typed = dict(model_path=f"models/{pair}.pth", param_pkl=f"params/{pair}")
     other = {"N_FFT"} if name == CQT else {"bins_per_octave", "lowest_frequency", "n_octaves"}
-    assert lines[0].startswith("steps.typed()")
-    assert lines[1:] == [line_of(each, typed.get(each)) for each in HELP if each not in other]
+    assert lines[0].startswith("steps.typed()") and lines.index("# The method, in the order of the steps") == 16
+    assert [line for line in lines[1:] if not line.startswith("#")] == [
+        line_of(each, typed.get(each)) for each in HELP if each not in other
+    ]
     assert set(DEFAULTS) - set(HELP) == set(NOT_TYPED) == {"threads", "transform", "own"}
     table = (ROOT / "support/desk/README.md").read_text().split("<!-- settings -->\n")[1]
     assert table == table_of_settings() + "\n" and all(f"| `{each}` |" in table for each in HELP)

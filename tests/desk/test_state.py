@@ -292,6 +292,11 @@ def test_a_custom_network_in_a_transfer(tmp_path):
             model_path=None,
             parameters=dict(l1channels=24, l2channels=8, l3channels=8, kernelsize=5),
         ),
+        dict(
+            CONTENT_FILENAME=sample("speech"),
+            where={"change": {"seconds": [[0.5, 1.5]]}, "content": {"hertz": [[0, 1000]]}},
+            content_weight=[[0, 30], [2, 0]],
+        ),
     ],
 )
 def test_the_pipeline_is_the_notebook_and_a_json_repeats_it(name, settings, tmp_path):
