@@ -376,8 +376,8 @@ class Objective:
         Networks side by side are an nn.ModuleDict. They stay unchanged.
     terms : list of Term or (loss, layer, weight)
     style, content : torch.Tensor [shape=(planes, channels, height, width)]
-        The images whose features the losses compare with; style may be a list of images. They may differ in length,
-        unless the channels are time frames.
+        The images whose features the losses compare with; style may be a list of images, or a function from the
+        number of a draw to such a list. They may differ in length, unless the channels are time frames.
     blend : list of float > 0
         Shares of the styles; None: equal.
     segment : int or None [frames]
@@ -394,7 +394,7 @@ class Objective:
         networks: nn.Module | Callable | None,
         terms: list,
         *,
-        style: torch.Tensor | list = (),
+        style: torch.Tensor | list | Callable = (),
         content: torch.Tensor | None = None,
         blend: list | None = None,
         segment: int | None = None,
@@ -410,6 +410,8 @@ class Objective:
             )
         if segment is not None:
             check_positive_int(segment=segment)
+        self.styles = style if callable(style) else None
+        style = style(0) if callable(style) else style
         styles = [style] if isinstance(style, torch.Tensor) else list(style)
         self.sounds = {"style": styles, "content": [] if content is None else [content], None: []}
         for term in self.terms:
@@ -427,6 +429,8 @@ class Objective:
         """Take the networks of a draw, and compute the targets of all losses again."""
         if number == self.drawn:
             return
+        if self.styles and self.drawn is not None:
+            self.sounds["style"] = self.styles(number)
         self.network, self.chains = None, []  # they hold features of the styles, and the next ones come before they go
         fixed = self.networks is None or isinstance(self.networks, nn.Module)
         self.network, self.drawn = self.networks if fixed else self.networks(number), number

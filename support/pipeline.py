@@ -132,16 +132,7 @@ def parts(settings, recordings: dict | None = None, *, analysis: Analysis | None
     analysis : Analysis or None
         None: that of the settings; another one makes other images, and networks that take these.
     """
-    recordings = recordings or {
-        name: load_audio(
-            path,
-            sample_rate=settings.sample_rate,
-            offset=settings.offset,
-            duration=settings.duration,
-            mono=not settings.stereo,
-        )
-        for name, path in settings.files.items()
-    }
+    recordings = recordings or settings.load()
     analysis = analysis or settings.make_analysis()
     settings.check_transform(analysis.transform)
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
@@ -192,8 +183,11 @@ def run(
         loop=settings.loop,
         where=where,
     )
+    redrawn = None
+    if settings.drawn and recordings is None:
+        redrawn = functools.partial(images_of_draw, settings.load, made.analysis, settings.device)
     redraw = 0 if isinstance(made.networks, torch.nn.Module) else settings.steps_of_draw
-    objective = objective_of(made.images)
+    objective = objective_of(made.images, redrawn=redrawn)
     noise, image = make_start(
         settings.start,
         analysis,
@@ -225,7 +219,8 @@ def run(
     )
     if settings.stereo:
         samples = stereo.widen(samples, like=made.recordings.get("content", style), seed=settings.seed)
-        objective = objective_of(stereo_images(made.analysis, made.recordings, settings.device))
+        images = stereo_images(made.analysis, made.recordings, settings.device)
+        objective = objective_of(images, redrawn=redrawn and functools.partial(redrawn, stereo=True))
     samples = where.mixed(samples) if where else samples
     result.reconstructed(torch.tensor(samples, device=settings.device))
     pairs = [(analysis.view(length, settings.device), objective)]
@@ -253,10 +248,27 @@ def _follow(steps, history, watch, title):
             watch(title, len(history), values)
 
 
-def make_objective(images: dict, networks, terms: list, **how) -> audiocnn.Objective:
-    """Return the objective of images by name; how: blend, segment and loop, see audiocnn.Objective."""
-    styles = [image for name, image in images.items() if name.startswith("style")]
-    return audiocnn.Objective(networks, terms, style=styles, content=images.get("content"), **how)
+def make_objective(
+    images: dict, networks, terms: list, *, redrawn: Callable | None = None, **how
+) -> audiocnn.Objective:
+    """Return the objective of images by name; how: blend, segment, loop and where, see audiocnn.Objective.
+
+    redrawn : function from the number of a draw to images by name, whose styles then take the place of the first ones
+    """
+
+    def styles_of(images):
+        return [image for name, image in images.items() if name.startswith("style")]
+
+    style = styles_of(images) if redrawn is None else lambda draw: styles_of(redrawn(draw))
+    return audiocnn.Objective(networks, terms, style=style, content=images.get("content"), **how)
+
+
+def images_of_draw(load: Callable, analysis: Analysis, device: str, draw: int, *, stereo: bool = False) -> dict:
+    """Return the images of the recordings that a function loads for a draw, see Settings.load."""
+    recordings = load(draw)
+    if stereo:
+        return stereo_images(analysis, recordings, device)
+    return {name: analysis.to_image(analysis.spectrogram(each), device) for name, each in recordings.items()}
 
 
 def on_samples(terms: list, recordings: dict, device: str) -> list:

@@ -22,6 +22,7 @@ from support.checks import check_choice, check_mapping, check_number
 from support.curves import check_end, is_curve
 from support.desk.memory import available_memory
 from support.networks import MUSICNN
+from support.sound.excerpts import files_of
 from support.sound.files import check_file
 from support.sound.masks import check_inside
 from support.start import STARTS
@@ -177,11 +178,13 @@ class Together:
 
     def check_files(self):
         """Raise an error where a recording, also one of the sweep, is missing or is not a sound, by its header."""
-        swept = [value for name in ("STYLE_FILENAME", "CONTENT_FILENAME") for value in self.sweep.get(name, ())]
-        for value in (self.STYLE_FILENAME, self.CONTENT_FILENAME, *swept):
-            for path in value if isinstance(value, tuple) else [value]:
-                if path is not None:
-                    check_file(path)
+        for name in ("STYLE_FILENAME", "CONTENT_FILENAME"):
+            for value in (getattr(self, name), *self.sweep.get(name, ())):
+                for path in value if isinstance(value, tuple) else [value]:
+                    if name == "STYLE_FILENAME" and Path(path).is_dir():
+                        files_of(path)
+                    elif path is not None:
+                        check_file(path)
 
     def check_transform(self, transform):
         """Raise ValueError where a transform takes another sample rate than that of the recordings."""
@@ -297,6 +300,7 @@ class Together:
                 f"runs={self.runs} would make the same sound {self.runs} times, because neither the network nor "
                 f"start={start!r} is random; set runs=1, or start='noise'"
             )
+        self._check_drawn()
         if self.loop and self.is_transfer:
             raise ValueError("loop=True makes textures alone; set CONTENT_FILENAME to None, or loop to False")
         if self.loop and self.whichChannel == "time":
@@ -307,6 +311,22 @@ class Together:
             raise ValueError("where needs loop=False and whichChannel='freq' or '2D'; change these, or set where={}")
         if self.is_transfer and self.result_duration is not None:
             _warn(f"result_duration={self.result_duration} has no effect: in a transfer the content gives the length")
+
+    def _check_drawn(self):
+        drawn = ", ".join(self.drawn.values())
+        if not drawn:
+            return
+        if self.duration is None or self.runs > 1:
+            raise ValueError(
+                f"excerpts of {drawn} are drawn: duration={self.duration} must be a number, and runs={self.runs} must "
+                "be 1; sweep the seed for more results"
+            )
+        if self.where and not self.is_transfer:
+            raise ValueError(
+                f"where keeps the style, but excerpts of {drawn} are drawn; give one file and a number for offset"
+            )
+        if not self.steps_of_draw:
+            _warn(f"{drawn}: one excerpt is drawn and stays, because no random networks are drawn again")
 
     def _check_losses(self):
         blend, curve = self.style_blend, is_curve(self.style_blend)

@@ -34,7 +34,9 @@ from support.curves import check_curve, is_curve, terms_of
 from support.desk import checks
 from support.pitch import PitchLoss
 from support.rhythm import RhythmLoss
+from support.sound import excerpts
 from support.sound.analysis import LAYOUTS, Analysis, check_power
+from support.sound.excerpts import Excerpts, is_drawn
 from support.sound.masks import check_boxes
 from support.sound.transforms import CQT, LONGEST, SHORTEST, STFT
 
@@ -115,7 +117,7 @@ class Settings(checks.Together):
 
     # What most people change first
     STYLE_FILENAME: str | tuple = _setting("samples/brook.flac", LISTEN, checks.check_styles)
-    "path of a sound file, or a list of paths that are blended"
+    "path of a sound file, of a folder, or a list of paths that are blended"
     CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
     "path of a sound file; None: a texture from the style alone"
     outname: str = _setting(None, NO_STEP, checks.check_outname)
@@ -134,8 +136,8 @@ class Settings(checks.Together):
     'steps on the samples, 0 and more; None: 60, "gatys": 0'
     seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
     "0 and more; the same seed gives the same result on the same machine"
-    offset: float = _setting(0.0, LISTEN, _number(0, most=10**6))
-    "seconds; where the excerpt begins; choose it after a fade"
+    offset: float | None = _setting(0.0, LISTEN, _optional(_number(0, most=10**6)))
+    "seconds; where the excerpt begins; None: pieces of the whole style, as of a folder"
     duration: float | None = _setting(5.0, LISTEN, _seconds)
     "seconds of the excerpt, better without fades; None: to the end"
     result_duration: float | None = _setting(None, START, _seconds)
@@ -318,6 +320,38 @@ class Settings(checks.Together):
         """Paths of the recordings: dict from "style 1", "style 2" ... and "content"."""
         files = {f"style {number}": path for number, path in enumerate(self.styles, start=1)}
         return files | ({"content": self.CONTENT_FILENAME} if self.is_transfer else {})
+
+    @property
+    def drawn(self):
+        """Paths of the styles whose excerpts are drawn, a dict from name to path, see sound/excerpts.py."""
+        return {name: path for name, path in self.files.items() if name != "content" and is_drawn(path, self.offset)}
+
+    def offset_of(self, name):
+        """Return where the excerpt of a recording begins [s]; None: it is drawn."""
+        return self.offset or 0.0 if name == "content" else self.offset
+
+    def load(self, draw=0):
+        """Return the recordings of a draw, a dict from name to samples."""
+        return {
+            name: excerpts.load(
+                path,
+                draw=draw,
+                seed=self.seed,
+                sample_rate=self.sample_rate,
+                offset=self.offset_of(name),
+                duration=self.duration,
+                mono=not self.stereo,
+            )
+            for name, path in self.files.items()
+        }
+
+    def excerpts(self, draws):
+        """Return the pieces of drawn excerpts, for the json: dict from name to dict from draw to pieces."""
+        mono = not self.stereo
+        every = {
+            name: Excerpts(path, self.duration, self.sample_rate, mono, self.seed) for name, path in self.drawn.items()
+        }
+        return {name: {str(draw): each.pieces(draw) for draw in draws} for name, each in every.items()}
 
     @property
     def is_transfer(self):

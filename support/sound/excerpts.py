@@ -1,0 +1,126 @@
+"""Many files, or an hour, as one style: an excerpt is made of pieces from random places, again for every draw.
+
+The memory and the time are those of one excerpt, whatever the files hold. The statistics of a draw are those of its
+pieces; over the draws, an optimisation sees more and more of the files.
+
+Conventions
+  draw   number of a set of random networks, see audiocnn.py; each has an excerpt of its own
+  piece  (path, offset, duration) of PIECE seconds, or of a whole file that is shorter
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from support.sound.files import UNKNOWN, check_file, load_audio
+
+PIECE = 1.0  # s; the default's longest filter sees 0.19 s, so that most of its features see one piece
+FADE = 0.01  # s, from one piece to the next
+TRIES = 50  # places that may be silent, before a file counts as silent
+
+
+@dataclass(frozen=True)
+class Excerpts:
+    """The excerpts of a file, or of the sound files in a folder and its folders.
+
+    Parameters
+    ----------
+    path : str
+    duration : float [s]
+        Of an excerpt.
+    sample_rate, mono : see files.load_audio
+    seed : int
+    """
+
+    path: str
+    duration: float
+    sample_rate: int
+    mono: bool = True
+    seed: int = 0
+
+    def pieces(self, draw: int) -> list[tuple[str, float, float]]:
+        """Return the pieces of a draw; a place is as likely as any other, so that long files have more pieces."""
+        return self._drawn(draw)[0]
+
+    def samples(self, draw: int) -> np.ndarray:
+        """Return the excerpt of a draw: samples [shape=(n,), or (2, n) in stereo]."""
+        return self._drawn(draw)[1]
+
+    def _drawn(self, draw):
+        random, pieces, joined = np.random.default_rng([self.seed, draw]), [], None
+        files = files_of(self.path)
+        paths, seconds = list(files), np.array(list(files.values()))
+        length, fade = round(self.duration * self.sample_rate), round(FADE * self.sample_rate)
+        for _ in range(TRIES + round(10 * self.duration / PIECE)):
+            number = random.choice(len(paths), p=seconds / seconds.sum())
+            offset = round(random.uniform(0, max(0.0, seconds[number] - PIECE)), 3)
+            piece = (paths[number], offset, float(min(PIECE, seconds[number])))
+            samples = self._loaded(*piece)
+            if samples is None:
+                continue
+            pieces.append(piece)
+            joined = samples if joined is None else _joined(joined, samples, fade)
+            if joined.shape[-1] >= length:
+                return pieces, joined[..., :length]
+        raise ValueError(f"{self.path} is nearly silent, or its files are nearly empty; choose another folder")
+
+    def _loaded(self, path, offset, duration):
+        how = dict(sample_rate=self.sample_rate, offset=offset, duration=duration, mono=self.mono)
+        try:
+            return load_audio(path, **how)
+        except ValueError as error:
+            if "silent" in str(error):
+                return None
+            raise
+
+
+def files_of(path: str | Path) -> dict[str, float]:
+    """Return the seconds of a file, or of every sound file in a folder and its folders, by path, in their order."""
+    path, kinds = Path(path), soundfile.available_formats()
+    inside = sorted(each for each in path.rglob("*") if each.suffix[1:].upper() in kinds and each.is_file())
+    files = {str(each): _seconds(each) for each in (inside if path.is_dir() else [path])}
+    if not files:
+        raise ValueError(f"the folder {path} has no sound file; put wav, flac, ogg or mp3 files into this folder")
+    return files
+
+
+def _seconds(path):
+    check_file(path)
+    header = soundfile.info(path)
+    if not 0 < header.frames < UNKNOWN:
+        raise ValueError(f"{path} says no length in its header; convert it by: ffmpeg -i {path} converted.wav")
+    return header.frames / header.samplerate
+
+
+def _joined(one, two, fade):
+    fade = min(fade, one.shape[-1], two.shape[-1])
+    rise = np.sqrt(np.linspace(0, 1, fade, dtype=np.float32))
+    middle = one[..., one.shape[-1] - fade :] * rise[::-1] + two[..., :fade] * rise
+    return np.concatenate([one[..., : one.shape[-1] - fade], middle, two[..., fade:]], axis=-1)
+
+
+def is_drawn(path: str | Path, offset: float | None) -> bool:
+    """Whether excerpts are drawn: of a folder, and of a file with an offset of None."""
+    return offset is None or os.path.isdir(path)  # Path's raises OSError for a long name
+
+
+def load(
+    path: str | Path,
+    *,
+    draw: int = 0,
+    seed: int = 0,
+    sample_rate: int,
+    offset: float | None = 0.0,
+    duration: float | None = None,
+    mono: bool = True,
+) -> np.ndarray:
+    """Load an excerpt of a file, or that of a draw of a folder, or with an offset of None of a whole file.
+
+    See files.load_audio; a folder, or an offset of None, needs a duration.
+    """
+    if is_drawn(path, offset):
+        return Excerpts(str(path), duration, sample_rate, mono, seed).samples(draw)
+    return load_audio(path, sample_rate=sample_rate, offset=offset, duration=duration, mono=mono)

@@ -1,0 +1,132 @@
+"""Folders and long files as one style: which pieces a draw has, and that they are those of the files."""
+
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import audiocnn
+from support import pipeline
+from support.desk.settings import Settings
+from support.sound.excerpts import FADE, PIECE, Excerpts, files_of, load
+
+RATE = 8000
+QUICK = dict(sample_rate=RATE, N_FFT=256, K_HOP=64, widths=[1, 4], filters=8, num_steps=4, refine_steps=4, redraw=2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three files: two of a constant tone each, whose frequency says which file and which second, and a short one."""
+    (tmp_path / "deeper").mkdir()
+    for name, seconds, first in (("a", 20, 100), ("deeper/b", 40, 1000), ("c", 0.5, 3000)):
+        frequency = first + 20 * np.floor(np.arange(int(seconds * RATE)) / RATE)
+        soundfile.write(tmp_path / f"{name}.wav", 0.3 * np.sin(2 * np.pi * np.cumsum(frequency) / RATE), RATE)
+    (tmp_path / "notes.txt").write_text("no sound")
+    return tmp_path
+
+
+def test_every_sound_file_counts_by_its_length(folder):
+    names = [str(folder / each) for each in ("a.wav", "c.wav", "deeper/b.wav")]
+    assert files_of(folder) == dict(zip(names, (20.0, 0.5, 40.0), strict=True))
+    pieces = [piece for draw in range(60) for piece in Excerpts(str(folder), 5.0, RATE).pieces(draw)]
+    counts = [sum(path == name for path, _, _ in pieces) / len(pieces) for name in names]
+    np.testing.assert_allclose(counts, np.array([20, 0.5, 40]) / 60.5, atol=0.08)
+    offsets = [offset for path, offset, _ in pieces if path == names[2]]
+    assert min(offsets) < 3 and max(offsets) > 36 and abs(np.mean(offsets) - 19.5) < 3
+    assert all(seconds == (0.5 if path == names[1] else PIECE) for path, _, seconds in pieces)
+
+
+def test_the_samples_are_those_of_the_pieces(folder):
+    """The middle of each piece is the file's own sound at its place."""
+    excerpts = Excerpts(str(folder), 5.0, RATE)
+    samples, place = excerpts.samples(3), 0
+    assert samples.shape == (5 * RATE,) and np.abs(samples).max() < 0.5
+    for path, offset, seconds in excerpts.pieces(3):
+        recording, _ = soundfile.read(path)
+        inner = slice(round(FADE * RATE), min(round((seconds - FADE) * RATE), len(samples) - place))
+        first = round(offset * RATE)
+        np.testing.assert_allclose(
+            samples[place + inner.start : place + inner.stop],
+            recording[first + inner.start : first + inner.stop],
+            atol=1e-4,
+        )
+        place += round((seconds - FADE) * RATE)
+        if place + inner.start >= len(samples):
+            break
+    np.testing.assert_array_equal(samples, excerpts.samples(3))
+    assert not np.array_equal(samples, excerpts.samples(4))
+    assert not np.array_equal(samples, Excerpts(str(folder), 5.0, RATE, seed=1).samples(3))
+    assert Excerpts(str(folder), 1.5, RATE, mono=False).samples(0).shape == (2, 1.5 * RATE)
+
+
+def test_one_long_file_needs_little_memory(tmp_path):
+    """Ten minutes take as much as an excerpt."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(600 * RATE)
+    soundfile.write(tmp_path / "long.wav", noise, RATE)
+    tracemalloc.start()
+    samples = load(tmp_path / "long.wav", offset=None, duration=5.0, sample_rate=RATE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(samples) == 5 * RATE and peak < 10 * samples.nbytes < noise.nbytes / 5
+
+
+def test_silence_is_left_out(tmp_path):
+    samples = np.zeros(20 * RATE)
+    samples[15 * RATE : 18 * RATE] = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE)
+    soundfile.write(tmp_path / "rare.wav", samples, RATE)
+    assert all(14 < offset < 18 for _, offset, _ in Excerpts(str(tmp_path), 3.0, RATE).pieces(0))
+    soundfile.write(tmp_path / "rare.wav", 0 * samples, RATE)
+    with pytest.raises(ValueError, match="is nearly silent, or its files are nearly empty; choose another folder"):
+        Excerpts(str(tmp_path), 3.0, RATE).samples(0)
+
+
+def test_every_draw_has_the_style_of_its_excerpt(folder):
+    """The target of a draw is that of an objective with this excerpt alone."""
+    settings = Settings(**QUICK, STYLE_FILENAME=str(folder), duration=3.0)
+    made = pipeline.parts(settings)
+    load_images = lambda draw: pipeline.images_of_draw(settings.load, made.analysis, "cpu", draw)  # noqa: E731
+    objective = pipeline.make_objective(made.images, made.networks, made.terms, redrawn=load_images)
+    for draw in (0, 1, audiocnn.SAMPLES_DRAW):
+        objective.draw(draw)
+        samples = Excerpts(str(folder), 3.0, RATE).samples(draw)
+        style = made.analysis.to_image(made.analysis.spectrogram(samples))
+        alone = audiocnn.Objective(made.networks(draw), made.terms, style=style)
+        image = torch.rand(style.shape, generator=torch.Generator().manual_seed(1))
+        expected = {name: float(value) for name, value in alone.evaluate(image)[0].items()}
+        assert {name: float(value) for name, value in objective.evaluate(image)[0].items()} == expected
+
+
+def test_a_run_with_a_folder_repeats(folder):
+    settings = Settings(**QUICK, STYLE_FILENAME=str(folder), duration=2.0)
+    first, again = pipeline.synthesise(settings), pipeline.synthesise(settings)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, pipeline.synthesise(settings.changed(redraw=3)))
+    assert list(settings.excerpts([0, 1])["style 1"]) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(duration=None), "duration=None must be a number"),
+        (dict(runs=2), "runs=2 must be 1; sweep the seed"),
+        (dict(where={"change": {"seconds": [[1, 2]]}}), "give one file and a number for offset"),
+    ],
+)
+def test_what_needs_one_excerpt_is_refused(folder, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Settings(**{**dict(STYLE_FILENAME=str(folder), duration=2.0), **changes})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Settings(**{**dict(STYLE_FILENAME=str(folder / "a.wav"), offset=None, duration=2.0), **changes})
+
+
+def test_a_folder_without_sounds_and_a_fixed_network(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no sound file; put wav, flac, ogg or mp3 files into this folder"):
+        Settings(STYLE_FILENAME=str(tmp_path / "empty")).check_files()
+    with pytest.warns(UserWarning, match="one excerpt is drawn and stays, because no random networks are drawn again"):
+        Settings(STYLE_FILENAME=str(folder), redraw=0, duration=2.0)
+    with pytest.raises(FileNotFoundError):
+        Settings(STYLE_FILENAME=str(folder), CONTENT_FILENAME=str(folder)).check_files()
