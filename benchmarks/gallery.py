@@ -1,5 +1,7 @@
 """A page to listen to the benchmarks: python benchmarks/gallery.py writes benchmarks/gallery.html.
 
+With --blind, a second page beside it asks for ratings of three textures without names, see support/desk/listening.py.
+
 The page holds the sounds that quality.py, truth.py and rhythm.py saved under outputs/benchmarks/, as MP3, beside small
 spectrograms and the measured figures. The page is one file and loads nothing else. The rows in FIRST stand on top, with
 large pictures. A folder is one row of the page:
@@ -26,6 +28,7 @@ import numpy as np
 
 import metrics
 from report import ROOT
+from support.desk import listening
 from support.desk.players import data_uri
 from support.sound.analysis import Analysis
 from support.sound.files import encoded, load_audio
@@ -65,6 +68,7 @@ CHOSEN = {  # of these kinds, only some rows are shown: of the half that no sett
     "rhythm": ("tabla", "metronome", "congas", "claves"),
     "ringing": ("steel_drums", "glockenspiel_chimes", "music_box", "vibraphone_chimes"),
 }
+BLIND = ("birds", "babble", "water_stream")  # textures whose methods a listener can judge without their names
 MADE = "default"  # the sounds whose titles begin so are this project's, and are marked
 EXPLANATIONS = {
     "distance to the truth": "the difference between the spectrograms of this sound and of the truth, as a share of "
@@ -120,7 +124,7 @@ def find_rows(folder):
 
 def choose(row, patterns):
     """Return the paths of the sounds in a folder that match the patterns, in the order of the patterns."""
-    paths = sorted((path for path in row.iterdir() if path.suffix in (".flac", ".wav")), key=numbers_in_name)
+    paths = sorted((path for path in row.glob("*") if path.suffix in (".flac", ".wav")), key=numbers_in_name)
     matches = ([path for path in paths if fnmatch.fnmatchcase(path.stem, pattern)] for pattern in patterns)
     return [found[len(found) // 2] for found in matches if found]
 
@@ -143,8 +147,8 @@ def read_figures(row):
 # 2. The page -------------------------------------------------------------------------------------
 
 
-def make_page(folder):
-    """Return the page as HTML, from the sounds in a folder."""
+def make_page(folder, *, blind=None):
+    """Return the page as HTML, from the sounds in a folder; blind: the name of a page beside it, or None."""
     groups, names, first = {}, {}, {}
     for heading, rows in find_rows(folder).items():
         for row, paths in rows.items():
@@ -159,10 +163,21 @@ def make_page(folder):
     meanings = {name: meaning for name, meaning in EXPLANATIONS.items() if name in names}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(
-        first=first, groups=groups, meanings=meanings
+        first=first, groups=groups, meanings=meanings, blind=blind
     )
     check_size(page)
     return page
+
+
+def write_blind(folder, path):
+    """Write the page without names, from the sounds in a folder."""
+    rows = {name: Path(folder, "textures", name) for name in BLIND}
+    runs = {name: {path.stem: path for path in choose(row, SHOWN["textures"][1:])} for name, row in rows.items()}
+    if missing := [name for name, paths in runs.items() if not paths]:
+        raise FileNotFoundError(
+            f"{folder} holds no texture of {missing[0]}; make it: python benchmarks/quality.py textures"
+        )
+    listening.page(runs, path, reference={name: row / "recording.flac" for name, row in rows.items()})
 
 
 def path_to_place(path):
@@ -234,9 +249,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs/benchmarks", help="where the sounds are")
     parser.add_argument("--page", type=Path, default=ROOT / "benchmarks/gallery.html", help="the page to write")
+    parser.add_argument("--blind", type=Path, help="the page without names to write, in the same folder")
     arguments = parser.parse_args()
     try:
-        page = make_page(arguments.folder)
+        page = make_page(arguments.folder, blind=arguments.blind and arguments.blind.name)
+        if arguments.blind:
+            write_blind(arguments.folder, arguments.blind)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     arguments.page.write_text(page, encoding="utf-8")

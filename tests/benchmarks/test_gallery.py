@@ -225,6 +225,22 @@ def test_the_first_rows_stand_on_top_and_no_sound_is_shown_twice(whole_page):
     assert "style left" in text.split('class="meanings"')[1] and "nan" not in text
 
 
+def test_a_page_without_names_stands_beside_the_page(tmp_path, monkeypatch):
+    """Each of its trials has the recording twice, noise and the methods; the page of sounds has a link to it."""
+    monkeypatch.setattr(gallery, "BLIND", ("fire", "rain"))
+    with pytest.raises(FileNotFoundError, match="holds no texture of fire; make it: python"):
+        gallery.write_blind(tmp_path, tmp_path / "blind.html")
+    for row in ("fire", "rain"):
+        titles = ("recording", "another take", "Gatys recipe", "default", "matched noise")
+        write(tmp_path / "textures" / row, {title: sound(n, 1.0) for n, title in enumerate(titles)})
+    gallery.write_blind(tmp_path, tmp_path / "blind.html")
+    text = (tmp_path / "blind.html").read_text(encoding="utf-8")
+    assert text.count("data:audio/flac") == 2 * (2 + 1 + 3)
+    assert all(title not in text for title in ("fire", "Gatys", "another take"))
+    links = re.findall(r'<a href="([^#"][^"]*)"', gallery.make_page(tmp_path, blind="blind.html"))
+    assert links == ["blind.html"] and not re.findall('<a href="[^#]', gallery.make_page(tmp_path))
+
+
 def test_rows_that_the_page_chooses_exist():
     """Their names are those that the scripts save, and of the half that no setting was chosen on."""
     pairs = {f"{a} {melody}, {b} {other}" for a, b, melody, other in truth.pairs("reporting")}
