@@ -1,8 +1,14 @@
 """A page to listen to the benchmarks: python benchmarks/gallery.py writes benchmarks/gallery.html.
 
-The page holds the sounds that quality.py saved under outputs/benchmarks/, as MP3, beside small spectrograms and the
-measured figures. The page is one file and loads nothing else. A folder is one row of the page:
+With --blind, a second page beside it asks for ratings of three textures without names, see support/desk/listening.py.
 
+The page holds the sounds that quality.py, truth.py and rhythm.py saved under outputs/benchmarks/, as MP3, beside small
+spectrograms and the measured figures. The page is one file and loads nothing else. The rows in FIRST stand on top, with
+large pictures. A folder is one row of the page:
+
+  truth/<A melody>, <B melody>/<method>.flac         "content", "style", "default", "truth", "Gatys recipe"
+  rhythm/<texture>/<method>.flac                     "recording", "default without rhythm", "default"
+  ringing/<texture>/<method>.flac                    "recording", "another take", "default"
   textures/<texture>/<method>.flac                   "recording", "another take", "Gatys recipe", "default"
   transfers/<content>, <style>/<method>.flac         "content", "style", "mosaic", "default, content_weight 3" ...
   figures.json in each of these folders              {method: {name of the figure: number}}
@@ -22,6 +28,7 @@ import numpy as np
 
 import metrics
 from report import ROOT
+from support.desk import listening
 from support.desk.players import data_uri
 from support.sound.analysis import Analysis
 from support.sound.files import encoded, load_audio
@@ -32,10 +39,50 @@ LARGEST = 12_000_000  # bytes of the page
 N_BANDS = 80  # rows of a spectrogram
 # The sounds of a row, in this order. Of several sounds that match a pattern, the middle one is shown.
 SHOWN = {
+    "truth": ("content", "style", "default", "truth", "Gatys recipe"),
+    "rhythm": ("recording", "default without rhythm", "default"),
+    "ringing": ("recording", "another take", "default"),
     "textures": ("recording", "another take", "Gatys recipe", "default"),
     "transfers": ("content", "style", "mosaic*", *(f"default, content_weight {weight}" for weight in (10, 30, 100))),
 }
+HEADINGS = {
+    "truth": "Melodies for another instrument",
+    "rhythm": "Rhythms",
+    "ringing": "Bells, chimes and strings",
+    "textures": "Textures",
+    "transfers": "Transfers",
+}
+# Rows on top of the page, and their titles there.
+FIRST = {
+    "truth/guitar twinkle, trumpet scarborough_fair": "A melody of a guitar, with the sound of a trumpet",
+    "rhythm/tabla": "New tabla, in time",
+    "ringing/steel_drums": "New strokes of steel drums",
+}
+CHOSEN = {  # of these kinds, only some rows are shown: of the half that no setting was chosen on
+    "truth": (
+        "guitar twinkle, trumpet scarborough_fair",
+        "flute jesu, vibraphone twinkle",
+        "trumpet scarborough_fair, cello twinkle",
+        "vibraphone scarborough_fair, flute elise",
+    ),
+    "rhythm": ("tabla", "metronome", "congas", "claves"),
+    "ringing": ("steel_drums", "glockenspiel_chimes", "music_box", "vibraphone_chimes"),
+}
+BLIND = ("birds", "babble", "water_stream")  # textures whose methods a listener can judge without their names
+MADE = "default"  # the sounds whose titles begin so are this project's, and are marked
 EXPLANATIONS = {
+    "distance to the truth": "the difference between the spectrograms of this sound and of the truth, as a share of "
+    "the content's own. Lower is nearer to the truth.",
+    "style left": "the distance between the texture statistics of this sound and of the style, as a share of the "
+    "content's. Lower is nearer to the style.",
+    "like B": "how alike this sound and the style are to the listener, see below.",
+    "onsets kept": "how well the onsets follow the onsets of the content. 1: exactly.",
+    "chroma kept": "how well the pitch classes follow the pitch classes of the content. 1: exactly.",
+    "pitch error [cents]": "the median difference between the pitch of this sound and of the truth; 100 cents are a "
+    "semitone.",
+    "rhythm: its share": "the height of the strongest beat of this sound, divided by that of the recording. 1: the "
+    "beat is as strong.",
+    "rhythm: correlation": "how alike the beats of this sound and of the recording are. 1: the same.",
     "distance ratio": "the distance between the texture statistics of this sound and of the recording; 1 is the "
     "distance of another take of the same recording. Lower is better.",
     "listener": "how alike this sound and the recording are to a network that was trained to sort sound effects. "
@@ -50,89 +97,7 @@ EXPLANATIONS = {
     "rhythm kept": "how well the onsets follow the onsets of the content. 1: exactly.",
     "pitch kept": "how well the pitch classes follow the pitch classes of the content. 1: exactly.",
 }
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Neural style transfer on audio: the sounds</title>
-<style>
-  :root { color-scheme: light dark; --line: light-dark(#ddd, #444); --soft: light-dark(#595959, #aaa); }
-  body { font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 0 auto; padding: 1rem; }
-  h1 { font-size: 1.6rem; line-height: 1.2; } h2 { margin: 2.5rem 0 0; } h3 { margin: 0 0 .5rem; }
-  p, .meanings { max-width: 46rem; }
-  nav { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem; }
-  nav b, nav a { display: block; }
-  section { border-top: 1px solid var(--line); margin-top: 1.25rem; padding-top: 1rem; }
-  .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); column-gap: .75rem; }
-  figure { display: grid; grid-row: span 4; grid-template-rows: subgrid; row-gap: 0; margin: 0 0 1rem; min-width: 0; }
-  figure:only-child { max-width: 25rem; }
-  figcaption { align-self: end; font-size: .9rem; font-weight: 600; line-height: 1.3; margin-bottom: .3rem; }
-  .picture { background: var(--line); height: 90px; }
-  .picture img { display: block; height: 100%; }
-  audio { display: block; width: 100%; height: 38px; margin: .3rem 0; }
-  figure dl { color: var(--soft); display: grid; grid-template-columns: 1fr auto; align-content: start; }
-  figure dl { font-size: .8rem; margin: 0; }
-  figure dd { margin: 0; font-variant-numeric: tabular-nums; }
-  .meanings dt { font-weight: 600; } .meanings dd { margin: 0 0 .5rem; }
-  @media (max-width: 480px) { .row { grid-template-columns: 1fr 1fr; } }
-</style>
-</head>
-<body>
-<h1>Neural style transfer on audio: the sounds</h1>
-<p>Every player holds one sound. The picture above a player is its spectrogram: time runs to the right, and pitch
-runs upwards. All pictures of a row have the same colours and the same scale of time.</p>
-<p><b>Textures.</b> A texture is a new sound that resembles a recording. <i>Gatys recipe</i> is the baseline from the
-literature: one network with random filters, and Gram matrices. <i>Default</i> is this project's recipe: several
-networks on bands and random patterns of neighbouring frequencies, and distributions instead of Gram matrices.
-<i>Another take</i> is a later part of the same recording.</p>
-<p><b>Transfers.</b> A transfer gives a content the sound of a style. The default recipe has the setting
-<i>content_weight</i>: a higher weight keeps more of the content. A <i>mosaic</i> is the baseline: the
-mosaic follows the content with short grains that are cut out of the style (Driedger, Prätzlich and Müller 2015).</p>
-<p>The sounds are compressed to MP3. The figures were measured before the compression.</p>
-{% if meanings %}
-<details>
-<summary>What the figures mean</summary>
-<dl class="meanings">
-{% for name, meaning in meanings.items() %}<dt>{{ name }}</dt><dd>{{ meaning }}</dd>
-{% endfor %}</dl>
-</details>
-{% endif %}
-<h2>Contents</h2>
-<nav>
-{% for heading, rows in groups.items() %}<div><b>{{ heading }}</b>
-{% for row in rows %}<a href="#{{ row.place }}">{{ row.title }}</a>
-{% endfor %}</div>
-{% endfor %}</nav>
-{% for heading, rows in groups.items() %}
-<h2>{{ heading }}</h2>
-{% for row in rows %}
-<section id="{{ row.place }}">
-<h3>{{ row.title }}</h3>
-<div class="row">
-{% for sound in row.sounds %}
-<figure>
-<figcaption>{{ sound.title }}</figcaption>
-<div class="picture"><img src="{{ sound.picture }}" alt="spectrogram" style="width: {{ sound.width }}%"></div>
-<audio controls controlslist="nodownload noplaybackrate" preload="none" src="{{ sound.audio }}"
-  aria-label="{{ row.title }}: {{ sound.title }}"></audio>
-{% if sound.figures %}
-<dl>{% for name, value in sound.figures.items() %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
-{% endif %}
-</figure>
-{% endfor %}
-</div>
-</section>
-{% endfor %}
-{% endfor %}
-<script>
-  document.addEventListener("play", event => {
-    for (const audio of document.querySelectorAll("audio")) if (audio !== event.target) audio.pause();
-  }, true);
-</script>
-</body>
-</html>
-"""
+PAGE = Path(__file__).with_name("gallery_page.html")  # a template of jinja2
 
 
 # 1. Files ----------------------------------------------------------------------------------------
@@ -142,22 +107,24 @@ def find_rows(folder):
     """Return the rows of the page: a dict from the heading to a dict from the row's folder to its sounds' paths."""
     groups = {}
     for kind, patterns in SHOWN.items():
-        for row in sorted(path for path in Path(folder, kind).glob("*") if path.is_dir()):
-            tuned = kind == "textures" and row.name in metrics.TUNING
-            heading = "Textures that settings were chosen on" if tuned else kind.capitalize()
+        rows = [row for row in Path(folder, kind).glob("*") if row.is_dir()]
+        rows = [row for row in rows if row.name in CHOSEN.get(kind, [row.name])]
+        tuned = [row for row in rows if kind == "textures" and row.name in metrics.TUNING]
+        for row in sorted(rows, key=lambda row: (row in tuned, row)):
+            heading = "Textures that settings were chosen on" if row in tuned else HEADINGS[kind]
             if paths := choose(row, patterns):
                 groups.setdefault(heading, {})[row] = paths
     if not groups:
         raise FileNotFoundError(
             f"{folder} holds no sounds; make them first: python benchmarks/quality.py textures, "
-            "and python benchmarks/quality.py transfers"
+            "and transfers, python benchmarks/truth.py reporting, and python benchmarks/rhythm.py rhythm, and ringing"
         )
-    return {heading: groups[heading] for heading in sorted(groups)}
+    return groups
 
 
 def choose(row, patterns):
     """Return the paths of the sounds in a folder that match the patterns, in the order of the patterns."""
-    paths = sorted((path for path in row.iterdir() if path.suffix in (".flac", ".wav")), key=numbers_in_name)
+    paths = sorted((path for path in row.glob("*") if path.suffix in (".flac", ".wav")), key=numbers_in_name)
     matches = ([path for path in paths if fnmatch.fnmatchcase(path.stem, pattern)] for pattern in patterns)
     return [found[len(found) // 2] for found in matches if found]
 
@@ -180,27 +147,59 @@ def read_figures(row):
 # 2. The page -------------------------------------------------------------------------------------
 
 
-def make_page(folder):
-    """Return the page as HTML, from the sounds in a folder."""
-    groups, names, place = {}, {}, 0
+def make_page(folder, *, blind=None):
+    """Return the page as HTML, from the sounds in a folder; blind: the name of a page beside it, or None."""
+    groups, names, first = {}, {}, {}
     for heading, rows in find_rows(folder).items():
         for row, paths in rows.items():
-            sounds = make_sounds(paths, read_figures(row))
+            sounds, path = make_sounds(paths, read_figures(row)), f"{row.parent.name}/{row.name}"
             names |= dict.fromkeys(name for sound in sounds for name in sound["figures"])
-            place += 1
-            made = dict(title=row_title(row), place=f"row-{place}", sounds=sounds)
-            groups.setdefault(heading, []).append(made)
+            made = dict(title=FIRST.get(path, row_title(row)), place=path_to_place(path), sounds=sounds)
+            if path in FIRST:
+                first[path] = made
+            else:
+                groups.setdefault(heading, []).append(made)
+    first = [first[path] for path in FIRST if path in first]
     meanings = {name: meaning for name, meaning in EXPLANATIONS.items() if name in names}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(PAGE).render(groups=groups, meanings=meanings)
+    page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+        first=first, groups=groups, meanings=meanings, blind=blind
+    )
     check_size(page)
     return page
 
 
+def write_blind(folder, path):
+    """Write the page without names, from the sounds in a folder."""
+    rows = {name: Path(folder, "textures", name) for name in BLIND}
+    runs = {name: {path.stem: path for path in choose(row, SHOWN["textures"][1:])} for name, row in rows.items()}
+    if missing := [name for name, paths in runs.items() if not paths]:
+        raise FileNotFoundError(
+            f"{folder} holds no texture of {missing[0]}; make it: python benchmarks/quality.py textures"
+        )
+    listening.page(runs, path, reference={name: row / "recording.flac" for name, row in rows.items()})
+
+
+def path_to_place(path):
+    """Return the name of a row's place in the page: letters, digits and hyphens."""
+    return re.sub(r"\W+", "-", path)
+
+
 def row_title(row):
     """Return the title of a row from its folder's name."""
+    if row.parent.name == "truth":
+        (a, melody), (b, _) = (each.split() for each in row.name.split(", "))
+        return f"{melody} on the {a}, in the style of the {b}".replace("_", " ")
     content, comma, style = row.name.replace("_", " ").partition(", ")
     return f"{content} in the style of {style}" if comma else content
+
+
+def sound_title(path):
+    """Return the title of a sound from its file's name, with the instrument that plays a melody."""
+    if path.parent.parent.name == "truth":
+        a, b = (each.split()[0] for each in path.parent.name.split(", "))
+        return path.stem + {"content": f": {a}", "style": f": {b}", "truth": f": {b}"}.get(path.stem, "")
+    return path.stem
 
 
 def make_sounds(paths, figures):
@@ -209,7 +208,8 @@ def make_sounds(paths, figures):
     longest = max(len(samples) for samples in sounds)
     return [
         dict(
-            title=path.stem,
+            title=sound_title(path),
+            made=path.stem.startswith(MADE),
             audio=data_uri("audio/mpeg", encoded(samples, RATE, "mp3", loss=0.7)),  # 56 kbit/s
             picture=picture,
             width=round(100 * len(samples) / longest),
@@ -249,9 +249,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs/benchmarks", help="where the sounds are")
     parser.add_argument("--page", type=Path, default=ROOT / "benchmarks/gallery.html", help="the page to write")
+    parser.add_argument("--blind", type=Path, help="the page without names to write, in the same folder")
     arguments = parser.parse_args()
     try:
-        page = make_page(arguments.folder)
+        page = make_page(arguments.folder, blind=arguments.blind and arguments.blind.name)
+        if arguments.blind:
+            write_blind(arguments.folder, arguments.blind)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     arguments.page.write_text(page, encoding="utf-8")

@@ -26,7 +26,7 @@ import mosaic
 from support.sound.files import load_audio
 
 RATE, SECONDS = quality.RATE, 5.0
-PARTS, FILE_RATE, FILE_BITS = ROOT / "benchmarks/parts", 16000, 13  # all files together have less than 4 MB
+PARTS, FILE_RATE, FILE_BITS = ROOT / "benchmarks/parts", 16000, 13  # with the files of strokes.py less than 6 MB
 SYNTH_RATE = 48000  # Hz; TinySoundFont would alias at the rate of the files
 
 # 1. Parts: what is played, and by what -----------------------------------------------------------
@@ -128,10 +128,15 @@ def render(soundfont):
     """Write all parts to benchmarks/parts/."""
     PARTS.mkdir(exist_ok=True)
     for name, (program, played) in all_parts().items():
-        samples = librosa.resample(play(soundfont, program, played), orig_sr=SYNTH_RATE, target_sr=FILE_RATE)
-        steps = 2 ** (FILE_BITS - 1)
-        samples = np.round(0.9 * steps * samples / np.abs(samples).max()) / steps  # the lowest bits of 16 are 0
-        soundfile.write(PARTS / f"{name}.flac", samples, FILE_RATE, subtype="PCM_16", compression_level=1.0)
+        samples = play(soundfont, program, played)
+        write_part(name, librosa.resample(samples, orig_sr=SYNTH_RATE, target_sr=FILE_RATE), FILE_RATE)
+
+
+def write_part(name, samples, sample_rate, *, bits=FILE_BITS):
+    """Write one file to benchmarks/parts/: peak 0.9, and zeros in the lowest bits of 16."""
+    steps = 2 ** (bits - 1)
+    samples = np.round(0.9 * steps * samples / np.abs(samples).max()) / steps
+    soundfile.write(PARTS / f"{name}.flac", samples, sample_rate, subtype="PCM_16", compression_level=1.0)
 
 
 def play(soundfont, program, played):

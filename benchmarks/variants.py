@@ -3,15 +3,14 @@
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
 style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, without the loss
 of pitch, on six pairs that quality.py does not report on. Diversity: weights of this loss, on all ten textures for
-tuning. Features: other lengths and stereo, each on recordings that need it. Rhythm: textures of rhythmic styles.
-Voice: a voice in a style of silences.
+tuning. Features: other lengths and stereo, each on recordings that need it. Rhythm, long partials and voices have
+tables of their own, see rhythm.py.
 """
 
 import argparse
 import functools
 import itertools
 import time
-from pathlib import Path
 
 import numpy as np
 import scipy.signal
@@ -238,62 +237,6 @@ def compare_transfers(curves):
     return rows
 
 
-RHYTHMIC = {  # recordings of samples/ and rendered parts; settings were chosen on the first ones
-    "tuning": ("drum_loop", "clock", "bongos", "castanets"),
-    "reporting": ("tabla", "metronome", "congas", "shaker", "guiro"),
-}
-
-
-def compare_rhythm():
-    """Return rows: the rhythm of textures of rhythmic styles, without and with the rhythm of the default."""
-    columns = ("peak", "its share", "correlation", "listener", "copy score", "distance", "core time [s]")
-    rows = [f"| half | style | rhythm_weight | {' | '.join(columns)} |", "|---|---|---|" + "---|" * len(columns)]
-    jobs = [(half, name, weight) for half, names in RHYTHMIC.items() for name in names for weight in (0.0, None)]
-    found = quality.in_parallel(rhythm_figures, *zip(*jobs, strict=True))
-    for (half, name, weight), figures in zip(jobs, found, strict=True):
-        rows.append(f"| {half} | {name} | {weight} | {' | '.join(f'{each:.2f}' for each in figures)} |")
-    for half, weight in itertools.product(RHYTHMIC, (0.0, None)):
-        mean = np.mean([each for job, each in zip(jobs, found, strict=True) if job[::2] == (half, weight)], axis=0)
-        rows.append(f"| {half} | mean | {weight} | {' | '.join(f'{each:.2f}' for each in mean)} |")
-    return rows
-
-
-def rhythm_figures(half, name, weight):
-    """Return the figures of a texture of 5 s: its onsets' highest autocorrelation, and that by the recording's ..."""
-    parts = [ROOT / f"samples/{name}.flac", ROOT / f"benchmarks/parts/{name}.flac"]
-    style = load_audio(next(filter(Path.exists, parts)), sample_rate=RATE, duration=5.0)
-    began = time.process_time()
-    made = quality.default(style, rhythm_weight=weight)
-    seconds = time.process_time() - began
-    peaks = [metrics.rhythm_peak(each, RATE) for each in (made, style)]
-    return (
-        peaks[0],
-        peaks[0] / peaks[1],
-        metrics.rhythm_kept(made, style, RATE),
-        metrics.likeness(made, style, RATE),
-        metrics.copy_score(made, style, RATE),
-        metrics.difference(made, style, RATE),
-        seconds,
-    )
-
-
-def compare_voice():
-    """Return rows: how much of a voice is lost in a style of silences, over the content's weight and largest gain."""
-    rows = ["| largest gain | content_weight | frames lost | distance to the style |", "|---|---|---|---|"]
-    jobs = list(itertools.product((3.0, 2.1), (10.0, 30.0, 100.0)))
-    for job, figures in zip(jobs, quality.in_parallel(voice_figures, *zip(*jobs, strict=True)), strict=True):
-        rows.append("| {:g} | {:g} | {:.2f} | {:.2f} |".format(*job, *figures))
-    return rows
-
-
-def voice_figures(largest_gain, weight):
-    """Return the lost frames of speech in the style of tabla, and the distance to the style."""
-    content, style = quality.excerpt("speech"), quality.excerpt("tabla")
-    losses = {"content": FreeContentLoss(largest_gain=largest_gain)}
-    made = quality.default(style, content, losses=losses, content_weight=weight)
-    return metrics.voice_lost(made, content, RATE, same_level=False), metrics.difference(made, style, RATE)
-
-
 def compare_lengths():
     """Return rows: textures longer and shorter than their style, in parts of 3 s."""
     rows = ["| texture | length | segment_duration | distance ratio of each 3 s | mean |", "|---|---|---|---|---|"]
@@ -337,16 +280,12 @@ def compare_stereo():
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "table", choices=("recipes", "networks", "diversity", "transfers", "features", "rhythm", "voice")
-    )
+    parser.add_argument("table", choices=("recipes", "networks", "diversity", "transfers", "features"))
     table = parser.parse_args().table
     metrics.listener_network()  # a missing package stops the script here
     if table == "features":
         compared = [compare() for compare in (compare_lengths, compare_stereo)]
         write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
-    elif table in ("rhythm", "voice"):
-        write_section(table, compare_rhythm() if table == "rhythm" else compare_voice())
     elif table == "transfers":
         curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
         write_section("variants", compare_transfers(curves))

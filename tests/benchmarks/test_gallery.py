@@ -17,12 +17,17 @@ import soundfile
 from playwright.sync_api import sync_playwright
 
 import gallery
+import rhythm
+import strokes
+import truth
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 22050
 TRANSFER = ["content", "style", "mosaic, continuity 3", *(f"default, content_weight {w}" for w in (10, 30, 100))]
 ODD = "rain & <b>wind"
+MELODY = "guitar twinkle, trumpet scarborough_fair"
+TRUTH = ["content: guitar", "style: trumpet", "default", "truth: trumpet", "Gatys recipe"]
 LISTEN = """async () => {
     const found = [];
     for (const audio of document.querySelectorAll('audio')) {
@@ -33,6 +38,17 @@ LISTEN = """async () => {
         const sound = await new OfflineAudioContext(1, 1, 22050).decodeAudioData(bytes);
         const peak = sound.getChannelData(0).reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
         found.push([audio.readyState, audio.duration, peak]);
+    }
+    return found;
+}"""
+PRESS = """async () => {
+    const figure = document.querySelector('figure'), [picture, audio] = figure.querySelectorAll('button, audio');
+    const found = [];
+    for (let press = 0; press < 2; press++) {
+        picture.click();
+        await new Promise(done => setTimeout(done, 600));
+        const at = parseFloat(picture.style.getPropertyValue('--at'));
+        found.push([audio.paused, figure.classList.contains('playing'), at]);
     }
     return found;
 }"""
@@ -75,6 +91,26 @@ def folder(tmp_path_factory):
     transfer |= {f"default, content_weight {weight}": sound(60, 1.5) for weight in ("0.3", "3")}
     write(folder / "transfers/speech, tabla", transfer, figures={TRANSFER[-1]: {"pitch kept": 0.421}})
     return folder
+
+
+@pytest.fixture(scope="module")
+def more(folder, tmp_path_factory):
+    """The same and melodies, rhythms and ringing sounds; one row of each kind is not for the page."""
+    more = tmp_path_factory.mktemp("more")
+    shutil.copytree(folder, more, dirs_exist_ok=True)
+    for row in (MELODY, "flute jesu, vibraphone twinkle", "flute elise, guitar jesu"):
+        titles = ("content", "style", "truth", "default", "Gatys recipe", "mosaicing")
+        figures = {"default": {"style left": 0.5, "pitch error [cents]": np.nan}}
+        write(more / "truth" / row, {title: sound(n, 1.0) for n, title in enumerate(titles)}, figures=figures)
+    for row in ("rhythm/tabla", "rhythm/clock", "ringing/music_box", "ringing/harp"):
+        titles = ("recording", "another take", "default", "default without rhythm")
+        write(more / row, {title: sound(n, 1.0) for n, title in enumerate(titles)})
+    return more
+
+
+@pytest.fixture(scope="module")
+def whole_page(more):
+    return gallery.make_page(more)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +185,7 @@ def test_the_page_is_whole(page):
     text = re.sub(r'"data:[^"]*"', '""', page)
     assert "<b>wind" not in text and "&lt;b&gt;wind" in text
     headings = re.findall("<h2>(.*?)</h2>", text)
-    assert headings == ["Contents", "Textures", "Textures that settings were chosen on", "Transfers"]
+    assert headings == ["All sounds", "Contents", "Textures", "Textures that settings were chosen on", "Transfers"]
     links, places = re.findall('href="#(.*?)"', text), re.findall('<section id="(.*?)"', text)
     assert links == places and len(set(places)) == 3
     assert not re.search(r"https?:|<link|@import|url\(", text)
@@ -166,6 +202,75 @@ def test_the_page_of_all_benchmarks_is_small_enough(page):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * RATE).astype(np.float32)
     size = 4 / 3 * len(gallery.encoded(noise, RATE, "mp3", loss=0.7)) + len(gallery.draw([noise])[0])
     assert size * (24 * 4 + 6 * 6) < gallery.LARGEST
+
+
+def test_the_first_rows_stand_on_top_and_no_sound_is_shown_twice(whole_page):
+    """The others follow below the contents, each with its place; rows that are not chosen are left out."""
+    text = re.sub(r'"data:[^"]*"', '""', whole_page)
+    top, below = text.split("<h2>All sounds</h2>")
+    titles = list(gallery.FIRST.values())
+    assert [html.unescape(title) for title in re.findall("<h3>(.*?)</h3>", top)] == titles[:2]
+    headings = re.findall("<h2>(.*?)</h2>", below)
+    assert headings[:4] == ["Contents", "Melodies for another instrument", "Bells, chimes and strings", "Textures"]
+    rest = re.findall("<h3>(.*?)</h3>", below)
+    assert rest[:2] == ["jesu on the flute, in the style of the vibraphone", "music box"] and len(rest) == 5
+    links, places = re.findall('href="#(.*?)"', below), re.findall('<section id="(.*?)"', below)
+    assert links == places and len(set(places)) == 5
+    assert list(players(whole_page, titles[0])) == TRUTH
+    assert list(players(whole_page, titles[1])) == ["recording", "default without rhythm", "default"]
+    assert list(players(whole_page, "music box")) == ["recording", "another take", "default"]
+    sounds = re.findall(r'src="(data:audio[^"]*)"', whole_page)
+    assert len(sounds) == text.count("<audio ") == 5 + 3 + 5 + 3 + 3 + 1 + 6
+    assert text.count('<figure class="made">') == 1 + 2 + 1 + 1 + 1 + 3
+    assert "style left" in text.split('class="meanings"')[1] and "nan" not in text
+
+
+def test_a_page_without_names_stands_beside_the_page(tmp_path, monkeypatch):
+    """Each of its trials has the recording twice, noise and the methods; the page of sounds has a link to it."""
+    monkeypatch.setattr(gallery, "BLIND", ("fire", "rain"))
+    with pytest.raises(FileNotFoundError, match="holds no texture of fire; make it: python"):
+        gallery.write_blind(tmp_path, tmp_path / "blind.html")
+    for row in ("fire", "rain"):
+        titles = ("recording", "another take", "Gatys recipe", "default", "matched noise")
+        write(tmp_path / "textures" / row, {title: sound(n, 1.0) for n, title in enumerate(titles)})
+    gallery.write_blind(tmp_path, tmp_path / "blind.html")
+    text = (tmp_path / "blind.html").read_text(encoding="utf-8")
+    assert text.count("data:audio/flac") == 2 * (2 + 1 + 3)
+    assert all(title not in text for title in ("fire", "Gatys", "another take"))
+    links = re.findall(r'<a href="([^#"][^"]*)"', gallery.make_page(tmp_path, blind="blind.html"))
+    assert links == ["blind.html"] and not re.findall('<a href="[^#]', gallery.make_page(tmp_path))
+
+
+def test_rows_that_the_page_chooses_exist():
+    """Their names are those that the scripts save, and of the half that no setting was chosen on."""
+    pairs = {f"{a} {melody}, {b} {other}" for a, b, melody, other in truth.pairs("reporting")}
+    assert set(gallery.CHOSEN["truth"]) <= pairs
+    assert set(gallery.CHOSEN["rhythm"]) <= set(rhythm.RHYTHMIC["reporting"])
+    assert set(gallery.CHOSEN["ringing"]) <= set(strokes.RINGING["reporting"])
+    for path in gallery.FIRST:
+        kind, name = path.split("/")
+        assert name in gallery.CHOSEN[kind]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_picture_plays_its_sound_and_the_top_fits_one_screen(whole_page, tmp_path):
+    path = tmp_path / "gallery.html"
+    path.write_text(whole_page, encoding="utf-8")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        tab = browser.new_page(viewport={"width": 1440, "height": 900})
+        tab.goto(path.as_uri())
+        assert tab.evaluate("document.querySelector('.first').getBoundingClientRect().bottom") <= 900
+        (*playing, at), (*paused, later) = tab.evaluate(PRESS)
+        assert playing == [False, True] and paused == [True, False] and later >= at > 0
+        width = tab.evaluate("document.querySelector('.picture img').clientWidth")
+        share = tab.evaluate("(audio => audio.currentTime / audio.duration)(document.querySelector('audio'))")
+        assert later == pytest.approx(width * share, abs=0.35 * width)
+        tab.set_viewport_size({"width": 390, "height": 844})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        assert tab.evaluate("document.querySelector('.made audio').getBoundingClientRect().bottom") <= 844
+        browser.close()
 
 
 @pytest.mark.parametrize("odd", ["empty", "missing", "other files"])

@@ -10,21 +10,23 @@ import soundfile
 import metrics
 import mosaic
 import quality
+import strokes
 import truth
 
 
 def test_halves_share_nothing_and_all_parts_are_there():
-    for table in (truth.INSTRUMENTS, truth.MELODIES, truth.PERCUSSION, truth.BELLS):
+    for table in (truth.INSTRUMENTS, truth.MELODIES, truth.PERCUSSION, truth.BELLS, strokes.RHYTHMIC, strokes.RINGING):
         assert not set(table["tuning"]) & set(table["reporting"])
     files = list(truth.PARTS.glob("*.flac"))
-    assert {path.stem for path in files} == set(truth.all_parts())
-    assert sum(path.stat().st_size for path in files) < 4e6
+    assert {path.stem for path in files} == set(truth.all_parts()) | set(strokes.all_textures())
+    assert sum(path.stat().st_size for path in files) < 6e6
     sources = (truth.PARTS / "SOURCES.md").read_text()
-    for table in (truth.INSTRUMENTS, truth.MELODIES, truth.PERCUSSION, truth.BELLS):
+    for table in (truth.INSTRUMENTS, truth.MELODIES, truth.PERCUSSION, truth.BELLS, strokes.RHYTHMIC, strokes.RINGING):
         assert all(name in sources for half in table.values() for name in half)
     for path in files:
         info = soundfile.info(path)
-        assert (info.samplerate, info.channels, info.frames, info.subtype) == (16000, 1, 80000, "PCM_16")
+        rate = 22050 if path.stem in strokes.all_textures() else 16000
+        assert (info.samplerate, info.channels, info.frames, info.subtype) == (rate, 1, 5 * rate, "PCM_16")
 
 
 @pytest.mark.parametrize("half", ["tuning", "reporting"])
