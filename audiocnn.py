@@ -633,6 +633,20 @@ def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Opti
     )
 
 
+@dataclass
+class Descent(Iterator):
+    """The steps of an optimisation, an iterator of losses by name, and how they are made, see optimise."""
+
+    steps: Iterator
+    pairs: list
+    optimizer: Callable
+    redraw: int
+    precondition: Callable | None
+
+    def __next__(self) -> dict[str, float]:
+        return next(self.steps)
+
+
 def optimise(
     tensor: torch.Tensor,
     objective: Objective | list,
@@ -643,8 +657,8 @@ def optimise(
     redraw: int = 0,
     done: int = 0,
     precondition: Callable | None = None,
-) -> Iterator[dict[str, float]]:
-    """Change an image, or samples, until the losses are small; yield each step's losses by name, and "total".
+) -> Descent:
+    """Change an image, or samples, until the losses are small; give each step's losses by name, and "total".
 
     Parameters
     ----------
@@ -665,6 +679,11 @@ def optimise(
         change of the tensor. See Analysis.preconditioner.
     """
     pairs = objective if isinstance(objective, list) else [(through, objective)]
+    steps = _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition)
+    return Descent(steps, pairs, optimizer, redraw, precondition)
+
+
+def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition):
     first_draw = SAMPLES_DRAW if pairs[0][0] is not None else 0
     length = redraw or max(1, num_steps)
     while done < num_steps:

@@ -42,8 +42,8 @@ class Result:
     begun: list = field(default_factory=list)  # steps of history after which the optimiser began again
     begun_to_refine: list = field(default_factory=list)  # the same, of refinement
     changed: list = field(default_factory=list)  # what a cell of one's own changed, in words
-    optimizers: list = field(default_factory=list)  # those that changed the image; of an earlier process in words
-    sample_optimizers: list = field(default_factory=list)  # those that changed the samples
+    descents: list = field(default_factory=list)  # how the image was changed, in words by name, see truth.noted
+    sample_descents: list = field(default_factory=list)  # how the samples were changed
     settings: object = None  # that the result was made with
     draft: Path | None = None  # stem of the files that hold a draft of the samples
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
@@ -60,7 +60,7 @@ class Result:
             of_noise = measured(objective, noise)
             self.noise = {name: of_noise[name] for name in contents}
 
-    def begin(self, num_steps, optimizer=audiocnn.lbfgs):
+    def begin(self, num_steps):
         """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
 
         Samples of an earlier image go.
@@ -68,22 +68,18 @@ class Result:
         self.samples, self.refinement, self.begun_to_refine = None, [], []
         if not self.history and not torch.equal(self.image, self.first):
             self.changed = [*self.changed, "the image before its optimisation"]
-        if len(self.history) < num_steps:
-            self.optimizers = [*self.optimizers, optimizer]
         return _begin(self.begun, self.history, num_steps)
 
-    def begin_to_refine(self, num_steps, optimizer=audiocnn.lbfgs):
+    def begin_to_refine(self, num_steps):
         """Return how many steps of the samples are done, and note the same."""
         if not self.refinement and not torch.equal(self.samples, self.reconstruction):
             self.changed = [*self.changed, "the samples before their refinement"]
-        if len(self.refinement) < num_steps:
-            self.sample_optimizers = [*self.sample_optimizers, optimizer]
         return _begin(self.begun_to_refine, self.refinement, num_steps)
 
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins again, and so do their files."""
         self.reconstruction, self.samples = samples, samples.clone()
-        self.refinement, self.begun_to_refine, self.sample_optimizers, self.draft, self.saved = [], [], [], None, ()
+        self.refinement, self.begun_to_refine, self.sample_descents, self.draft, self.saved = [], [], [], None, ()
 
     def whole_of(self, name):
         """Return the value of a loss that counts as 100 %: that of the start, or of noise where the start has none.
