@@ -49,7 +49,7 @@ def build_network(parameters, *, model_path=None, seed=0):
     parameters : dict
         As CNN takes them.
     model_path : str, Path or None
-        A .pth file with a state dict; None draws PyTorch's default random weights.
+        A file with a state dict, see weights.load_weights; None draws PyTorch's default random weights.
     seed : int
         Of the random weights; PyTorch's global generator keeps its state.
     """
