@@ -405,6 +405,8 @@ class Objective:
         if segment is not None:
             check_positive_int(segment=segment)
         styles = [style] if isinstance(style, torch.Tensor) else list(style)
+        for name, image in [("style", each) for each in styles] + [("content", content)] * (content is not None):
+            _check_image(f"the {name}", image, [*styles, content][0])
         self.sounds = {"style": styles, "content": [] if content is None else [content], None: []}
         for term in self.terms:
             if term.compares and not self.sounds[term.compares]:
@@ -489,6 +491,7 @@ class Objective:
 
         The name holds the kind, and the layer with its network: "style conv_1", or "style width_8.conv_1".
         """
+        self._check(image)
         found = {}
         for chain in self.chains:
             places = self._places(chain, image.shape[3], image.device)
@@ -521,8 +524,10 @@ class Objective:
         losses : dict from str to torch.Tensor
         gradient : torch.Tensor, like the tensor
         """
+        _check_precise("the tensor that is optimised", tensor)
         changed = tensor.detach().requires_grad_()
         image = changed if through is None else through(changed)
+        self._check(image)
         values, gradient, losses = image.detach(), torch.zeros_like(image), {}
         for chain in self.chains:
             places = self._places(chain, image.shape[3], image.device)
@@ -541,6 +546,9 @@ class Objective:
                     losses[name] = losses.get(name, 0) + loss.detach() / len(parts)
         return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
 
+    def _check(self, image):
+        _check_image("the image", image, next(iter(self._images()), image))
+
     def _places(self, chain, n_frames, device):  # frames of a circle, the first ones again behind the last one
         if not self.loop:
             return None
@@ -558,6 +566,21 @@ class Objective:
         layers = [layer for chain in self.chains if isinstance(chain.tap, nn.Module) for layer in chain.tap.modules()]
         losses = [each.loss for chain in self.chains for each in chain.losses]
         return layers + [loss.function if isinstance(loss, FunctionLoss) else loss for loss in losses]
+
+
+def _check_image(name, image, like):
+    _check_precise(name, image)
+    if image.ndim != 4 or len(image) != len(like):
+        raise ValueError(
+            f"{name} has the shape {tuple(image.shape)}, but the sounds that are compared must have (planes, channels, "
+            f"height, width) and {len(like)} planes, as the first of them; give each sound an Objective of its own, or "
+            "load all with as many channels"
+        )
+
+
+def _check_precise(name, tensor):
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} is of {tensor.dtype}, whose squares become 0 or infinite; give its .float()")
 
 
 def _input(image):  # the tap of terms at the image, or the samples, themselves

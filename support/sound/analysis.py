@@ -115,6 +115,8 @@ class Analysis:
 
     def from_image(self, image: torch.Tensor) -> np.ndarray:
         """Turn an image back into a spectrogram [shape=(n_bins, n_frames)]: the inverse of to_image for one plane."""
+        if len(image) != 1:
+            raise ValueError(f"the image has {len(image)} planes; give one plane at a time, such as image[:1]")
         rows = image[0, 0] if self.layout == "2D" else image[0, :, 0]
         return (rows.T if self.layout == "time" else rows).detach().cpu().numpy()
 

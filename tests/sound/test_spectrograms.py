@@ -291,6 +291,18 @@ def test_layouts(layout, shape, stft):
     assert image[where] == spectrogram[2, 7]
 
 
+@pytest.mark.parametrize("layout", ["freq", "time", "2D"])
+def test_only_one_plane_becomes_a_sound(layout, stft):
+    """The planes of stereo, or a batch: none is dropped in silence."""
+    analysis = Analysis(transform=stft, layout=layout)
+    samples = torch.rand(2, 22050, generator=torch.Generator().manual_seed(0)) - 0.5
+    image = analysis.image(samples)
+    for back in (analysis.from_image, lambda image: analysis.sound(image, length=22050, n_iter=2)):
+        with pytest.raises(ValueError, match=r"the image has 4 planes; give one plane at a time, such as image\[:1\]"):
+            back(image)
+    np.testing.assert_array_equal(analysis.from_image(image[:1]), analysis.from_image(analysis.image(samples[0])))
+
+
 def test_seconds_are_frames_where_frames_are_no_channels(stft):
     analysis = Analysis(transform=stft)
     assert [analysis.frames(seconds) for seconds in (None, 1e-6, 1.0, 2.5)] == [None, 1, 86, 215]
