@@ -65,7 +65,7 @@ class CNN(nn.Module):
         n_classes : outputs of the classifier
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: dict):
         super().__init__()
         check_parameters(parameters)
         flat, size = parameters["orientation"] != "2D", parameters["kernelsize"]
@@ -80,13 +80,13 @@ class CNN(nn.Module):
         height, width = parameters["in_height"] // pool[0] ** 3, parameters["in_width"] // 8
         self.fc = nn.Linear(channels[-1] * height * width, parameters["n_classes"])
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Image [shape=(batch, in_channels, in_height, in_width)] to scores [shape=(batch, n_classes)]."""
         features = self.layer3(self.layer2(self.layer1(image)))
         return self.fc(features.flatten(1))
 
 
-def check_parameters(parameters):
+def check_parameters(parameters: dict) -> None:
     """Raise ValueError unless a dict holds the parameters of a CNN, see there."""
     missing = [name for name in PARAMETERS if name not in parameters]
     if missing:
@@ -161,16 +161,16 @@ class FunctionLoss(Loss):
     compares: str | None = "style"
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """The function's name."""
         return getattr(self.function, "__name__", type(self.function).__name__).strip("<>").lower()
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: object) -> torch.Tensor:
         """Call the function."""
         return self.function(features, target)
 
 
-def blended(describe: Callable, styles: list[torch.Tensor], blend: list[float]):
+def blended(describe: Callable, styles: list[torch.Tensor], blend: list[float]) -> torch.Tensor:
     """Return the mean of what describe returns for each style, weighted by blend."""
     return sum(share * describe(style) for share, style in zip(blend, styles, strict=True))
 
@@ -194,7 +194,7 @@ class StyleLoss(Loss):
 
     kind, compares, segments = "style", "style", True
 
-    def target(self, *styles, blend):
+    def target(self, *styles: torch.Tensor, blend: list[float]) -> Gram:
         """Describe the styles."""
         rows = [rows_of(style) for style in styles]
         rows = torch.cat([(b / each.shape[1]) ** 0.5 * each for b, each in zip(blend, rows, strict=True)], dim=1)
@@ -202,7 +202,7 @@ class StyleLoss(Loss):
         exact = (exact.T @ exact if exact.shape[1] < len(exact) else exact @ exact.T).square().sum().item()
         return Gram(blended(gram_matrix, styles, blend), rows, exact)
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: Gram) -> torch.Tensor:
         """Take features of any number of positions."""
         rows = rows_of(features)
         return fast.GramDistance.apply(rows, target.rows, target.gram, target.style_term) / len(rows) ** 2
@@ -234,7 +234,7 @@ class DistributionLoss(Loss):
     balance: float = 0.0
     kind, compares, segments = "style", "style", True
 
-    def target(self, *styles, blend):
+    def target(self, *styles: torch.Tensor, blend: list[float]) -> Quantiles:
         """Describe the styles."""
         number = min(rows_of(styles[0]).shape[1], N_QUANTILES)
         if number < 2:
@@ -248,7 +248,7 @@ class DistributionLoss(Loss):
         scale = ((variance / mean).clamp_min(0.01) ** self.balance * mean).rsqrt()
         return Quantiles({number: values}, scale)
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: Quantiles) -> torch.Tensor:
         """Take features of any number of positions."""
         rows = rows_of(features).contiguous()  # row by row in memory, otherwise sorting is slow
         number = rows.shape[1]
@@ -274,11 +274,11 @@ class ContentLoss(Loss):
 
     kind, compares, segments = "content", "content", True
 
-    def cut(self, target, part):
+    def cut(self, target: torch.Tensor, part: slice) -> torch.Tensor:
         """Return the content's features in the same frames."""
         return target[..., part]
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take features and target of one shape."""
         return (features - target).square().mean()
 
@@ -289,7 +289,7 @@ class BoundLoss(Loss):
 
     kind, segments = "bound", True
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: object) -> torch.Tensor:
         """Take the image itself."""
         return (features - features.clamp(0, 1)).square().sum()
 
@@ -489,6 +489,7 @@ class Objective:
     def __call__(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the losses of a whole image by name, with gradients, see evaluate for long images.
 
+        The losses are multiplied by their weights; `weights` has these, so that a loss / its weight is its distance.
         The name holds the kind, and the layer with its network: "style conv_1", or "style width_8.conv_1".
         """
         self._check(image)
@@ -622,7 +623,7 @@ class ScaledLBFGS(torch.optim.LBFGS):
     fall. A power of two changes no digit. Losses of more than 1e-3 keep their scale.
     """
 
-    def step(self, closure):
+    def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Make one step; closure computes the loss and the gradients."""
         (group,) = self.param_groups
 

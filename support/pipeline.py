@@ -48,6 +48,7 @@ class Result:
     draft: Path | None = None  # stem of the files that hold a draft of the samples
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
     first: torch.Tensor | None = None  # the image as it was made; None: as it is
+    objective: audiocnn.Objective | None = None  # of run: the image's losses; its network is that of the last draw
 
     def __post_init__(self):
         self.first = self.image.clone() if self.first is None else self.first
@@ -156,7 +157,7 @@ def run(
     precondition: bool = True,
     **changes,
 ) -> Result:
-    """Make one result with the settings: of runs > 1 the first.
+    """Return one result of the settings, with its samples, image, losses and objective: of runs > 1 the first.
 
     Parameters
     ----------
@@ -196,7 +197,7 @@ def run(
         rhythm=made.rhythm,
         **settings.start_values,
     )
-    result = Result(0, image, settings=settings)
+    result = Result(0, image, settings=settings, objective=objective)
     result.measure(objective, noise)
     steps = audiocnn.optimise(image, objective, num_steps=settings.num_steps, optimizer=optimizer, redraw=redraw)
     _follow(steps, result.history, watch, "optimise")

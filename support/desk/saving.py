@@ -285,7 +285,7 @@ def load_settings(path):
 def save_state(result, path):
     """Write an unfinished result, to be taken up by load_state in another process."""
     kept = {each.name: getattr(result, each.name) for each in fields(result)}
-    kept["settings"] = result.settings.plain()
+    kept |= {"settings": result.settings.plain(), "objective": None}  # which the cells, or run, make again
     write_whole(Path(path), lambda partial: torch.save(kept, partial))
 
 
