@@ -67,7 +67,7 @@ class CNN(nn.Module):
 
     def __init__(self, parameters: dict):
         super().__init__()
-        check_parameters(parameters)
+        check_cnn(parameters)
         flat, size = parameters["orientation"] != "2D", parameters["kernelsize"]
         kernel, pool = ((1, size), (1, 2)) if flat else ((size, size), (2, 2))
         channels = [parameters[name] for name in ("in_channels", "l1channels", "l2channels", "l3channels")]
@@ -86,7 +86,7 @@ class CNN(nn.Module):
         return self.fc(features.flatten(1))
 
 
-def check_parameters(parameters: dict) -> None:
+def check_cnn(parameters: dict) -> None:
     """Raise ValueError unless a dict holds the parameters of a CNN, see there."""
     missing = [name for name in PARAMETERS if name not in parameters]
     if missing:

@@ -84,6 +84,12 @@ def test_lines_of_a_function_are_counted_without_what_stands_one_a_line():
     assert [lines_of(ast.parse(source).body[0]) for source in (plain, spread)] == [2, 3]
 
 
+def test_no_two_functions_or_classes_of_files_share_a_name():
+    found = [(node.name, path.name) for path in LIBRARY for node in parse(path).body if hasattr(node, "name")]
+    names = [name for name, _ in found if not name.startswith("_")]
+    assert [each for each in found if names.count(each[0]) > 1] == []
+
+
 # Imports -----------------------------------------------------------------------------------------
 
 MODULES = {module_of(path) for path in [*LIBRARY, *SCRIPTS]} | {"support"}

@@ -34,7 +34,7 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
     Parameters
     ----------
     result : pipeline.Result
-        With its settings, whose parts are compared with those that were used, and its optimisers.
+        With its settings, whose parts are compared with those that were used, and with what `noted` says.
     analysis, objective : the parts of the run
     images, recordings : dict
         The images and the samples of the recordings by name.
@@ -53,17 +53,28 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
             terms=settings.make_terms(rhythm),
             network=None if settings.use_style_net else settings.make_network(images, analysis),
         )
-        start_is_known = _start_is_known(result, settings, analysis, images, recordings, rhythm)
     expected |= {"segment": analysis.frames(settings.segment_duration), "loop": settings.loop}
     expected["blend"] = [share / sum(blend) for share in blend]
-    of_descents, expected_descents = _descents(result, settings, objective, recordings)
+    of_descents, expected_descents = _descents(result, objective, settings.steps_of_draw)
     used, expected = used | of_descents, expected | expected_descents
+    of_result = dataclasses.replace(analysis, loop=settings.loop)
+    start = functools.partial(
+        pipeline.make_start,
+        settings.start,
+        of_result,
+        recordings["style 1"],
+        images,
+        length=of_result.length_of(settings.length_of(recordings)),
+        seed=settings.seed,
+        rhythm=rhythm,
+        **settings.start_values,
+    )
     parts = [analysis, analysis.transform, *network.modules(), *(each.loss for each in terms), objective.networks]
     own_code = _own_code(parts)
     for each in result.descents + result.sample_descents:
         own_code |= each["own_code"]
     others = [name for name in used if used[name] != expected[name]]
-    others += [] if start_is_known else ["start"]
+    others += [] if _is_start(result.first, start) else ["start"]
     others += [f"what {step!r} gave" for step in changed] + result.changed
     used |= {"layers": named_layers(network), "own_code": own_code, "not_in_settings": others}
     return used | {"style_distance": _style_distance(result, recordings)}
@@ -107,18 +118,18 @@ def _alike(image, other):  # but for rounding, which depends on where the values
     return image.shape == other.shape and bool((image - other).abs().max() <= 1e-3 * other.abs().max())
 
 
-def _descents(result, settings, objective, recordings):
+def _descents(result, objective, redraw):
     # How the image and the samples were changed, and how the settings say so.
     found, expected, first = {}, {}, _terms_in_words(objective.terms)
     of_samples = _terms_in_words(term for term in objective.all_terms if term.layer == "samples")
-    shape = f"another image {[2 if settings.stereo else 1, 1, 1, result.samples.shape[-1]]}"
+    shape = f"another image {[result.samples.ndim, 1, 1, result.samples.shape[-1]]}"  # 1 or 2 channels
     sums = [["the analysis", first], *([[shape, of_samples]] if of_samples else [])]
     places = (
         ("", result.descents, result.begun, [["the image", first]], None),
         ("sample_", result.sample_descents, result.begun_to_refine, sums, Analysis.preconditioner),
     )
     for prefix, descents, begun, objectives, precondition in places:
-        said = {"optimizer": words(audiocnn.lbfgs), "redraw": settings.steps_of_draw}
+        said = {"optimizer": words(audiocnn.lbfgs), "redraw": redraw}
         said |= {"precondition": words(precondition), "objectives": objectives}
         for name, value in said.items():
             values = [each[name] for each in descents] + [UNKNOWN] * (len(descents) < len(begun))
@@ -128,21 +139,10 @@ def _descents(result, settings, objective, recordings):
     return found, expected
 
 
-def _start_is_known(result, settings, analysis, images, recordings, rhythm):
-    # Whether the settings make the image that the result started from; True where the start's file can't be read now.
-    of_result = dataclasses.replace(analysis, loop=settings.loop)
-    with contextlib.suppress(OSError, ValueError):
-        _, image = pipeline.make_start(
-            settings.start,
-            of_result,
-            recordings["style 1"],
-            images,
-            length=of_result.length_of(settings.length_of(recordings)),
-            seed=settings.seed,
-            rhythm=rhythm,
-            **settings.start_values,
-        )
-        return _alike(result.first, image)
+def _is_start(image, start):
+    # Whether the settings make this start; True where the start's file can't be read now.
+    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings(action="ignore"):
+        return _alike(image, start()[1])
     return True
 
 

@@ -27,7 +27,7 @@ import torch
 
 from support.checks import check_choice
 from support.sound import loops, stereo
-from support.sound.preconditioning import preconditioner
+from support.sound.preconditioning import stft_preconditioner
 from support.sound.transforms import Transform
 
 LAYOUTS = ("freq", "time", "2D")
@@ -71,7 +71,9 @@ class Analysis:
     def spectrogram(self, samples: np.ndarray) -> np.ndarray:
         """Return the spectrogram of samples; of a stereo sound, that of the mean of both channels."""
         samples = samples.mean(axis=0) if samples.ndim == 2 else samples
-        magnitude = loops.magnitude(samples, self.transform) if self.loop else self.transform.magnitude(samples)
+        magnitude = (
+            loops.magnitude_of_circle(samples, self.transform) if self.loop else self.transform.magnitude(samples)
+        )
         return self.compress(magnitude)
 
     def to_image(self, spectrogram: np.ndarray | torch.Tensor, device: str | torch.device = "cpu") -> torch.Tensor:
@@ -139,16 +141,16 @@ class Analysis:
             return self.transform.reconstruct(magnitude, n_iter=n_iter, length=length, seed=seed)
 
         if self.loop:
-            return loops.reconstruct(magnitude, part, hop_length=self.transform.hop_length)
+            return loops.reconstruct_circle(magnitude, part, hop_length=self.transform.hop_length)
         return part(magnitude, length)
 
     def preconditioner(self, samples: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the map that makes the descent on samples short, see preconditioning.py."""
         n_fft, hop_length = self.transform.n_fft_of_refinement, self.transform.hop_length
-        make = functools.partial(preconditioner, compress=self.compress, n_fft=n_fft, hop_length=hop_length)
+        make = functools.partial(stft_preconditioner, compress=self.compress, n_fft=n_fft, hop_length=hop_length)
         if not self.loop:
             return make(samples)
-        return loops.preconditioner(samples, make, around=-(-n_fft // hop_length) * hop_length)
+        return loops.preconditioner_of_circle(samples, make, around=-(-n_fft // hop_length) * hop_length)
 
     # Compression
 

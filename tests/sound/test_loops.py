@@ -151,7 +151,7 @@ def test_the_fade_keeps_the_level(alike):
             samples[180 * 128 :] = samples[: length - 180 * 128]
         return samples
 
-    circle = loops.reconstruct(np.zeros((3, 181)), part, hop_length=128)
+    circle = loops.reconstruct_circle(np.zeros((3, 181)), part, hop_length=128)
     assert len(circle) == 180 * 128
     levels = (circle[: 16 * 128].reshape(8, 256) ** 2).mean(axis=1)
     np.testing.assert_allclose(levels, (noise[: 16 * 128].reshape(8, 256) ** 2).mean(axis=1), rtol=0.35)
