@@ -291,8 +291,13 @@ def make_start(
         samples = librosa.util.fix_length(samples, size=length)
     else:
         style = style.mean(axis=0) if style.ndim == 2 else style
-        beat = dict(strength=rhythm.strength, period=rhythm.period) if rhythm else {}
-        samples = matched_noise(style, length=length, seed=seed, **beat)
+        samples = matched_noise(
+            style,
+            length=length,
+            seed=seed,
+            strength=rhythm.strength if rhythm else 0.0,
+            period=rhythm.period if rhythm else 1,
+        )
     noise = analysis.to_image(analysis.spectrogram(samples), images["style 1"].device)
     content = images.get("content")
     start = "noise" if is_file else start
