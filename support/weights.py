@@ -36,7 +36,7 @@ TYPES |= {"Long": torch.int64, "Int": torch.int32, "Char": torch.int8, "Bool": t
 class _Content(dict):
     def __setitem__(self, key, value):
         if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < 2**31):  # long ones may share a hash
-            raise ValueError("it has keys that are no text")
+            raise ValueError("it has keys that are not text")
         super().__setitem__(key, value)
 
 

@@ -331,6 +331,29 @@ def test_headings_and_steps_that_texts_name_exist():
     assert len(named) > 9 and named <= headings
 
 
+@pytest.mark.parametrize("path", TEXTS, ids=names(TEXTS))
+def test_every_link_of_a_text_leads_to_a_file_or_a_heading(path):
+    """Of this project; headings are linked as GitHub names them."""
+    for target in re.findall(r"(?<!!)\[[^]]*\]\(([^)\s]+)\)", path.read_text()):
+        name, _, heading = target.partition("#")
+        if "://" not in target:
+            linked = path.parent / name if name else path
+            assert linked.resolve().is_relative_to(ROOT) and linked.exists(), target
+            headings = re.findall(r"(?m)^#+ (.*)$", linked.read_text()) if heading else []
+            assert not heading or heading in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+HOUSE_WORDS = r"\ba" + r"new\b|\baf" + r"resh\b|(?<!\bthere )\b(?:is|are|was|were|be) " + r"no (?!longer\b|more\b)"
+
+
+@pytest.mark.parametrize("path", [*TEXTS, *NOTEBOOKS, *LIBRARY, *SCRIPTS], ids=lambda path: path.name)
+def test_texts_keep_to_the_words_of_the_house(path):
+    """Something "is not a" thing, and happens "again"; also in the names of functions."""
+    text = "\n".join(cell.source for cell in cells(path)) if path.suffix == ".ipynb" else path.read_text()
+    text = re.sub(r"[_\s]+", " ", text)
+    assert [text[each.start() - 30 : each.end() + 30] for each in re.finditer(HOUSE_WORDS, text, re.IGNORECASE)] == []
+
+
 def test_every_picture_is_shown_and_every_shown_picture_exists():
     shown = {path.parent / name for path in TEXTS for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", path.read_text())}
     pictures = {path for folder in ("benchmarks", "models") for path in ROOT.glob(f"{folder}/*.png")}

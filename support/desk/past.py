@@ -34,7 +34,7 @@ def find_runs(folder="outputs", *, last=None, names=None, **settings):
     Returns
     -------
     runs : dict
-        From the path of the json file to the report. Files without a sound of the same name are no runs; a warning
+        From the path of the json file to the report. Files without a sound of the same name are not runs; a warning
         names the files that have a sound and can't be read.
     """
     reports, unread = {}, []

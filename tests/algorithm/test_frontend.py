@@ -174,7 +174,7 @@ def test_conversion_of_another_folder(tmp_path):
         convert_musicnn.read_checkpoint(tmp_path)
     for name in (".index", ".data-00000-of-00001"):
         (tmp_path / name).write_bytes(bytes(100))
-    with pytest.raises(ValueError, match=r"\.index is no index of a TensorFlow checkpoint"):
+    with pytest.raises(ValueError, match=r"\.index is not an index of a TensorFlow checkpoint"):
         convert_musicnn.read_checkpoint(tmp_path)
 
 

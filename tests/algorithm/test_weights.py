@@ -43,13 +43,13 @@ PAIRS = b")" + b"".join(b"\x94h" + bytes([number]) + b"\x86" for number in range
 LONG = b"\x8b" + struct.pack("<I", 10**6) + b"\x01" * 10**6  # a number of 2.4 million digits
 HOSTILE = {  # what comes behind the protocol, and the reason
     "deep": (DEEP + b".", "only a flat dict|is a tuple"),
-    "deep-keys": (b"}" + DEEP[: 2 * 10**5] + b"K\x01s.", "keys that are no text"),
+    "deep-keys": (b"}" + DEEP[: 2 * 10**5] + b"K\x01s.", "keys that are not text"),
     "pairs": (PAIRS + b".", "only a flat dict|is a tuple"),
-    "pairs-as-keys": (b"}" + PAIRS + b"K\x01s.", "keys that are no text"),
+    "pairs-as-keys": (b"}" + PAIRS + b"K\x01s.", "keys that are not text"),
     "memo": (b"}r" + struct.pack("<I", 2**31 - 1) + b".", "parameters lack l1channels|is missing"),
     "numbers-as-keys": (b"}K\x01K\x01s.", "only a flat dict|which the network lacks"),
     "long-number": (b"}\x8c\x0akernelsize" + LONG + b"s.", "parameters lack|which the network lacks"),
-    "long-key": (b"}" + LONG + b"K\x01s.", "keys that are no text"),
+    "long-key": (b"}" + LONG + b"K\x01s.", "keys that are not text"),
     "circle": (b"]\x94h\x00a.", "only a flat dict|is a list"),
     "operations": (b"N0" * 10**6 + b".", "IndexError"),
     "code": (b"cbuiltins\neval\n\x8c\x011\x85R.", "asks for builtins.eval"),

@@ -358,7 +358,7 @@ def begun(**given):
     return pipeline.Result(0, torch.ones(3), settings=Settings(**given))
 
 
-def test_a_file_that_is_no_unfinished_result(tmp_path):
+def test_a_file_that_is_not_an_unfinished_result(tmp_path):
     mine, other = tmp_path / "mine.pth", tmp_path / "other.pth"
     saving.save_state(begun(**SMALL), mine)
     whole = mine.read_bytes()

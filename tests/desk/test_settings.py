@@ -509,7 +509,7 @@ def test_settings_that_nothing_reads_warn(typed, message):
 
 
 def test_settings_of_what_is_unused_are_not_in_the_way():
-    """A pair of files is no matter to recipes without one, nor is a content layer to a texture."""
+    """A pair of files does not matter to recipes without one, and a content layer does not matter to a texture."""
     assert Settings(model_path="models/a.pth").model_path == "models/a.pth"
     assert Settings(recipe="gatys", whichChannel="2D", model_path="a.pth", use_style_net=True).whichChannel == "2D"
     assert Settings(content_layers_default=[], content_weight=0).content_layers == {}

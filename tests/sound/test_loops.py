@@ -43,7 +43,7 @@ def level_at_seam(textures, near=2048):
 
 @pytest.mark.parametrize("recipe", [BANDS, GATYS], ids=["bands", "gatys"])
 @pytest.mark.parametrize("name", ["water_stream", "fire", "speech", "singing"])
-def test_the_seam_of_a_loop_is_no_click(name, recipe, load):
+def test_the_seam_of_a_loop_is_not_a_click(name, recipe, load):
     samples = texture(name, load, **recipe)
     assert len(samples) % (128 if recipe is BANDS else 256) == 0
     assert click(samples) < 1.2

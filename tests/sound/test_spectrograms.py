@@ -303,7 +303,7 @@ def test_only_one_plane_becomes_a_sound(layout, stft):
     np.testing.assert_array_equal(analysis.from_image(image[:1]), analysis.from_image(analysis.image(samples[0])))
 
 
-def test_seconds_are_frames_where_frames_are_no_channels(stft):
+def test_seconds_are_frames_where_frames_are_not_channels(stft):
     analysis = Analysis(transform=stft)
     assert [analysis.frames(seconds) for seconds in (None, 1e-6, 1.0, 2.5)] == [None, 1, 86, 215]
     assert Analysis(transform=stft, layout="time").frames(1.0) is None
@@ -332,7 +332,7 @@ def test_bad_files(tmp_path):
         files.load_audio(tmp_path / "nowhere.wav", sample_rate=22050)
     with pytest.raises(FileNotFoundError, match="is not a file"):
         files.load_audio(tmp_path, sample_rate=22050)
-    (tmp_path / "text.wav").write_text("this is no sound")
+    (tmp_path / "text.wav").write_text("this is not a sound")
     (tmp_path / "empty.wav").write_bytes(b"")
     for name in ("text.wav", "empty.wav"):
         with pytest.raises(ValueError, match="not a sound file that libsndfile can read"):
