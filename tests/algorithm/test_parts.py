@@ -341,3 +341,15 @@ def test_images_and_samples_of_few_digits_are_refused_with_the_reason(dtype, ban
             call(one.to(dtype))
     with pytest.raises(ValueError, match=f"the tensor that is optimised {reason}"):
         objective.evaluate(one[0, :, 0].to(dtype), through=lambda rows: rows.float()[None, :, None])
+
+
+def test_values_are_weighted_and_the_weights_are_known(bands):
+    """A loss divided by its weight is the distance that the loss alone computes."""
+    style, start = sound(1), sound(2)
+    terms = [(distance_of_means, "conv_1", 7.0), (losses.DiversityLoss(length=16), "input", 0.25)]
+    objective = audiocnn.Objective(bands, terms, style=style)
+    values = {name: float(loss) / objective.weights[name] for name, loss in objective(start).items()}
+    assert objective.weights == dict.fromkeys(objective.weights, 7.0) | {"diversity input": 0.25} and len(values) == 3
+    for name, network in bands.items():
+        means = first_layer(network, start).mean() - first_layer(network, style).mean()
+        assert values[f"distance_of_means {name}.conv_1"] == pytest.approx(float(means.square()), rel=1e-4)
