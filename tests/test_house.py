@@ -26,6 +26,7 @@ PROMISED = {"neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb
 PROMISED |= {"params", "models", "samples", "requirements.txt"}
 ALLOWED = PROMISED | {"support", "tests", "benchmarks", "LICENSE", "Makefile", "pyproject.toml", "CITATION.cff"}
 ALLOWED |= {"CHANGELOG.md"}
+README = (ROOT / "support/README.md").read_text()
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -88,6 +89,13 @@ def test_no_two_functions_or_classes_of_files_share_a_name():
     found = [(node.name, path.name) for path in LIBRARY for node in parse(path).body if hasattr(node, "name")]
     names = [name for name, _ in found if not name.startswith("_")]
     assert [each for each in found if names.count(each[0]) > 1] == []
+
+
+def test_the_size_that_the_readme_tells_is_that_of_the_files():
+    told = re.search(r"about ([\d,]+) lines .*?: ([\d,]+) in .*?, ([\d,]+) in .*?, ([\d,]+) in .*? ([\d,]+) in", README)
+    rooms = [[LIBRARY[0]], *(ROOT.glob(f"{folder}/*.py") for folder in ("support", "support/sound", "support/desk"))]
+    sizes = [sum(len(path.read_text().splitlines()) for path in room) for room in rooms]
+    assert [int(each.replace(",", "")) for each in told.groups()] == pytest.approx([sum(sizes), *sizes], rel=0.1)
 
 
 # Imports -----------------------------------------------------------------------------------------
@@ -370,7 +378,7 @@ def test_the_citation_file_has_what_its_format_requires():
     works = [(work["authors"][0]["family-names"], work["year"]) for work in citation["references"]]
     expected = [("Gatys", 2015), ("Ulyanov", 2016), ("Huzaifah", 2019), ("Antognini", 2019), ("Heitz", 2021)]
     assert works == expected
-    sources = (ROOT / "support/README.md").read_text().split("## Sources\n")[1]
+    sources = README.split("## Sources\n")[1]
     assert all(re.search(rf"{author}\D* {year}", sources) for author, year in expected)
 
 
