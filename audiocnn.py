@@ -65,9 +65,9 @@ class CNN(nn.Module):
         n_classes : outputs of the classifier
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: dict):
         super().__init__()
-        check_parameters(parameters)
+        check_cnn(parameters)
         flat, size = parameters["orientation"] != "2D", parameters["kernelsize"]
         kernel, pool = ((1, size), (1, 2)) if flat else ((size, size), (2, 2))
         channels = [parameters[name] for name in ("in_channels", "l1channels", "l2channels", "l3channels")]
@@ -80,13 +80,13 @@ class CNN(nn.Module):
         height, width = parameters["in_height"] // pool[0] ** 3, parameters["in_width"] // 8
         self.fc = nn.Linear(channels[-1] * height * width, parameters["n_classes"])
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Image [shape=(batch, in_channels, in_height, in_width)] to scores [shape=(batch, n_classes)]."""
         features = self.layer3(self.layer2(self.layer1(image)))
         return self.fc(features.flatten(1))
 
 
-def check_parameters(parameters):
+def check_cnn(parameters: dict) -> None:
     """Raise ValueError unless a dict holds the parameters of a CNN, see there."""
     missing = [name for name in PARAMETERS if name not in parameters]
     if missing:
@@ -163,16 +163,16 @@ class FunctionLoss(Loss):
     compares: str | None = "style"
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """The function's name."""
         return getattr(self.function, "__name__", type(self.function).__name__).strip("<>").lower()
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: object) -> torch.Tensor:
         """Call the function."""
         return self.function(features, target)
 
 
-def blended(describe: Callable, styles: list[torch.Tensor], blend: list[float]):
+def blended(describe: Callable, styles: list[torch.Tensor], blend: list[float]) -> torch.Tensor:
     """Return the mean of what describe returns for each style, weighted by blend."""
     return sum(share * describe(style) for share, style in zip(blend, styles, strict=True))
 
@@ -196,7 +196,7 @@ class StyleLoss(Loss):
 
     kind, compares, segments = "style", "style", True
 
-    def target(self, *styles, blend):
+    def target(self, *styles: torch.Tensor, blend: list[float]) -> Gram:
         """Describe the styles."""
         rows = [rows_of(style) for style in styles]
         rows = torch.cat([(b / each.shape[1]) ** 0.5 * each for b, each in zip(blend, rows, strict=True)], dim=1)
@@ -204,7 +204,7 @@ class StyleLoss(Loss):
         exact = (exact.T @ exact if exact.shape[1] < len(exact) else exact @ exact.T).square().sum().item()
         return Gram(blended(gram_matrix, styles, blend), rows, exact)
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: Gram) -> torch.Tensor:
         """Take features of any number of positions."""
         rows = rows_of(features)
         return fast.GramDistance.apply(rows, target.rows, target.gram, target.style_term) / len(rows) ** 2
@@ -236,7 +236,7 @@ class DistributionLoss(Loss):
     balance: float = 0.0
     kind, compares, segments = "style", "style", True
 
-    def target(self, *styles, blend):
+    def target(self, *styles: torch.Tensor, blend: list[float]) -> Quantiles:
         """Describe the styles."""
         number = min(rows_of(styles[0]).shape[1], N_QUANTILES)
         if number < 2:
@@ -250,7 +250,7 @@ class DistributionLoss(Loss):
         scale = ((variance / mean).clamp_min(0.01) ** self.balance * mean).rsqrt()
         return Quantiles({number: values}, scale)
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: Quantiles) -> torch.Tensor:
         """Take features of any number of positions."""
         rows = rows_of(features).contiguous()  # row by row in memory, otherwise sorting is slow
         number = rows.shape[1]
@@ -276,11 +276,11 @@ class ContentLoss(Loss):
 
     kind, compares, segments = "content", "content", True
 
-    def cut(self, target, part):
+    def cut(self, target: torch.Tensor, part: slice) -> torch.Tensor:
         """Return the content's features in the same frames."""
         return target[..., part]
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take features and target of one shape."""
         return (features - target).square().mean()
 
@@ -291,7 +291,7 @@ class BoundLoss(Loss):
 
     kind, segments = "bound", True
 
-    def distance(self, features, target):
+    def distance(self, features: torch.Tensor, target: object) -> torch.Tensor:
         """Take the image itself."""
         return (features - features.clamp(0, 1)).square().sum()
 
@@ -413,6 +413,8 @@ class Objective:
         self.styles = style if callable(style) else None
         style = style(0) if callable(style) else style
         styles = [style] if isinstance(style, torch.Tensor) else list(style)
+        for name, image in [("style", each) for each in styles] + [("content", content)] * (content is not None):
+            _check_image(f"the {name}", image, [*styles, content][0])
         self.sounds = {"style": styles, "content": [] if content is None else [content], None: []}
         for term in self.terms:
             if term.compares and not self.sounds[term.compares]:
@@ -509,8 +511,10 @@ class Objective:
     def __call__(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the losses of a whole image by name, with gradients, see evaluate for long images.
 
+        The losses are multiplied by their weights; `weights` has these, so that a loss / its weight is its distance.
         The name holds the kind, and the layer with its network: "style conv_1", or "style width_8.conv_1".
         """
+        self._check(image)
         found = {}
         for chain in self.chains:
             places = self._places(chain, image.shape[3], image.device)
@@ -543,8 +547,10 @@ class Objective:
         losses : dict from str to torch.Tensor
         gradient : torch.Tensor, like the tensor
         """
+        _check_precise("the tensor that is optimised", tensor)
         changed = tensor.detach().requires_grad_()
         image = changed if through is None else through(changed)
+        self._check(image)
         values, gradient, losses = image.detach(), torch.zeros_like(image), {}
         for chain in self.chains:
             places = self._places(chain, image.shape[3], image.device)
@@ -562,6 +568,9 @@ class Objective:
                     name = each.full_name if by_network else each.name
                     losses[name] = losses.get(name, 0) + loss.detach() / len(parts)
         return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
+
+    def _check(self, image):
+        _check_image("the image", image, next(iter(self._images()), image))
 
     def _places(self, chain, n_frames, device):  # frames of a circle, the first ones again behind the last one
         if not self.loop:
@@ -582,6 +591,21 @@ class Objective:
         layers = [layer for chain in self.chains if isinstance(chain.tap, nn.Module) for layer in chain.tap.modules()]
         losses = [each.loss for chain in self.chains for each in chain.losses]
         return layers + [loss.function if isinstance(loss, FunctionLoss) else loss for loss in losses]
+
+
+def _check_image(name, image, like):
+    _check_precise(name, image)
+    if image.ndim != 4 or len(image) != len(like):
+        raise ValueError(
+            f"{name} has the shape {tuple(image.shape)}, but the sounds that are compared must have (planes, channels, "
+            f"height, width) and {len(like)} planes, as the first of them; give each sound an Objective of its own, or "
+            "load all with as many channels"
+        )
+
+
+def _check_precise(name, tensor):
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} is of {tensor.dtype}, whose squares become 0 or infinite; give its .float()")
 
 
 def _input(image):  # the tap of terms at the image, or the samples, themselves
@@ -623,7 +647,7 @@ class ScaledLBFGS(torch.optim.LBFGS):
     fall. A power of two changes no digit. Losses of more than 1e-3 keep their scale.
     """
 
-    def step(self, closure):
+    def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Make one step; closure computes the loss and the gradients."""
         (group,) = self.param_groups
 
@@ -657,6 +681,20 @@ def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Opti
     )
 
 
+@dataclass
+class Descent(Iterator):
+    """The steps of an optimisation, an iterator of losses by name, and how they are made, see optimise."""
+
+    steps: Iterator
+    pairs: list
+    optimizer: Callable
+    redraw: int
+    precondition: Callable | None
+
+    def __next__(self) -> dict[str, float]:
+        return next(self.steps)
+
+
 def optimise(
     tensor: torch.Tensor,
     objective: Objective | list,
@@ -667,8 +705,8 @@ def optimise(
     redraw: int = 0,
     done: int = 0,
     precondition: Callable | None = None,
-) -> Iterator[dict[str, float]]:
-    """Change an image, or samples, until the losses are small; yield each step's losses by name, and "total".
+) -> Descent:
+    """Change an image, or samples, until the losses are small; give each step's losses by name, and "total".
 
     Parameters
     ----------
@@ -689,6 +727,11 @@ def optimise(
         change of the tensor. See Analysis.preconditioner.
     """
     pairs = objective if isinstance(objective, list) else [(through, objective)]
+    steps = _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition)
+    return Descent(steps, pairs, optimizer, redraw, precondition)
+
+
+def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition):
     first_draw = SAMPLES_DRAW if pairs[0][0] is not None else 0
     length = redraw or max(1, num_steps)
     while done < num_steps:

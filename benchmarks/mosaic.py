@@ -46,7 +46,7 @@ def mosaic(content, style, *, sample_rate, continuity=3, polyphony=3, repetition
 
 
 def check(content, style, **numbers):
-    """Raise ValueError if the sounds aren't mono or hold nothing, or if a number is no integer or too small."""
+    """Raise ValueError if the sounds aren't mono or hold nothing, or if a number is not an integer or is too small."""
     for name, samples in (("content", content), ("style", style)):
         check_samples(samples, name)
         if samples.ndim != 1:

@@ -58,7 +58,7 @@ def read_table(path):
     """Yield the names [str] and entries [bytes] of a table."""
     table = path.read_bytes()
     if len(table) < 48 or int.from_bytes(table[-8:], "little") != MAGIC:
-        raise ValueError(f"{path} is no index of a TensorFlow checkpoint; give the folder MTT_vgg of musicnn 0.1.0")
+        raise ValueError(f"{path} is not an index of a TensorFlow checkpoint; give the folder MTT_vgg of musicnn 0.1.0")
     # The footer: where two blocks lie. The second lists the blocks of entries.
     _, place = read_varint(table, len(table) - 48)
     _, place = read_varint(table, place)

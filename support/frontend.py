@@ -55,7 +55,7 @@ class Power(nn.Module):
         return magnitudes**self.exponent
 
 
-class Mel(nn.Module):
+class MelBands(nn.Module):
     """Bins added up to mel bands: (planes, n_fft // 2 + 1, 1, n_frames) to (planes, n_mels, 1, n_frames).
 
     Parameters
@@ -174,6 +174,6 @@ def musicnn_vgg(undo, *, sample_rate=16000, n_fft=512, model_path="models/musicn
         network = musicnn_layers()
     if model_path is not None:
         load_weights(network, model_path, "give models/musicnn_vgg.pth; models/convert_musicnn.py makes it again")
-    mel = Mel(sample_rate=sample_rate, n_fft=n_fft, n_mels=96, fmax=8000)
+    mel = MelBands(sample_rate=sample_rate, n_fft=n_fft, n_mels=96, fmax=8000)
     front = [Undo(undo), Power(2), mel, Logarithm(gain=10000, offset=1, base=10), Axes("bands_frames")]
     return nn.Sequential(*front, *network).requires_grad_(False).eval()

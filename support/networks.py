@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from audiocnn import CNN, PARAMETERS, check_parameters
+from audiocnn import CNN, PARAMETERS, check_cnn
 from support.frontend import musicnn_vgg
 from support.sound.transforms import STFT
 from support.weights import LONGEST, Decoder, load_weights, reason_of
@@ -35,7 +35,7 @@ def load_parameters(path):
     if not flat or not all(isinstance(value, int | float | str) for value in parameters.values()):
         raise ValueError(f"{path} is not a parameter file: only a flat dict of numbers and strings is allowed")
     try:
-        check_parameters(parameters)
+        check_cnn(parameters)
     except ValueError as error:
         raise ValueError(f"{path}: {reason_of(error)}") from error
     return parameters
@@ -49,7 +49,7 @@ def build_network(parameters, *, model_path=None, seed=0):
     parameters : dict
         As CNN takes them.
     model_path : str, Path or None
-        A .pth file with a state dict; None draws PyTorch's default random weights.
+        A file with a state dict, see weights.load_weights; None draws PyTorch's default random weights.
     seed : int
         Of the random weights; PyTorch's global generator keeps its state.
     """
@@ -109,7 +109,7 @@ def fitting_parameters(given, images: list, layout: str) -> dict:
         unknown = set(parameters) - set(PARAMETERS)
         if unknown:
             raise ValueError(f"parameters have {', '.join(unknown)}; they may have {', '.join(PARAMETERS)}")
-        check_parameters(parameters)
+        check_cnn(parameters)
     for image in images:
         check_fit(parameters, layout, image)
     return parameters

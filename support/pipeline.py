@@ -44,12 +44,13 @@ class Result:
     begun: list = field(default_factory=list)  # steps of history after which the optimiser began again
     begun_to_refine: list = field(default_factory=list)  # the same, of refinement
     changed: list = field(default_factory=list)  # what a cell of one's own changed, in words
-    optimizers: list = field(default_factory=list)  # those that changed the image; of an earlier process in words
-    sample_optimizers: list = field(default_factory=list)  # those that changed the samples
+    descents: list = field(default_factory=list)  # how the image was changed, in words by name, see truth.noted
+    sample_descents: list = field(default_factory=list)  # how the samples were changed
     settings: object = None  # that the result was made with
     draft: Path | None = None  # stem of the files that hold a draft of the samples
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
     first: torch.Tensor | None = None  # the image as it was made; None: as it is
+    objective: audiocnn.Objective | None = None  # of run: the image's losses; its network is that of the last draw
 
     def __post_init__(self):
         self.first = self.image.clone() if self.first is None else self.first
@@ -62,7 +63,7 @@ class Result:
             of_noise = measured(objective, noise)
             self.noise = {name: of_noise[name] for name in contents}
 
-    def begin(self, num_steps, optimizer=audiocnn.lbfgs):
+    def begin(self, num_steps):
         """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
 
         Samples of an earlier image go.
@@ -70,22 +71,18 @@ class Result:
         self.samples, self.refinement, self.begun_to_refine = None, [], []
         if not self.history and not torch.equal(self.image, self.first):
             self.changed = [*self.changed, "the image before its optimisation"]
-        if len(self.history) < num_steps:
-            self.optimizers = [*self.optimizers, optimizer]
         return _begin(self.begun, self.history, num_steps)
 
-    def begin_to_refine(self, num_steps, optimizer=audiocnn.lbfgs):
+    def begin_to_refine(self, num_steps):
         """Return how many steps of the samples are done, and note the same."""
         if not self.refinement and not torch.equal(self.samples, self.reconstruction):
             self.changed = [*self.changed, "the samples before their refinement"]
-        if len(self.refinement) < num_steps:
-            self.sample_optimizers = [*self.sample_optimizers, optimizer]
         return _begin(self.begun_to_refine, self.refinement, num_steps)
 
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins again, and so do their files."""
         self.reconstruction, self.samples = samples, samples.clone()
-        self.refinement, self.begun_to_refine, self.sample_optimizers, self.draft, self.saved = [], [], [], None, ()
+        self.refinement, self.begun_to_refine, self.sample_descents, self.draft, self.saved = [], [], [], None, ()
 
     def whole_of(self, name):
         """Return the value of a loss that counts as 100 %: that of the start, or of noise where the start has none.
@@ -153,7 +150,7 @@ def run(
     precondition: bool = True,
     **changes,
 ) -> Result:
-    """Make one result with the settings: of runs > 1 the first.
+    """Return one result of the settings, with its samples, image, losses and objective: of runs > 1 the first.
 
     Parameters
     ----------
@@ -199,7 +196,7 @@ def run(
         **settings.start_values,
     )
     image = where.mixed_image(image) if where else image
-    result = Result(0, image, settings=settings)
+    result = Result(0, image, settings=settings, objective=objective)
     result.measure(objective, noise)
     steps = audiocnn.optimise(
         image,
@@ -319,8 +316,13 @@ def make_start(
         samples = librosa.util.fix_length(samples, size=length)
     else:
         style = style.mean(axis=0) if style.ndim == 2 else style
-        beat = dict(strength=rhythm.strength, period=rhythm.period) if rhythm else {}
-        samples = matched_noise(style, length=length, seed=seed, **beat)
+        samples = matched_noise(
+            style,
+            length=length,
+            seed=seed,
+            strength=rhythm.strength if rhythm else 0.0,
+            period=rhythm.period if rhythm else 1,
+        )
     noise = analysis.to_image(analysis.spectrogram(samples), images["style 1"].device)
     content = images.get("content")
     start = "noise" if is_file else start

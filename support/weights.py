@@ -5,6 +5,9 @@ or takes 2**n steps, and they give a memo any size. Here, reading takes at most 
 """
 
 import io
+import json
+import math
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -24,13 +27,16 @@ HARMLESS += (
 HARMLESS += "SETITEMS GLOBAL STACK_GLOBAL REDUCE BINPERSID"
 CODES = {getattr(pickle, name)[0] for name in HARMLESS.split()}
 TYPES = {"Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16}
+SAFE = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+SAFE |= {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
+SAFE |= {"BOOL": torch.bool}  # the names of safetensors
 TYPES |= {"Long": torch.int64, "Int": torch.int32, "Char": torch.int8, "Bool": torch.bool, "ComplexFloat": torch.cfloat}
 
 
 class _Content(dict):
     def __setitem__(self, key, value):
         if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < 2**31):  # long ones may share a hash
-            raise ValueError("it has keys that are no text")
+            raise ValueError("it has keys that are not text")
         super().__setitem__(key, value)
 
 
@@ -79,7 +85,7 @@ KNOWN |= {"collections.OrderedDict": lambda: _Content()}
 
 
 def read_weights(path: str | Path) -> object:
-    """Read what torch.save wrote, in its present format (a zip file) or in that of before 2020."""
+    """Read a safetensors file, or what torch.save wrote: in its present format (a zip file) or that of before 2020."""
     storages, left = {}, Path(path).stat().st_size
 
     def stored(place):
@@ -93,6 +99,9 @@ def read_weights(path: str | Path) -> object:
         return storages[key]
 
     with open(path, "rb") as file:
+        if Path(path).suffix == ".safetensors" or file.read(9)[8:] == b"{":
+            return _read_safetensors(file)
+        file.seek(0)
         if file.read(4) != b"PK\x03\x04":
             file.seek(0)
             stream = io.BytesIO(file.read(LONGEST))
@@ -110,6 +119,56 @@ def read_weights(path: str | Path) -> object:
             for key, storage in storages.items():
                 _fill(storage, archive.open(f"{folder}data/{key}"))
     return content
+
+
+def _read_safetensors(file):
+    # The length of a header in 8 bytes, the header in json, and then the numbers. LONGEST bounds the tensors' number.
+    file.seek(0)
+    length, left = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size - 8
+    if length > min(left, LONGEST):
+        raise ValueError(f"its header of {length} bytes has no place in the file, or has more than {LONGEST} bytes")
+    try:
+        header, found, size = json.loads(file.read(length), object_pairs_hook=_once), {}, left - length
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"its header is not json: {error}") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is a {type(header).__name__} and not a dict")
+    left = size
+    for name, place in header.items():
+        if name != "__metadata__":
+            dtype, shape, begin, end = _place(name, place)
+            if end > size:
+                raise ValueError(f"{name!r:.80} lies outside the file, which holds {size} bytes of weights")
+            left -= end - begin
+            if left < 0:  # parts that overlap could take any memory
+                raise ValueError("it promises more weights than the file holds")
+            file.seek(8 + length + begin)
+            found[name] = torch.zeros(shape, dtype=dtype)
+            _fill(found[name].view(-1), file)
+    return found
+
+
+def _once(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its header has a name twice")
+    return found
+
+
+def _place(name, place):  # the type, the shape, and the first and the last byte of a tensor
+    place = place if isinstance(place, dict) else {}
+    dtype, shape, offsets = (place.get(each) for each in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in SAFE:
+        raise ValueError(f"{name!r:.80} is of the type {dtype!r:.20} and not of one of {', '.join(SAFE)}")
+    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [-1]
+    if not all(type(each) is int and 0 <= each < 2**63 for each in numbers) or len(offsets) != 2 or len(shape) > 8:
+        raise ValueError(
+            f"{name!r:.80} has the shape {shape!r:.40} and the offsets {offsets!r:.40}, which fit no tensor"
+        )
+    begin, end = offsets
+    if end - begin != math.prod(shape) * SAFE[dtype].itemsize:
+        raise ValueError(f"{name!r:.80} has {end - begin} bytes, which do not fit its shape {shape!r:.40}")
+    return SAFE[dtype], shape, begin, end
 
 
 def _fill(storage, file):

@@ -1,4 +1,4 @@
-"""The examples in docstrings, and types on everything public in support/sound/."""
+"""The examples in docstrings, and types on everything public in audiocnn.py and support/sound/."""
 
 import doctest
 import importlib
@@ -36,7 +36,9 @@ def public_functions(module):
                 yield f"{name}.{member}", function
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("support.sound.")] + ["support.checks"])
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if name.startswith("support.sound.")] + ["support.checks", "audiocnn"]
+)
 def test_public_functions_have_types(name):
     for path, function in public_functions(importlib.import_module(name)):
         signature = inspect.signature(function)

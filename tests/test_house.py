@@ -26,6 +26,7 @@ PROMISED = {"neural_style_audio_pretrained.ipynb", "neural_style_audio_cqt.ipynb
 PROMISED |= {"params", "models", "samples", "requirements.txt"}
 ALLOWED = PROMISED | {"support", "tests", "benchmarks", "LICENSE", "Makefile", "pyproject.toml", "CITATION.cff"}
 ALLOWED |= {"CHANGELOG.md"}
+README = (ROOT / "support/README.md").read_text()
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -82,6 +83,19 @@ def test_lines_of_a_function_are_counted_without_what_stands_one_a_line():
     plain = "def f(a):\n    'doc'\n    b = g(a, c=1)\n    return b"
     spread = "def f(a):\n    'doc'\n    b = g(\n        a,\n        c=1,\n    )\n    return b"
     assert [lines_of(ast.parse(source).body[0]) for source in (plain, spread)] == [2, 3]
+
+
+def test_no_two_functions_or_classes_of_files_share_a_name():
+    found = [(node.name, path.name) for path in LIBRARY for node in parse(path).body if hasattr(node, "name")]
+    names = [name for name, _ in found if not name.startswith("_")]
+    assert [each for each in found if names.count(each[0]) > 1] == []
+
+
+def test_the_size_that_the_readme_tells_is_that_of_the_files():
+    told = re.search(r"about ([\d,]+) lines .*?: ([\d,]+) in .*?, ([\d,]+) in .*?, ([\d,]+) in .*? ([\d,]+) in", README)
+    rooms = [[LIBRARY[0]], *(ROOT.glob(f"{folder}/*.py") for folder in ("support", "support/sound", "support/desk"))]
+    sizes = [sum(len(path.read_text().splitlines()) for path in room) for room in rooms]
+    assert [int(each.replace(",", "")) for each in told.groups()] == pytest.approx([sum(sizes), *sizes], rel=0.1)
 
 
 # Imports -----------------------------------------------------------------------------------------
@@ -333,6 +347,29 @@ def test_headings_and_steps_that_texts_name_exist():
     assert len(named) > 9 and named <= headings
 
 
+@pytest.mark.parametrize("path", TEXTS, ids=names(TEXTS))
+def test_every_link_of_a_text_leads_to_a_file_or_a_heading(path):
+    """Of this project; headings are linked as GitHub names them."""
+    for target in re.findall(r"(?<!!)\[[^]]*\]\(([^)\s]+)\)", path.read_text()):
+        name, _, heading = target.partition("#")
+        if "://" not in target:
+            linked = path.parent / name if name else path
+            assert linked.resolve().is_relative_to(ROOT) and linked.exists(), target
+            headings = re.findall(r"(?m)^#+ (.*)$", linked.read_text()) if heading else []
+            assert not heading or heading in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+HOUSE_WORDS = r"\ba" + r"new\b|\baf" + r"resh\b|(?<!\bthere )\b(?:is|are|was|were|be) " + r"no (?!longer\b|more\b)"
+
+
+@pytest.mark.parametrize("path", [*TEXTS, *NOTEBOOKS, *LIBRARY, *SCRIPTS], ids=lambda path: path.name)
+def test_texts_keep_to_the_words_of_the_house(path):
+    """Something "is not a" thing, and happens "again"; also in the names of functions."""
+    text = "\n".join(cell.source for cell in cells(path)) if path.suffix == ".ipynb" else path.read_text()
+    text = re.sub(r"[_\s]+", " ", text)
+    assert [text[each.start() - 30 : each.end() + 30] for each in re.finditer(HOUSE_WORDS, text, re.IGNORECASE)] == []
+
+
 def test_every_picture_is_shown_and_every_shown_picture_exists():
     shown = {path.parent / name for path in TEXTS for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", path.read_text())}
     pictures = {path for folder in ("benchmarks", "models") for path in ROOT.glob(f"{folder}/*.png")}
@@ -349,7 +386,7 @@ def test_the_citation_file_has_what_its_format_requires():
     works = [(work["authors"][0]["family-names"], work["year"]) for work in citation["references"]]
     expected = [("Gatys", 2015), ("Ulyanov", 2016), ("Huzaifah", 2019), ("Antognini", 2019), ("Heitz", 2021)]
     assert works == expected
-    sources = (ROOT / "support/README.md").read_text().split("## Sources\n")[1]
+    sources = README.split("## Sources\n")[1]
     assert all(re.search(rf"{author}\D* {year}", sources) for author, year in expected)
 
 

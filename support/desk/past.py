@@ -34,11 +34,11 @@ def find_runs(folder="outputs", *, last=None, names=None, **settings):
     Returns
     -------
     runs : dict
-        From the path of the json file to the report. Files without a sound of the same name are no runs; a warning
+        From the path of the json file to the report. Files without a sound of the same name are not runs; a warning
         names the files that have a sound and can't be read.
     """
     reports, unread = {}, []
-    for path in sorted(Path(folder).glob("[!.]*.json"), key=saved_at, reverse=True):
+    for path in sorted(Path(folder).glob("[!.]*.json"), key=saving_time, reverse=True):
         try:
             if has_sound(path):
                 reports[path] = _read(path)
@@ -60,7 +60,7 @@ def find_runs(folder="outputs", *, last=None, names=None, **settings):
     return dict(itertools.islice(found, last))
 
 
-def saved_at(path):
+def saving_time(path):
     """Return when a file was saved, a datetime; the earliest one where the file is gone."""
     with contextlib.suppress(OSError, ValueError, OverflowError):  # of times before the year 1 or after 9999
         return datetime.fromtimestamp(path.stat().st_mtime)
@@ -160,7 +160,7 @@ def frame_of_runs(folder="outputs", *, last=None, names=None, **settings):
         {name: effective_settings(report).get(name) for name in differing}
         | {f"loss {name}": value for name, value in last_losses(report).items()}
         | {"style_distance": report.get("used", {}).get("style_distance")}
-        | {"saved": saved_at(path), "sound": str(path.with_suffix(".wav"))}
+        | {"saved": saving_time(path), "sound": str(path.with_suffix(".wav"))}
         for path, report in runs.items()
     ]
     return pandas.DataFrame(rows, index=pandas.Index([path.stem for path in runs], name="run"))

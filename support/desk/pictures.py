@@ -104,8 +104,13 @@ def plot_spectrograms(spectrograms, transform, *, frequency_axis=None, sounds=No
         mesh = _draw_spectrogram(axes[-1], values, transform, frequency_axis, vmin=-most, vmax=most, cmap="RdBu_r")
         _draw_waveform(above[-1], None, transform.sample_rate, peak)
         (above[-1] or axes[-1]).set_title(f"{found} minus {asked}")
-        place = dict(cax=above[-1].inset_axes([0.1, 0.45, 0.8, 0.2])) if above[-1] else dict(ax=axes[-1])
-        bar = figure.colorbar(mesh, **place, orientation="horizontal", extend="both")
+        bar = figure.colorbar(
+            mesh,
+            cax=above[-1] and above[-1].inset_axes([0.1, 0.45, 0.8, 0.2]),
+            ax=None if above[-1] else axes[-1],
+            orientation="horizontal",
+            extend="both",
+        )
         bar.ax.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])  # -0.0050 beside -0.0025 would touch
     return figure
 
@@ -131,8 +136,16 @@ def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
     group = max(1, values.shape[1] // MOST_FRAMES)
     begins = np.arange(0, values.shape[1], group)
     values = np.add.reduceat(values, begins, axis=1) / np.diff(begins, append=values.shape[1])
-    grid = dict(sr=transform.sample_rate, hop_length=group * transform.hop_length, y_coords=transform.frequencies)
-    mesh = librosa.display.specshow(values, ax=ax, x_axis="time", y_axis=frequency_axis, **grid, **colours)
+    mesh = librosa.display.specshow(
+        values,
+        ax=ax,
+        x_axis="time",
+        y_axis=frequency_axis,
+        sr=transform.sample_rate,
+        hop_length=group * transform.hop_length,
+        y_coords=transform.frequencies,
+        **colours,
+    )
     if frequency_axis in TICKS:
         low, high = transform.frequencies[[0, -1]]
         ticks = [tick for tick in TICKS[frequency_axis] if low <= tick <= high]
@@ -181,10 +194,17 @@ def _draw_losses(ax, result):
         if not result.whole_of(name) and max(values) < 1:
             continue  # such as the bound: less than 1 % of the total
         # The total lies under the others, because the total is often nearly the same as the style.
-        look = dict(color="0.8", linewidth=6, zorder=1) if name == "total" else dict(color=f"C{color}")
+        is_total = name == "total"
         whole = " (100 %: noise)" if name in result.noise else "" if result.whole_of(name) else " (100 %: total)"
-        look |= dict(marker="." if len(values) < 3 else "", label=name + whole)
-        ax.plot(range(first, first + len(values)), values, **look)
+        ax.plot(
+            range(first, first + len(values)),
+            values,
+            color="0.8" if is_total else f"C{color}",
+            linewidth=6 if is_total else None,
+            zorder=1 if is_total else 2,
+            marker="." if len(values) < 3 else "",
+            label=name + whole,
+        )
     ax.set(xlabel="step", ylabel="share of the loss at the start", title="Losses")
     ax.set_yscale("log", nonpositive="mask")
     ax.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
@@ -201,7 +221,7 @@ def _draw_losses(ax, result):
 
 
 def _curves(result):
-    # Each loss in percent of its value at the start, by name. A start that is known comes first; noise is no start.
+    # Each loss in percent of its value at the start, by name. A start that is known comes first; noise is not a start.
     steps = [result.start] * bool(result.start) + result.history + result.refinement
     shares = [result.shares(losses) for losses in steps]
     curves = {name: [100 * each[name] for each in shares] for name in (shares[0] if shares else ())}

@@ -28,7 +28,6 @@ import torch
 
 from support.desk.checks import device_is_present
 from support.desk.settings import DEFAULTS, Settings
-from support.desk.truth import words
 from support.pipeline import Result
 from support.sound.files import check_samples, fit_full_scale
 from support.weights import reason_of
@@ -286,9 +285,7 @@ def load_settings(path):
 def save_state(result, path):
     """Write an unfinished result, to be taken up by load_state in another process."""
     kept = {each.name: getattr(result, each.name) for each in fields(result)}
-    kept["settings"] = result.settings.plain()
-    for name in ("optimizers", "sample_optimizers"):
-        kept[name] = [words(each) for each in kept[name]]
+    kept |= {"settings": result.settings.plain(), "objective": None}  # which the cells, or run, make again
     write_whole(Path(path), lambda partial: torch.save(kept, partial))
 
 

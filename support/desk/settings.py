@@ -84,8 +84,9 @@ def _layers(name, value):
 def _own(name, value):
     check_mapping(name, value)
     for each, given in value.items():
-        if hasattr(Settings, each):
+        if hasattr(Settings, each) or each in DEFAULTS:
             raise ValueError(f"{each!r} is a name that the settings use themselves; choose another one")
+        checks.check_own(each, DEFAULTS)
         try:
             json.dumps(plain(given))
         except TypeError as error:

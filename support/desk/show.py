@@ -18,17 +18,17 @@ from tqdm import tqdm
 from support.desk import pictures
 from support.desk.saving import level
 from support.desk.settings import plain
+from support.desk.truth import noted
 
 # 1. Progress -------------------------------------------------------------------------------------
 
 
 def progress(steps, result, analysis, total, refresh=10.0):
-    """Yield the steps of a descent, and show how far it is: a bar, and from time to time a picture.
+    """Yield the steps of a descent, note how they are made, and show a bar and, from time to time, a picture.
 
     Parameters
     ----------
-    steps : iterator
-        Of losses by name, see audiocnn.optimise.
+    steps : audiocnn.Descent
     result : pipeline.Result
         Its image is optimised; or its samples, if it has samples.
     analysis : of the result
@@ -38,6 +38,9 @@ def progress(steps, result, analysis, total, refresh=10.0):
         Between pictures (0: none); where they take long, less often, so that they take less than a tenth of the time.
     """
     history, title = (result.history, "run") if result.samples is None else (result.refinement, "refine")
+    if len(history) < total:
+        descents = result.descents if result.samples is None else result.sample_descents
+        descents.append(noted(steps, analysis, result.samples))
     gc.collect()  # figures of earlier runs refer to themselves, and Python collects them late
     shown, due = show(IPython.display.Markdown("")), time.monotonic() + refresh
     # On standard output, because JupyterLab shows standard error in a red box.

@@ -67,7 +67,7 @@ class Steps:
                 shell.user_ns.pop(name, None)
 
     def own(self):
-        """Return the names of the settings cell that are no declared settings; ValueError for misspelt parameters.
+        """Return the names of the settings cell that are not declared; ValueError for misspelt parameters.
 
         Papermill writes its parameters into a cell of their own, below the settings cell.
         """

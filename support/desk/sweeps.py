@@ -52,8 +52,15 @@ def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
     given = plain(settings.given)
     fixed = {name: given[name] for name in typed_with(settings.transform) if STEP_OF[name] != NO_STEP} | given["own"]
     points = [fixed | plain(point) for point in settings.points()]
-    how = dict(outname=settings.outname, named=list(settings.sweep), n_jobs=n_jobs, watch=watch)
-    for report in run_notebooks(notebook, points, **how):
+    reports = run_notebooks(
+        notebook,
+        points,
+        outname=settings.outname,
+        named=list(settings.sweep),
+        n_jobs=n_jobs,
+        watch=watch,
+    )
+    for report in reports:
         if "failed" not in report:
             asked = settings.changed(sweep={}, **report["settings"])
             report |= _compare(report, asked, Path(notebook).parent / "outputs")

@@ -154,7 +154,7 @@ def _row(path, report, differing):
     # The rows are sorted by numbers and texts, in the order of the buttons.
     settings, level = past.effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
     settings = {name: settings[name] for name in differing if name in settings}
-    total, saved = past.last_shares(report).get("total", ""), f"{past.saved_at(path):%Y-%m-%d %H:%M:%S}"
+    total, saved = past.last_shares(report).get("total", ""), f"{past.saving_time(path):%Y-%m-%d %H:%M:%S}"
     distance = report.get("used", {}).get("style_distance", "")  # losses of different networks can't be compared
     values = [path.stem, distance, total, *(settings.get(name, "") for name in differing), level, saved]
     keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]

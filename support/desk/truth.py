@@ -2,10 +2,11 @@
 
 import ast
 import contextlib
+import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
-import itertools
 import linecache
 import types
 import warnings
@@ -15,12 +16,19 @@ import torch
 from torch import nn
 
 import audiocnn
+from support import pipeline
+from support.curves import is_curve
 from support.layers import named_layers
 from support.rhythm import chosen_rhythm
+from support.sound.analysis import Analysis
 from support.sound.likeness import distance_of_levels
+from support.sound.masks import Where, where_of
 
+MASKS = ("change", "style", "content")
 CELLS = "__main__"  # the module of what a notebook's cells define
 SHORT = 8  # values of an array that are written out
+LONG = 200  # characters of a value
+UNKNOWN = "not known, because no show.progress saw these steps"
 
 
 def describe(result, *, analysis, objective, images, recordings, changed=()):
@@ -29,7 +37,7 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
     Parameters
     ----------
     result : pipeline.Result
-        With its settings, whose parts are compared with those that were used, and its optimisers.
+        With its settings, whose parts are compared with those that were used, and with what `noted` says.
     analysis, objective : the parts of the run
     images, recordings : dict
         The images and the samples of the recordings by name.
@@ -37,26 +45,129 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
         Steps after which a cell of one's own changed the image or the samples.
     """
     settings, terms, network = result.settings.of_run(result.run), objective.all_terms, objective.first_network
-    optimizers = {"optimizer": result.optimizers, "sample_optimizer": result.sample_optimizers}
-    used = _in_words(analysis=analysis, terms=terms, network=network)
-    for name, each in optimizers.items():
-        used[name] = ", then ".join(dict.fromkeys(map(words, each))) or words(audiocnn.lbfgs)
-    own_network = settings.use_style_net
     style = analysis.from_image(images["style 1"])
     rhythm = chosen_rhythm(settings.rhythm_weight, style, analysis.transform)
+    blend = settings.style_blend if not is_curve(settings.style_blend) else None  # a curve is in the terms
+    blend = blend or [1.0] * len(settings.styles)
+    used = _in_words(analysis=analysis, terms=terms, network=network)
+    used |= {name: getattr(objective, name) for name in ("segment", "blend", "loop")}
     with warnings.catch_warnings(action="ignore"):  # those of the settings were shown before
         expected = _in_words(
             analysis=settings.make_analysis(),
             terms=settings.make_terms(rhythm),
-            network=None if own_network else settings.make_network(images, analysis),
+            network=None if settings.use_style_net else settings.make_network(images, analysis),
         )
-    expected |= dict.fromkeys(optimizers, words(audiocnn.lbfgs))
-    parts = [analysis, analysis.transform, *itertools.chain(*optimizers.values()), *network.modules()]
-    parts += [*(each.loss for each in terms), objective.networks]
+    expected |= {"segment": analysis.frames(settings.segment_duration), "loop": settings.loop}
+    expected["blend"] = [share / sum(blend) for share in blend]
+    of_descents, expected_descents = _descents(result, objective, settings.steps_of_draw)
+    used, expected = used | of_descents, expected | expected_descents
+    of_result = dataclasses.replace(analysis, loop=settings.loop)
+    length = of_result.length_of(settings.length_of(recordings))
+    where = where_of(settings.where, of_result, recordings, length=length)
+    used["masks"], expected["masks"] = _masks(objective.where), _masks(where)
+    start = functools.partial(
+        pipeline.make_start,
+        settings.start,
+        of_result,
+        recordings["style 1"],
+        images,
+        length=length,
+        seed=settings.seed,
+        rhythm=rhythm,
+        **settings.start_values,
+    )
+    parts = [analysis, analysis.transform, *network.modules(), *(each.loss for each in terms), objective.networks]
+    parts += [getattr(objective.where, name, None) for name in MASKS]
+    own_code = _own_code(parts)
+    for each in result.descents + result.sample_descents:
+        own_code |= each["own_code"]
     others = [name for name in used if used[name] != expected[name]]
+    others += [] if _is_start(result.first, start, where) else ["start"]
     others += [f"what {step!r} gave" for step in changed] + result.changed
-    used |= {"layers": named_layers(network), "own_code": _own_code(parts), "not_in_settings": others}
+    if settings.drawn:
+        used["excerpts"] = settings.excerpts(_draws(result, settings.steps_of_draw))
+    used |= {"layers": named_layers(network), "own_code": own_code, "not_in_settings": others}
     return used | {"style_distance": _style_distance(result, recordings)}
+
+
+def noted(descent, analysis, samples=None):
+    """Return how a descent is made: words by name.
+
+    Parameters
+    ----------
+    descent : audiocnn.Descent
+        Another iterator says nothing of how it is made.
+    analysis : of the result
+    samples : torch.Tensor or None
+        Of the descent on samples.
+    """
+    if not isinstance(descent, audiocnn.Descent):
+        return dict.fromkeys(("optimizer", "redraw", "precondition", "objectives"), UNKNOWN) | {"own_code": {}}
+    sums = [[_seen(through, analysis, samples), _terms_in_words(each.terms)] for through, each in descent.pairs]
+    made_by = [descent.optimizer, descent.precondition]
+    return {
+        "optimizer": words(descent.optimizer),
+        "redraw": descent.redraw,
+        "precondition": words(descent.precondition),
+        "objectives": sums,
+        "own_code": _own_code([*made_by, *(each.loss for _, objective in descent.pairs for each in objective.terms)]),
+    }
+
+
+def _seen(through, analysis, samples):
+    # What an objective sees: the image, the samples by the analysis, or an image of another shape or of other values.
+    if through is None:
+        return "the image"
+    with torch.no_grad():
+        image = through(samples)
+        own = analysis.view(samples.shape[-1], samples.device)(samples)
+    return "the analysis" if _alike(image, own) else f"another image {list(image.shape)}"
+
+
+def _alike(image, other):  # but for rounding, which depends on where the values lie in memory
+    return image.shape == other.shape and bool((image - other).abs().max() <= 1e-3 * other.abs().max())
+
+
+def _descents(result, objective, redraw):
+    # How the image and the samples were changed, and how the settings say so.
+    found, expected, first = {}, {}, _terms_in_words(objective.terms)
+    of_samples = _terms_in_words(term for term in objective.all_terms if term.layer == "samples")
+    shape = f"another image {[result.samples.ndim, 1, 1, result.samples.shape[-1]]}"  # 1 or 2 channels
+    sums = [["the analysis", first], *([[shape, of_samples]] if of_samples else [])]
+    changes = (None, Analysis.preconditioner) if objective.where is None else (Where.in_image, Where.in_samples)
+    places = (
+        ("", result.descents, result.begun, [["the image", first]], changes[0]),
+        ("sample_", result.sample_descents, result.begun_to_refine, sums, changes[1]),
+    )
+    for prefix, descents, begun, objectives, precondition in places:
+        said = {"optimizer": words(audiocnn.lbfgs), "redraw": redraw}
+        said |= {"precondition": words(precondition), "objectives": objectives}
+        for name, value in said.items():
+            values = [each[name] for each in descents] + [UNKNOWN] * (len(descents) < len(begun))
+            values = [each for place, each in enumerate(values) if each not in values[:place]] or [value]
+            expected[prefix + name] = value
+            found[prefix + name] = values[0] if len(values) == 1 else values
+    return found, expected
+
+
+def _is_start(image, start, where):
+    # Whether the settings make this start; True where the start's file can't be read now.
+    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings(action="ignore"):
+        made = start()[1]
+        return _alike(image, where.mixed_image(made) if where else made)
+    return True
+
+
+def _masks(where):
+    # The masks, and numbers that stand for their values in the result; None: everything may change.
+    given = [name for name in MASKS if getattr(where, name, None) is not None]
+    return {name: _value(where.values(name)) for name in given} if where else None
+
+
+def _draws(result, redraw):
+    # The numbers of the draws that a result has seen, see audiocnn.optimise.
+    steps = {0: len(result.history), audiocnn.SAMPLES_DRAW: len(result.refinement)}
+    return [first + number for first, count in steps.items() for number in range(-(-count // redraw) if redraw else 1)]
 
 
 def _style_distance(result, recordings):  # dB; the mean over several styles
@@ -72,19 +183,24 @@ def _in_words(*, analysis, terms, network):
     return {
         "analysis": f"{words(analysis)} of {words(analysis.transform)}",
         "network": f"{type(network).__name__}, layers and weights {weights.hexdigest()[:16]}",
-        "terms": [[words(loss), layer, weight] for loss, layer, weight, *_ in terms if weight],
+        "terms": _terms_in_words(terms),
     }
+
+
+def _terms_in_words(terms):
+    return [[words(loss), layer, weight] for loss, layer, weight, *_ in terms if weight]
 
 
 def words(part):
     """Return the name and the parameters of an object, with the module where a cell defined it; words as they are."""
-    if isinstance(part, str):
-        return part
+    if isinstance(part, str | None):
+        return str(part)
     if isinstance(part, audiocnn.FunctionLoss):
         return f"{words(part.function)} against the {part.compares}"
     if isinstance(part, functools.partial):
         given = [*map(repr, part.args), *(f"{name}={value!r}" for name, value in part.keywords.items())]
         return f"{words(part.func)}({', '.join(given)})"
+    part = part.__func__ if isinstance(part, types.MethodType) else part
     kind = part if isinstance(part, type | types.FunctionType) else type(part)
     name = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "audiocnn" else kind.__qualname__
     if part is kind:
@@ -112,7 +228,7 @@ def _value(value):
 
 
 def _own_code(parts):
-    # Sources by name, of what cells defined, and of what these name in turn.
+    # Sources by name, of what cells defined, of what these name in turn, and the values that they read.
     found, todo = {}, list(parts)
     while todo:
         part = todo.pop()
@@ -125,11 +241,30 @@ def _own_code(parts):
         found[part.__qualname__] = _source(part)
         functions = [each for each in vars(part).values() if isinstance(each, types.FunctionType)]
         for function in [part] if isinstance(part, types.FunctionType) else functions:
-            named = [function.__globals__.get(name) for name in function.__code__.co_names]
-            todo += [
-                each for each in [*named, *(function.__defaults__ or ())] if isinstance(each, type | types.FunctionType)
-            ]
+            read = _read_by(function)
+            todo += [each for each in read.values() if isinstance(each, type | types.FunctionType)]
+            found |= {name: _value(value)[:LONG] for name, value in read.items() if _is_plain(value)}
     return found
+
+
+def _read_by(function):
+    # What a function reads by name from outside: globals, what encloses the function, and its own defaults.
+    names, codes = [], [function.__code__]
+    for code in codes:
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]  # of lambdas in the function
+        names += [each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    read = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # of a name that has no value yet
+            read[name] = cell.cell_contents
+    return read | {each.__name__: each for each in function.__defaults__ or () if inspect.isroutine(each)}
+
+
+def _is_plain(value):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    plain = (bool, int, float, str, list, tuple, dict, np.ndarray, torch.Tensor, types.NoneType)
+    arrays = any(isinstance(each, np.ndarray | torch.Tensor) for each in inner)  # such as images by name
+    return isinstance(value, plain) and not arrays and all(map(_is_plain, inner))
 
 
 def _source(part):

@@ -27,7 +27,7 @@ import torch
 
 from support.checks import check_choice
 from support.sound import loops, stereo
-from support.sound.preconditioning import multiplier, preconditioner
+from support.sound.preconditioning import multiplier, stft_preconditioner
 from support.sound.transforms import Transform
 
 LAYOUTS = ("freq", "time", "2D")
@@ -71,7 +71,9 @@ class Analysis:
     def spectrogram(self, samples: np.ndarray) -> np.ndarray:
         """Return the spectrogram of samples; of a stereo sound, that of the mean of both channels."""
         samples = samples.mean(axis=0) if samples.ndim == 2 else samples
-        magnitude = loops.magnitude(samples, self.transform) if self.loop else self.transform.magnitude(samples)
+        magnitude = (
+            loops.magnitude_of_circle(samples, self.transform) if self.loop else self.transform.magnitude(samples)
+        )
         return self.compress(magnitude)
 
     def to_image(self, spectrogram: np.ndarray | torch.Tensor, device: str | torch.device = "cpu") -> torch.Tensor:
@@ -115,6 +117,8 @@ class Analysis:
 
     def from_image(self, image: torch.Tensor) -> np.ndarray:
         """Turn an image back into a spectrogram [shape=(n_bins, n_frames)]: the inverse of to_image for one plane."""
+        if len(image) != 1:
+            raise ValueError(f"the image has {len(image)} planes; give one plane at a time, such as image[:1]")
         rows = image[0, 0] if self.layout == "2D" else image[0, :, 0]
         return (rows.T if self.layout == "time" else rows).detach().cpu().numpy()
 
@@ -137,18 +141,18 @@ class Analysis:
             return self.transform.reconstruct(magnitude, n_iter=n_iter, length=length, seed=seed)
 
         if self.loop:
-            return loops.reconstruct(magnitude, part, hop_length=self.transform.hop_length)
+            return loops.reconstruct_circle(magnitude, part, hop_length=self.transform.hop_length)
         return part(magnitude, length)
 
     def preconditioner(
         self, samples: torch.Tensor, *, mask: Callable | None = None
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the map that makes the descent on samples short, see preconditioning.py, and mask there."""
-        make = functools.partial(preconditioner, compress=self.compress, mask=mask, **self._frames_of_samples)
+        make = functools.partial(stft_preconditioner, compress=self.compress, mask=mask, **self._frames_of_samples)
         if not self.loop:
             return make(samples)
         n_fft, hop_length = self._frames_of_samples.values()
-        return loops.preconditioner(samples, make, around=-(-n_fft // hop_length) * hop_length)
+        return loops.preconditioner_of_circle(samples, make, around=-(-n_fft // hop_length) * hop_length)
 
     def masked(self, samples: torch.Tensor, mask: Callable) -> torch.Tensor:
         """Return the part of samples that a mask lets through, see preconditioning.py."""

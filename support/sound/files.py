@@ -67,7 +67,7 @@ def load_audio(
 def check_file(path: str | Path) -> str:
     """Raise FileNotFoundError or ValueError unless a path is a sound file, by its header; return its name as text."""
     path = Path(path)
-    name = os.fsencode(path).decode(errors="replace")  # a name from another system may hold bytes that are no UTF-8
+    name = os.fsencode(path).decode(errors="replace")  # a name from another system may hold bytes that are not UTF-8
     if not path.is_file():
         raise FileNotFoundError(f"{name} is not a file; give the path of a sound file, relative to {Path.cwd()}")
     if path.suffix.lower() == ".raw":
@@ -219,11 +219,17 @@ def encoded(samples: np.ndarray, sample_rate: int, kind: str = "ogg", *, loss: f
     """
     check_choice("kind", kind, KINDS)
     file, samples = io.BytesIO(), fit_full_scale(samples).T
-    how = dict(compression_level=loss) if kind in ("ogg", "mp3") else {}
-    how |= dict(bitrate_mode="CONSTANT") if kind == "mp3" else {}
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     try:
-        with soundfile.SoundFile(file, "w", sample_rate, channels, format=kind.upper(), **how) as target:
+        with soundfile.SoundFile(
+            file,
+            "w",
+            sample_rate,
+            channels,
+            format=kind.upper(),
+            compression_level=loss if kind in ("ogg", "mp3") else None,
+            bitrate_mode="CONSTANT" if kind == "mp3" else None,
+        ) as target:
             for begin in range(0, len(samples), 2**14):  # libsndfile's ogg needs the stack for each block
                 target.write(samples[begin : begin + 2**14])
     except soundfile.LibsndfileError as error:

@@ -75,5 +75,5 @@ def by_blocks(
         return function(samples)
     blocks = [(first, min(first + BLOCK, n_frames)) for first in range(0, n_frames, BLOCK)]
     parts = (samples[..., hop_length * first : hop_length * (end - 1) + n_fft] for first, end in blocks)
-    how = dict(use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([checkpoint(function, part, **how) for part in parts], dim=-1)
+    found = [checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return torch.cat(found, dim=-1)

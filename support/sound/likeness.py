@@ -21,12 +21,18 @@ def distance_of_levels(samples: np.ndarray, reference: np.ndarray, sample_rate: 
     sample_rate : int > 0 [Hz]
     """
     n_fft = max(512, 2 ** round(np.log2(sample_rate / 43)))  # 23 ms; shorter windows would leave bands empty
-    frames = dict(n_fft=n_fft, hop_length=n_fft // 2, n_mels=N_BANDS, fmin=LOWEST)
     powers = []
     for sound in (samples, reference):
         mono = np.asarray(sound if sound.ndim == 1 else sound.mean(axis=0), np.float32)
         mono = np.pad(mono, (0, max(0, n_fft - len(mono))))
-        power = librosa.feature.melspectrogram(y=mono, sr=sample_rate, **frames)
+        power = librosa.feature.melspectrogram(
+            y=mono,
+            sr=sample_rate,
+            n_fft=n_fft,
+            hop_length=n_fft // 2,
+            n_mels=N_BANDS,
+            fmin=LOWEST,
+        )
         powers.append(power / max(power.mean(), 1e-20))
     least = 10 ** (-RANGE / 10) * powers[1].max()
     levels = (10 * np.log10(np.maximum(power, least)) for power in powers)

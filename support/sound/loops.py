@@ -26,7 +26,7 @@ def circle_length(length: int, hop_length: int) -> int:
     return max(1, round(length / hop_length)) * hop_length
 
 
-def magnitude(samples: np.ndarray, transform: Transform) -> np.ndarray:
+def magnitude_of_circle(samples: np.ndarray, transform: Transform) -> np.ndarray:
     """Return the magnitude [shape=(n_bins, n_frames + 1)] of a circle of samples [shape=(n_frames * hop_length,)].
 
     A frame at an end sees the other end there, in place of the sound's reflection.
@@ -50,7 +50,7 @@ def _around(transform):  # frames around a circle that see its samples
     return -(-transform.reach // transform.hop_length)
 
 
-def preconditioner(
+def preconditioner_of_circle(
     samples: torch.Tensor, make: Callable[[torch.Tensor], Callable], *, around: int
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the map that make returns for samples, of the circle; without this, speech got clicks at the seam.
@@ -64,7 +64,7 @@ def preconditioner(
     return lambda signal: change(signal[..., places])[..., around : around + length]
 
 
-def reconstruct(
+def reconstruct_circle(
     magnitude: np.ndarray, reconstruct_part: Callable[[np.ndarray, int], np.ndarray], *, hop_length: int
 ) -> np.ndarray:
     """Find the samples of a circle with a magnitude [shape=(n_bins, n_frames + 1)].

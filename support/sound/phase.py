@@ -51,7 +51,7 @@ def pghi(
     different lengths. Random where the magnitude is below -120 dB.
     """
     width = GAUSSIANS.get(window, GAUSSIANS["hann"]) * lengths[:, None] ** 2.0
-    level = magnitude / np.sqrt(lengths)[:, None]  # the constant-Q scaling between bins is no slope of the sound
+    level = magnitude / np.sqrt(lengths)[:, None]  # the constant-Q scaling between bins is not a slope of the sound
     floor = 1e-6 * level.max() + 1e-30
     log_magnitude = np.log(np.maximum(level, floor)).astype(np.float64)
     along_time = 2 * np.pi * frequencies[:, None] + np.gradient(log_magnitude, frequencies, axis=0) / width

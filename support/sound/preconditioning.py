@@ -19,7 +19,7 @@ import torch
 from support.sound.frames import BLOCK, FrameSpectra, overlap_add
 
 
-def preconditioner(
+def stft_preconditioner(
     samples: torch.Tensor,
     *,
     compress: Callable[[torch.Tensor], torch.Tensor],

@@ -136,7 +136,7 @@ def test_mel_is_librosas(recording, image, network):
     np.testing.assert_allclose(found[0, :, 0], expected, rtol=1e-3, atol=1e-4 * expected.max())
     options = dict(sr=16000, n_fft=512, n_mels=64, fmin=125.0, fmax=7500.0, htk=True, norm=None)
     magnitude = np.abs(librosa.stft(recording, n_fft=512, hop_length=256))
-    mel = frontend.Mel(sample_rate=options.pop("sr"), **options)
+    mel = frontend.MelBands(sample_rate=options.pop("sr"), **options)
     expected = librosa.feature.melspectrogram(S=magnitude, sr=16000, **options)
     found = mel(torch.from_numpy(magnitude)[None, :, None])
     np.testing.assert_allclose(found[0, :, 0], expected, rtol=1e-4, atol=1e-4)
@@ -174,7 +174,7 @@ def test_conversion_of_another_folder(tmp_path):
         convert_musicnn.read_checkpoint(tmp_path)
     for name in (".index", ".data-00000-of-00001"):
         (tmp_path / name).write_bytes(bytes(100))
-    with pytest.raises(ValueError, match=r"\.index is no index of a TensorFlow checkpoint"):
+    with pytest.raises(ValueError, match=r"\.index is not an index of a TensorFlow checkpoint"):
         convert_musicnn.read_checkpoint(tmp_path)
 
 

@@ -166,7 +166,7 @@ def test_names_in_a_custom_network(image):
 
 
 def test_the_list_of_shapes_ends_where_a_layer_takes_no_more(parameters, image):
-    """A classifier for images of another length is no reason to refuse the layers before it."""
+    """A classifier for images of another length is not a reason to refuse the layers before it."""
     shapes = layers.layer_shapes(networks.build_network(parameters), image[..., :50])
     assert list(shapes) == NAMES[:-1] and shapes["flatten_1"] == (1, 36)
     with pytest.raises(ValueError, match=r"layer conv_1, Conv2d\(3, 4.*can't take features of shape \(1, 20, 1, 64\)"):

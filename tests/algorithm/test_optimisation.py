@@ -272,7 +272,7 @@ def test_only_ratios_of_weights_count():
 
 
 class Watched(audiocnn.Loss):
-    """A loss of 0 that counts its calls, and can interrupt them, or be no number."""
+    """A loss of 0 that counts its calls, and can interrupt them, or be NaN."""
 
     kind, calls, trouble = "watched", 0, None
 

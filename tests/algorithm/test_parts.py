@@ -307,3 +307,49 @@ def test_no_terms_at_samples_in_an_objective(bands):
     terms = [(audiocnn.StyleLoss(), "conv_1", 1.0), (distance_of_means, "samples", 1.0)]
     found, _ = audiocnn.Objective(bands, terms, style=sound(1)).evaluate(sound(2))
     assert list(found) == ["style conv_1"]
+
+
+STYLE = [(audiocnn.StyleLoss(), "conv_1", 1.0)]
+
+
+def test_sounds_of_other_numbers_of_planes_are_named(bands):
+    one, four = sound(1), sound(2).repeat(4, 1, 1, 1)
+    both = [*STYLE, (audiocnn.ContentLoss(), "conv_1", 1.0)]
+    with pytest.raises(ValueError, match=r"the content has the shape \(4, 20, 1, 64\), but .* 1 planes, as the first"):
+        audiocnn.Objective(bands, both, style=one, content=four)
+    with pytest.raises(ValueError, match=r"the style has the shape \(4, 20, 1, 64\), but .* 1 planes"):
+        audiocnn.Objective(bands, STYLE, style=[one, four])
+    with pytest.raises(ValueError, match=r"the style has the shape \(20, 64\), but"):
+        audiocnn.Objective(bands, STYLE, style=one[0, :, 0])
+    objective = audiocnn.Objective(bands, STYLE, style=one)
+    for call in (objective, objective.evaluate, lambda image: list(audiocnn.optimise(image, objective, num_steps=1))):
+        with pytest.raises(
+            ValueError, match=r"the image has the shape \(4, 20, 1, 64\), .*; give each sound an Obj"
+        ) as error:
+            call(four.clone())
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_images_and_samples_of_few_digits_are_refused_with_the_reason(dtype, bands):
+    one, objective = sound(1), audiocnn.Objective(bands, STYLE, style=sound(1))
+    reason = rf"is of {dtype}, whose squares become 0 or infinite; give its .float\(\)"
+    with pytest.raises(ValueError, match=f"the style {reason}"):
+        audiocnn.Objective(bands, STYLE, style=one.to(dtype))
+    for call in (objective, objective.evaluate):
+        with pytest.raises(ValueError, match=f"{reason}"):
+            call(one.to(dtype))
+    with pytest.raises(ValueError, match=f"the tensor that is optimised {reason}"):
+        objective.evaluate(one[0, :, 0].to(dtype), through=lambda rows: rows.float()[None, :, None])
+
+
+def test_values_are_weighted_and_the_weights_are_known(bands):
+    """A loss divided by its weight is the distance that the loss alone computes."""
+    style, start = sound(1), sound(2)
+    terms = [(distance_of_means, "conv_1", 7.0), (losses.DiversityLoss(length=16), "input", 0.25)]
+    objective = audiocnn.Objective(bands, terms, style=style)
+    values = {name: float(loss) / objective.weights[name] for name, loss in objective(start).items()}
+    assert objective.weights == dict.fromkeys(objective.weights, 7.0) | {"diversity input": 0.25} and len(values) == 3
+    for name, network in bands.items():
+        means = first_layer(network, start).mean() - first_layer(network, style).mean()
+        assert values[f"distance_of_means {name}.conv_1"] == pytest.approx(float(means.square()), rel=1e-4)

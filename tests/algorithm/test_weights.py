@@ -43,13 +43,13 @@ PAIRS = b")" + b"".join(b"\x94h" + bytes([number]) + b"\x86" for number in range
 LONG = b"\x8b" + struct.pack("<I", 10**6) + b"\x01" * 10**6  # a number of 2.4 million digits
 HOSTILE = {  # what comes behind the protocol, and the reason
     "deep": (DEEP + b".", "only a flat dict|is a tuple"),
-    "deep-keys": (b"}" + DEEP[: 2 * 10**5] + b"K\x01s.", "keys that are no text"),
+    "deep-keys": (b"}" + DEEP[: 2 * 10**5] + b"K\x01s.", "keys that are not text"),
     "pairs": (PAIRS + b".", "only a flat dict|is a tuple"),
-    "pairs-as-keys": (b"}" + PAIRS + b"K\x01s.", "keys that are no text"),
+    "pairs-as-keys": (b"}" + PAIRS + b"K\x01s.", "keys that are not text"),
     "memo": (b"}r" + struct.pack("<I", 2**31 - 1) + b".", "parameters lack l1channels|is missing"),
     "numbers-as-keys": (b"}K\x01K\x01s.", "only a flat dict|which the network lacks"),
     "long-number": (b"}\x8c\x0akernelsize" + LONG + b"s.", "parameters lack|which the network lacks"),
-    "long-key": (b"}" + LONG + b"K\x01s.", "keys that are no text"),
+    "long-key": (b"}" + LONG + b"K\x01s.", "keys that are not text"),
     "circle": (b"]\x94h\x00a.", "only a flat dict|is a list"),
     "operations": (b"N0" * 10**6 + b".", "IndexError"),
     "code": (b"cbuiltins\neval\n\x8c\x011\x85R.", "asks for builtins.eval"),
@@ -129,6 +129,8 @@ PUBLISHED = {
     "double precision": lambda s: {name: value.double() for name, value in s.items()},
     "without counts": lambda s: {name: value for name, value in s.items() if "num_batches" not in name},
     "parameters": lambda s: {n: torch.nn.Parameter(v) if v.is_floating_point() else v for n, v in s.items()},
+    "inside model": lambda s: {"model": s, "epoch": 3},
+    "DataParallel inside model": lambda s: {"model": {f"module.{name}": value for name, value in s.items()}},
     "parts of one tensor": lambda s: s | {"fc.bias": torch.arange(20.0)[3:18:3]},
 }
 
@@ -139,9 +141,101 @@ def test_published_weights_load_as_torch_loads_them(name, options, tmp_path, par
     weights_file(tmp_path / "net.pth", parameters, PUBLISHED[name], **options)
     loaded = networks.build_network(parameters, model_path=tmp_path / "net.pth").state_dict()
     given = torch.load(tmp_path / "net.pth", weights_only=False)
-    given = given.get("state_dict", given)
+    given = given.get("state_dict", given.get("model", given))
     for key, value in given.items():
         torch.testing.assert_close(loaded[key.removeprefix("module.")], value.to(loaded[key.removeprefix("module.")]))
+
+
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+
+
+def layout_of(state):
+    """Return the header of a safetensors file for a state dict, and the bytes of the numbers."""
+    header, numbers = {"__metadata__": {"format": "pt"}}, b""
+    for name, value in state.items():
+        content = bytes(value.contiguous().reshape(-1).view(torch.uint8).tolist())  # little-endian, as the format asks
+        place = [len(numbers), len(numbers) + len(content)]
+        header[name] = {"dtype": NAMES[value.dtype], "shape": list(value.shape), "data_offsets": place}
+        numbers += content
+    return header, numbers
+
+
+def safetensors_file(path, header, numbers):
+    """Write the bytes of a safetensors file, as its format says; a header may be text."""
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + numbers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pth"])
+def test_safetensors_load_as_a_state_dict_does(name, dtype, tmp_path, parameters):
+    state = audiocnn.CNN(parameters).state_dict()
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    safetensors_file(tmp_path / name, *layout_of({f"module.{key}": value for key, value in state.items()}))
+    loaded = networks.build_network(parameters, model_path=tmp_path / name).state_dict()
+    for key, value in state.items():
+        torch.testing.assert_close(loaded[key], value.to(loaded[key].dtype), rtol=0, atol=0)
+
+
+def test_safetensors_of_known_bytes(tmp_path):
+    """1, -2 and 0.5 in 16 bits, written by hand: the upper halves of their 32 bits, and IEEE 754's half precision."""
+    places = {"a": ("BF16", [3], [0, 6]), "b": ("F16", [3, 1], [6, 12]), "c": ("I8", [], [12, 13])}
+    header = {key: dict(zip(("dtype", "shape", "data_offsets"), place, strict=True)) for key, place in places.items()}
+    safetensors_file(tmp_path / "known", json.dumps(header) + "   ", bytes.fromhex("803f00c0003f 003c00c00038 fb"))
+    read = read_weights(tmp_path / "known")
+    assert {key: value.tolist() for key, value in read.items()} == {"a": [1, -2, 0.5], "b": [[1], [-2], [0.5]], "c": -5}
+
+
+def with_place(**change):
+    """Return a function that changes what the header says of fc.bias, five numbers of 4 bytes."""
+    return lambda header, numbers: (header | {"fc.bias": header["fc.bias"] | change}, numbers)
+
+
+DAMAGED = {
+    "cut off": (lambda header, numbers: (header, numbers[:-1]), "lies outside the file"),
+    "no header": (lambda header, numbers: ("", b""), "its header is not json: Expecting value"),
+    "no json": (lambda header, numbers: ("{'a'", numbers), "its header is not json"),
+    "a list": (lambda header, numbers: ("[1]", numbers), "header is a list and not a dict"),
+    "deep": (lambda header, numbers: ("[" * 10**6, b""), "RecursionError"),
+    "twice": (lambda header, numbers: ('{"a": 1, "a": 2}', b""), "has a name twice"),
+    "long": (lambda header, numbers: (" " * (2**22 + 1), b""), "header of 4194305 bytes"),
+    "no place": (lambda header, numbers: (header | {"fc.bias": 3}, numbers), "'fc.bias' is of the type None"),
+    "type": (with_place(dtype="F4"), "'fc.bias' is of the type 'F4' and not of one of F64, F32, F16, BF16"),
+    "type of a list": (with_place(dtype=["F32"]), r"'fc.bias' is of the type \['F32'\]"),
+    "larger": (with_place(shape=[6]), r"'fc.bias' has 20 bytes, which do not fit its shape \[6\]"),
+    "negative": (with_place(shape=[-5]), r"'fc.bias' has the shape \[-5\]"),
+    "huge": (with_place(shape=[2**62, 2**62]), "'fc.bias' has 20 bytes, which"),
+    "digits": (with_place(shape=[10**4000]), "'fc.bias' has the shape .1000"),
+    "dimensions": (with_place(shape=[1] * 8 + [5]), "'fc.bias' has the shape"),
+    "fractions": (with_place(shape=[5.0]), r"'fc.bias' has the shape \[5.0\]"),
+    "one offset": (with_place(data_offsets=[0]), r"offsets \[0\], which fit no tensor"),
+    "offsets of text": (with_place(data_offsets="0:20"), "offsets '0:20'"),
+    "backwards": (with_place(data_offsets=[20, 0]), "'fc.bias' has -20 bytes"),
+    "far away": (with_place(data_offsets=[2**40, 2**40 + 20]), "'fc.bias' lies outside the file"),
+    "overlapping": (
+        lambda header, numbers: (header | {str(n): header["layer3.0.weight"] for n in range(500)}, numbers),
+        "promises more weights than the file holds",
+    ),
+    "another shape": (with_place(shape=[5, 1]), r"fc.bias has the shape \[5, 1\] and not \[5\]"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_safetensors_name_the_file_and_the_reason(name, tmp_path, parameters):
+    change, reason = DAMAGED[name]
+    safetensors_file(tmp_path / "net.safetensors", *change(*layout_of(audiocnn.CNN(parameters).state_dict())))
+    with pytest.raises(ValueError, match=rf"net.safetensors holds no weights .*{reason}.*; give one of mod") as error:
+        networks.build_network(parameters, model_path=tmp_path / "net.safetensors")
+    assert "\n" not in str(error.value)
+
+
+def test_a_safetensors_file_of_any_length_that_is_cut_off(tmp_path, parameters):
+    safetensors_file(tmp_path / "net.safetensors", *layout_of(audiocnn.CNN(parameters).state_dict()))
+    whole = (tmp_path / "net.safetensors").read_bytes()
+    for length in [*range(0, 200, 7), *range(200, len(whole), len(whole) // 50)]:
+        (tmp_path / "net.safetensors").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"net.safetensors holds no weights"):
+            networks.build_network(parameters, model_path=tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("models/*.pth")), ids=lambda path: path.stem)

@@ -138,7 +138,7 @@ def test_the_pitch_error_counts_wrong_notes_and_noise():
 def test_the_voice_is_lost_where_it_is_silenced():
     """Noise of which a part is 30 dB lower; gaps of the content and passages 12 dB lower don't count."""
     content = np.random.default_rng(0).standard_normal(5 * RATE).astype("f4")
-    content[: 2 * RATE] *= 1e-3  # 2 s are no voice, so that 3 s are active
+    content[: 2 * RATE] *= 1e-3  # 2 s are not a voice, so that 3 s are active
     result = content.copy()
     result[2 * RATE : 3 * RATE] *= 10 ** (-30 / 20)
     assert metrics.voice_lost(result, content, RATE) == pytest.approx(1 / 3, abs=0.02)

@@ -202,7 +202,7 @@ def test_a_sound_that_another_run_removes_meanwhile(folder, monkeypatch):
 
 
 def test_names_and_values_are_text_not_code(folder):
-    """In names of files, of settings and of losses; and a name that is no text in any encoding."""
+    """In names of files, of settings and of losses; and a name that is not text in any encoding."""
     evil = "<img src=x onerror=alert(1)>"
     for number, name in enumerate([f"{evil}'\"-001".replace("/", ""), os.fsdecode(b"caf\xe9-001")]):
         save(folder, name.encode(errors="replace").decode(), seed=7 + number)

@@ -61,13 +61,13 @@ def test_runs_are_found_by_their_settings_newest_first(folder):
         past.find_runs(folder, weight=10)
 
 
-def test_a_run_without_its_sound_is_no_run(folder):
+def test_a_run_without_its_sound_is_not_a_run(folder):
     (folder / "a-001.wav").unlink()
     assert found(folder, last=1) == "b"
 
 
 def test_settings_that_differ(folder):
-    """A recipe's own values and settings without a sound are no differences; a value of one's own is."""
+    """A recipe's own values and settings without a sound are not differences; a value of one's own is."""
     assert past.differing_settings({}) == []
     differing = past.differing_settings(past.find_runs(folder))
     expected = ["CONTENT_FILENAME", "recipe", "seed", "style_layers_default"]
@@ -78,7 +78,7 @@ def test_settings_that_differ(folder):
     assert "K_HOP" not in past.differing_settings(past.find_runs(folder))
 
 
-def test_settings_without_effect_are_no_differences(tmp_path):
+def test_settings_without_effect_are_not_differences(tmp_path):
     """Of a network that only one run has; two runs that have the network show how their networks differ."""
     differing = []
     for number, settings in enumerate(

@@ -248,7 +248,7 @@ def test_a_sweep_of_code_that_this_kernel_did_not_run_is_refused(ran, refused, t
     cells = ["def make(seed):\n    return 1", losses, "display(2)", sweep]
     cells = [("parameters", f"seed = 0\n{SETTINGS}"), *(("rest", cell) for cell in cells)]
     write_notebook(tmp_path / "copied.ipynb", cells)
-    now = sweep.replace("1", "2")  # what the sweep's own cell says is no part of a run
+    now = sweep.replace("1", "2")  # what the sweep's own cell says is not a part of a run
     shell = types.SimpleNamespace(user_ns={"In": ["", "seed = 1\nsweep = {'seed': [1, 2]}", *ran, now, now]})
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     monkeypatch.setattr(sweeps, "run_notebooks", lambda path, points, **how: [{"failed": str(points)}])

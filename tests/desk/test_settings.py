@@ -25,6 +25,7 @@ from support.desk.settings import (
     HELP,
     NO_STEP,
     NOT_TYPED,
+    RECIPES,
     STEP_OF,
     Settings,
     best_device,
@@ -510,7 +511,7 @@ def test_settings_that_nothing_reads_warn(typed, message):
 
 
 def test_settings_of_what_is_unused_are_not_in_the_way():
-    """A pair of files is no matter to recipes without one, nor is a content layer to a texture."""
+    """A pair of files does not matter to recipes without one, and a content layer does not matter to a texture."""
     assert Settings(model_path="models/a.pth").model_path == "models/a.pth"
     assert Settings(recipe="gatys", whichChannel="2D", model_path="a.pth", use_style_net=True).whichChannel == "2D"
     assert Settings(content_layers_default=[], content_weight=0).content_layers == {}
@@ -704,3 +705,61 @@ def test_results_are_named_by_their_files(style, content, name):
     found = Settings(STYLE_FILENAME=style, CONTENT_FILENAME=content).outname
     assert found == name
     assert Settings(STYLE_FILENAME=style, CONTENT_FILENAME=content, outname="mine").outname == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("conten_weight", "'conten_weight' is not a setting; did you mean 'content_weight'"),
+        ("Bins_per_octave", "did you mean 'bins_per_octave'"),
+        ("content_weight", "'content_weight' is a name that the settings use themselves"),
+        ("files", "'files' is a name that the settings use themselves"),
+    ],
+)
+def test_misspelt_settings_are_refused_as_own_ones_too(name, reason):
+    with pytest.raises(ValueError, match=reason):
+        Settings(own={name: 1})
+    assert Settings(own={"loudness": 1}).loudness == 1
+
+
+def words_of(text):
+    """The numbers, and the words, of a help."""
+    numbers = {float(each) for each in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e\d+)?", text)}
+    return numbers | set(re.findall(r"[a-z]\w*", text))
+
+
+def flat(values):
+    """The numbers and words that values hold."""
+    found = set()
+    for value in values:
+        found |= flat(value) if isinstance(value, list | tuple) else {value}
+    return found
+
+
+def filled_in(recipe, content, transform):
+    """What None becomes in a texture or a transfer."""
+    settings = silently(recipe=recipe, CONTENT_FILENAME=content, transform=transform, **dict.fromkeys(["model_path"]))
+    filled = settings.filled_in()
+    return {name: value for name, value in filled.items() if name not in ("device", "threads", "outname")}
+
+
+def test_the_help_says_what_none_becomes():
+    """Every value of every recipe stands in the help behind "None:", and no value that no recipe has."""
+    cases = {
+        (recipe, content, transform): filled_in(recipe, content, transform)
+        for recipe in ("bands", "gatys")
+        for content in (None, "speech.wav")
+        for transform in ("stft", "cqt")
+    }
+    names = set().union(*cases.values()) & HELP.keys()
+    known = {each for values in cases.values() for each in flat(values.values()) if isinstance(each, str)}
+    assert len(names) > 12 and len(known) > 8
+    for name in names:
+        of = {recipe: flat(v[name] for (r, *_), v in cases.items() if r == recipe and name in v) for recipe in RECIPES}
+        of = {recipe: values - {None} for recipe, values in of.items()}
+        before, said, after = HELP[name].rpartition("None:")[2].partition('"gatys":')
+        numbers_and_words = {each for each in words_of(before + after) if isinstance(each, float) or each in known}
+        assert numbers_and_words == of["bands"] | of["gatys"], name
+        if said:
+            assert words_of(after) & (known | of["gatys"]) == of["gatys"], name
+            assert words_of(before) >= of["bands"] - of["gatys"], name

@@ -157,7 +157,7 @@ def sound_of(name):
     return soundfile.read(sample(name))[0][22050:88200]
 
 
-def test_an_edited_sum_starts_afresh_and_is_saved(notebook, tmp_path):
+def test_an_edited_sum_starts_again_and_is_saved(notebook, tmp_path):
     notebook.run_all()
     notebook.replace(LOSSES, "beat.weight, settings.rhythm_layers", '0.25, {"conv_2": 2, "conv_1": 1.0}')
     notebook.run(LOSSES)
@@ -312,7 +312,7 @@ def test_the_pipeline_is_the_notebook_and_a_json_repeats_it(name, settings, tmp_
     np.testing.assert_allclose(in_one_call(tmp_path, "test-001"), first, atol=1e-3)
 
 
-def test_files_that_are_no_json_of_a_run(tmp_path):
+def test_files_that_are_not_the_json_of_a_run(tmp_path):
     for text in ("[1]", "{", '{"settings": 3}', "{}"):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(ValueError, match=r"other.json is not the json file of a run"):

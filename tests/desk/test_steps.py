@@ -237,7 +237,7 @@ def test_a_line_that_is_deleted_from_the_settings_cell_does_not_keep_its_value(m
     assert shell.user_ns == kept
 
 
-def test_names_of_the_settings_cell_that_are_no_settings_are_ones_own(shell):
+def test_names_of_the_settings_cell_that_are_not_settings_are_ones_own(shell):
     assert shell.steps.own() == []
     shell.run(
         "steps.typed()\nseed = 1\nmy_weight = 2.0\nmy_low, my_high = 1, 2\nmy_note: str = 'a'\nmy_low, seed = 0, 2"

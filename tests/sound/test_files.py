@@ -63,7 +63,7 @@ def test_noise_plus_a_constant_is_the_noise(offset, tmp_path):
     assert 20 * np.log10(abs(alone.mean()) / alone.std()) < -40  # the noise itself has no offset
 
 
-def test_the_mean_of_a_low_tone_is_no_offset(tmp_path):
+def test_the_mean_of_a_low_tone_is_not_an_offset(tmp_path):
     """A quarter of a period of 2 Hz has a mean of 2 / pi, and is heard as a move of the loudspeaker."""
     tone = np.sin(2 * np.pi * 2 * np.arange(RATE // 8) / RATE).astype(np.float32)
     soundfile.write(tmp_path / "tone.wav", tone, RATE, subtype="FLOAT")
@@ -195,7 +195,7 @@ def test_a_duration_beyond_the_end_reads_to_the_end(duration, wav):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_a_name_that_is_no_text(wav):
+def test_a_name_that_is_not_text(wav):
     expected, name = load(wav), os.path.join(os.fsencode(wav.parent), b"\xe9t\xe9.wav")
     try:
         os.rename(wav, name)

@@ -43,7 +43,7 @@ def level_at_seam(textures, near=2048):
 
 @pytest.mark.parametrize("recipe", [BANDS, GATYS], ids=["bands", "gatys"])
 @pytest.mark.parametrize("name", ["water_stream", "fire", "speech", "singing"])
-def test_the_seam_of_a_loop_is_no_click(name, recipe, load):
+def test_the_seam_of_a_loop_is_not_a_click(name, recipe, load):
     samples = texture(name, load, **recipe)
     assert len(samples) % (128 if recipe is BANDS else 256) == 0
     assert click(samples) < 1.2
@@ -151,7 +151,7 @@ def test_the_fade_keeps_the_level(alike):
             samples[180 * 128 :] = samples[: length - 180 * 128]
         return samples
 
-    circle = loops.reconstruct(np.zeros((3, 181)), part, hop_length=128)
+    circle = loops.reconstruct_circle(np.zeros((3, 181)), part, hop_length=128)
     assert len(circle) == 180 * 128
     levels = (circle[: 16 * 128].reshape(8, 256) ** 2).mean(axis=1)
     np.testing.assert_allclose(levels, (noise[: 16 * 128].reshape(8, 256) ** 2).mean(axis=1), rtol=0.35)

@@ -155,7 +155,7 @@ def descend(settings, fire, *, stop=None, again=None):
     return image, asked, done
 
 
-def test_filters_are_drawn_anew_and_going_on_draws_the_same(fire):
+def test_filters_are_drawn_again_and_going_on_draws_the_same(fire):
     settings = settings_of(num_steps=8)
     straight, asked, done = descend(settings, fire)
     assert (asked, done) == ([0, 1, 2], 8)

@@ -291,7 +291,19 @@ def test_layouts(layout, shape, stft):
     assert image[where] == spectrogram[2, 7]
 
 
-def test_seconds_are_frames_where_frames_are_no_channels(stft):
+@pytest.mark.parametrize("layout", ["freq", "time", "2D"])
+def test_only_one_plane_becomes_a_sound(layout, stft):
+    """The planes of stereo, or a batch: none is dropped in silence."""
+    analysis = Analysis(transform=stft, layout=layout)
+    samples = torch.rand(2, 22050, generator=torch.Generator().manual_seed(0)) - 0.5
+    image = analysis.image(samples)
+    for back in (analysis.from_image, lambda image: analysis.sound(image, length=22050, n_iter=2)):
+        with pytest.raises(ValueError, match=r"the image has 4 planes; give one plane at a time, such as image\[:1\]"):
+            back(image)
+    np.testing.assert_array_equal(analysis.from_image(image[:1]), analysis.from_image(analysis.image(samples[0])))
+
+
+def test_seconds_are_frames_where_frames_are_not_channels(stft):
     analysis = Analysis(transform=stft)
     assert [analysis.frames(seconds) for seconds in (None, 1e-6, 1.0, 2.5)] == [None, 1, 86, 215]
     assert Analysis(transform=stft, layout="time").frames(1.0) is None
@@ -320,7 +332,7 @@ def test_bad_files(tmp_path):
         files.load_audio(tmp_path / "nowhere.wav", sample_rate=22050)
     with pytest.raises(FileNotFoundError, match="is not a file"):
         files.load_audio(tmp_path, sample_rate=22050)
-    (tmp_path / "text.wav").write_text("this is no sound")
+    (tmp_path / "text.wav").write_text("this is not a sound")
     (tmp_path / "empty.wav").write_bytes(b"")
     for name in ("text.wav", "empty.wav"):
         with pytest.raises(ValueError, match="not a sound file that libsndfile can read"):
