@@ -20,7 +20,7 @@ import torch
 from audiocnn import MEMORY, PARAMETERS
 from support.checks import check_choice, check_mapping, check_number
 from support.curves import check_end, is_curve
-from support.desk.memory import available_memory
+from support.desk.memory import check_memory
 from support.networks import MUSICNN
 from support.sound.excerpts import files_of
 from support.sound.files import check_file
@@ -141,23 +141,6 @@ def check_own(name, known, what=""):
         raise ValueError(f"{what}{name!r} is not a setting; did you mean {near!r}? Names of your own must differ more")
 
 
-def check_memory(parts, device="cpu"):
-    """Raise ValueError where a run needs clearly more memory than there is, and warn where it is not sure.
-
-    parts : dict
-        Bytes, by what makes them fewer.
-    """
-    needed, there = sum(parts.values()), available_memory(device)
-    message = (
-        f"these sounds and settings need about {needed / 1e9:.1f} GB of memory, and there are {there / 1e9:.1f} GB; "
-        f"set {max(parts, key=parts.get)}"
-    )
-    if needed > 1.25 * there:
-        raise ValueError(message)
-    if needed > 0.8 * there:
-        _warn(message)
-
-
 def _is_path(value):
     return isinstance(value, str | Path) and bool(str(value))
 
@@ -211,7 +194,8 @@ class Together:
         check_inside(self.where, seconds, self.sample_rate / 2)
         for name in ("style_weight", "content_weight", "pitch_weight", "style_blend"):
             check_end(name, getattr(self, name), seconds)
-        check_memory(self._memory(lengths, len(transform.frequencies)), self.device)
+        if message := check_memory(self._memory(lengths, len(transform.frequencies)), self.device):
+            _warn(message)
 
     def _shortest(self, transform):
         # Yields for what a sound may be too short, how many samples are enough, and what else helps.
