@@ -142,6 +142,7 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.rhythm": {"audiocnn", "support.bands", "support.sound"},
     "support.pitch": {"audiocnn"},
     "support.curves": {"audiocnn", "support.pitch", "support.checks"},
+    "support.heard": {"audiocnn", "support.layers"},
     "support.pipeline": {
         "support.curves",
         "audiocnn",

@@ -231,6 +231,11 @@ class Where:
         return torch.tensor(values, dtype=torch.float32)
 
 
+def through(mask: Mask, samples: np.ndarray, analysis: Analysis) -> np.ndarray:
+    """Return the part of samples that a mask lets through."""
+    return Where(analysis=analysis, kept=np.zeros_like(samples), change=mask).mixed(samples)
+
+
 def where_of(given: Mapping, analysis: Analysis, recordings: dict, *, length: int) -> Where | None:
     """Return the masks of intervals, such as {"change": {"seconds": [(2, 4)]}}; None where nothing is given."""
     masks = {name: boxes(**each) for name, each in given.items()}
