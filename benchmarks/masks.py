@@ -1,0 +1,193 @@
+"""Gaps that are filled, and blends over time: python benchmarks/masks.py gaps, or cost.
+
+gaps: ten recordings lose 0.2, 0.8 and 2 s in the middle of 6 s, and the gap is filled by the default, by noise of the
+recording's spectrum, and by the passage of the rest whose surroundings fit best, faded in and out; beside the
+recording's own missing part. cost: processor time and memory of masks, curves and folders against a plain texture.
+"""
+
+import argparse
+import itertools
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+import torch
+
+import metrics
+import quality
+from report import ROOT, write_section
+
+# isort: split
+from support import pipeline
+from support.desk.settings import Settings
+from support.sound.files import load_audio
+
+RATE = quality.RATE
+RECORDINGS = (
+    "brook",
+    "rain",
+    "fire",
+    "applause",
+    "frogs",
+    "furnace",
+    "babble",
+    "birdsong",
+    "vinyl_crackle",
+    "laughter",
+)
+GAPS = (0.2, 0.8, 2.0)  # s
+LENGTH, MIDDLE = 6.0, 3.0  # s
+FADE = 0.02  # s
+METHODS = ("own missing part", "default", "noise", "copy")
+
+
+def filled(recording, gap, method):
+    """Return a recording [shape=(n,)] whose gap, a slice, is filled by a method, and what counts as its rest."""
+    rest = np.concatenate([recording[: gap.start], recording[gap.stop :]])
+    if method == "own missing part":
+        return recording, rest
+    silent = recording.copy()
+    silent[gap] = 0
+    if method == "default":
+        seconds = [gap.start / RATE, gap.stop / RATE]
+        settings = Settings(where={"change": {"seconds": [seconds]}}, threads=1)
+        return pipeline.synthesise(settings, {"style 1": silent}), rest
+    fade, length = round(FADE * RATE), gap.stop - gap.start
+    if method == "noise":
+        new = metrics.matched_noise(rest)[: length + 2 * fade]
+    else:
+        first = best_place(recording, gap)
+        new = recording[first - fade : first + length + fade]
+    rise = np.sqrt(np.linspace(0, 1, fade))
+    gains = np.concatenate([rise, np.ones(length), rise[::-1]])
+    around = slice(gap.start - fade, gap.stop + fade)
+    made = silent.copy()
+    made[around] = gains * new + np.sqrt(1 - gains**2) * silent[around]
+    return made, rest
+
+
+def best_place(recording, gap, context=0.1):
+    """Return where the passage begins whose surroundings are most like those of the gap, by log spectrograms."""
+    hop, length = 256, gap.stop - gap.start
+    spectrogram = librosa.amplitude_to_db(np.abs(librosa.stft(recording, n_fft=1024, hop_length=hop)), top_db=80)
+    near, long = round(context * RATE / hop), round(length / hop)
+    first = round(gap.start / hop)
+
+    def surroundings(start):
+        before, behind = spectrogram[:, start - near : start], spectrogram[:, start + long : start + long + near]
+        return np.concatenate([before, behind], axis=1)
+
+    wanted, last = surroundings(first), spectrogram.shape[1] - long - near - 1
+    places = [start for start in range(near + 2, last) if abs(start - first) >= long + near]
+    return hop * min(places, key=lambda start: np.abs(surroundings(start) - wanted).mean())
+
+
+def click(samples, place, near=64):
+    """Return how far samples around a place can't be predicted, as a share of the worst of 100 places elsewhere."""
+    error = np.abs(np.convolve(samples, librosa.lpc(samples.astype(np.float64), order=16))[: len(samples)])
+    elsewhere = [error[k - near : k + near].max() for k in range(4 * near, len(samples) - 4 * near, near)]
+    return error[place - near : place + near].max() / np.percentile(elsewhere, 99)
+
+
+def gap_figures(name, seconds):
+    """Return the figures of each method: distance, likeness and copy score of the gap, level [dB], worst click."""
+    recording = load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, offset=0.25, duration=LENGTH)
+    middle, half = len(recording) // 2, round(seconds * RATE / 2)
+    gap, around = slice(middle - half, middle + half), RATE // 4
+    seen = slice(gap.start - around, gap.stop + around)
+    rows = {}
+    for method in METHODS:
+        made, rest = filled(recording, gap, method)
+        level = 20 * np.log10(made[gap].std() / recording[gap].std())
+        clicks = max(click(made, gap.start), click(made, gap.stop))
+        rows[method] = (
+            metrics.difference(made[seen], rest, RATE),
+            metrics.likeness(made[seen], rest, RATE),
+            metrics.copy_score(made[seen], rest, RATE),
+            abs(level),
+            clicks,
+        )
+        print(name, seconds, method, np.round(rows[method], 2), flush=True)
+    return rows
+
+
+def compare_gaps():
+    """Return the rows of the table: means over the recordings."""
+    rows = ["| gap | filled by | distance | listener | copy score | level | click |", "|---|---|---|---|---|---|---|"]
+    jobs = list(itertools.product(RECORDINGS, GAPS))
+    found = dict(zip(jobs, quality.in_parallel(gap_figures, *zip(*jobs, strict=True)), strict=True))
+    for seconds, method in itertools.product(GAPS, METHODS):
+        mean = np.mean([found[name, seconds][method] for name in RECORDINGS], axis=0)
+        rows.append("| {:g} s | {} | {:.2f} | {:.2f} | {:.2f} | {:.1f} dB | {:.2f} |".format(seconds, method, *mean))
+    return rows
+
+
+COSTS = {
+    "a texture of 5 s": {},
+    "0.8 s of it change": dict(where={"change": {"seconds": [[2.0, 2.8]]}}),
+    "what lies above 2 kHz changes": dict(where={"change": {"hertz": [[2000, 11025]]}}),
+    "the second half goes on from the first": dict(where={"change": {"seconds": [[2.5, 5.0]]}}),
+    "a folder of 20 files of a minute": dict(STYLE_FILENAME="FOLDER"),
+    "two styles, a blend": dict(STYLE_FILENAME=["samples/rain.flac", "samples/fire.flac"], style_blend=[1, 1]),
+    "two styles, one becomes the other": dict(
+        STYLE_FILENAME=["samples/rain.flac", "samples/fire.flac"], style_blend=[[0, [1, 0]], [5, [0, 1]]]
+    ),
+    "a transfer of 5 s": dict(CONTENT_FILENAME="samples/speech.flac"),
+    "0.8 s of the transfer change": dict(
+        CONTENT_FILENAME="samples/speech.flac", where={"change": {"seconds": [[2.0, 2.8]]}}
+    ),
+    "the content counts below 1 kHz": dict(
+        CONTENT_FILENAME="samples/speech.flac", where={"content": {"hertz": [[0, 1000]]}}
+    ),
+    "the content fades out": dict(CONTENT_FILENAME="samples/speech.flac", content_weight=[[0, 30], [5, 0]]),
+}
+
+
+def measure_cost(name):
+    """Return the processor time of a run [s] and the largest memory of its process [GB], in a process of its own."""
+    command = [sys.executable, __file__, "one", name]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return [float(each) for each in said[-2:]]
+
+
+def run_one(name):
+    """Make one row's sound, and print its processor time and memory."""
+    torch.set_num_threads(1)
+    changes = dict(COSTS[name])
+    with tempfile.TemporaryDirectory() as folder:
+        if changes.get("STYLE_FILENAME") == "FOLDER":
+            recording = load_audio(ROOT / "samples/rain.flac", sample_rate=RATE)
+            for number in range(20):
+                minute = np.resize(np.roll(recording, 5000 * number), 60 * RATE)
+                soundfile.write(Path(folder) / f"{number}.flac", minute, RATE)
+            changes["STYLE_FILENAME"] = folder
+        began = time.process_time()
+        pipeline.run(Settings(**changes, threads=1))
+    print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+
+
+def main():
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=("gaps", "cost", "one"))
+    parser.add_argument("name", nargs="?", help="a row of cost, which prints its time and memory alone")
+    given = parser.parse_args()
+    if given.table == "one":
+        run_one(given.name)
+    elif given.table == "gaps":
+        metrics.listener_network()  # a missing package stops the script here
+        write_section("gaps", compare_gaps())
+    else:
+        rows = ["| | core time [s] | memory [GB] |", "|---|---|---|"]
+        rows += ["| {} | {:.1f} | {:.2f} |".format(name, *measure_cost(name)) for name in COSTS]
+        write_section("masks", rows)
+
+
+if __name__ == "__main__":
+    main()
