@@ -50,7 +50,8 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
     blend = settings.style_blend if not is_curve(settings.style_blend) else None  # a curve is in the terms
     blend = blend or [1.0] * len(settings.styles)
     used = _in_words(analysis=analysis, terms=terms, network=network)
-    used |= {name: getattr(objective, name) for name in ("segment", "blend", "loop")}
+    used["segment"] = None if objective.segment is None else int(objective.segment)  # a json holds no numbers of NumPy
+    used |= {"blend": [float(share) for share in objective.blend], "loop": bool(objective.loop)}
     with warnings.catch_warnings(action="ignore"):  # those of the settings were shown before
         expected = _in_words(
             analysis=settings.make_analysis(),
@@ -107,7 +108,7 @@ def noted(descent, analysis, samples=None):
     made_by = [descent.optimizer, descent.precondition]
     return {
         "optimizer": words(descent.optimizer),
-        "redraw": descent.redraw,
+        "redraw": int(descent.redraw or 0),
         "precondition": words(descent.precondition),
         "objectives": sums,
         "own_code": _own_code([*made_by, *(each.loss for _, objective in descent.pairs for each in objective.terms)]),
