@@ -31,7 +31,7 @@ from support.desk.settings import DEFAULTS, Settings
 from support.desk.truth import words
 from support.pipeline import Result
 from support.sound.files import check_samples, fit_full_scale
-from support.weights import reason_of
+from support.weights import KNOWN, read_weights, reason_of
 
 
 def level(samples):
@@ -292,6 +292,15 @@ def save_state(result, path):
     write_whole(Path(path), lambda partial: torch.save(kept, partial))
 
 
+# Of an unfinished result in a file.
+RESULT = dict.fromkeys(("start", "noise"), {ALL: float}) | dict.fromkeys(("history", "refinement"), [{ALL: float}])
+RESULT |= dict.fromkeys(("changed", "optimizers", "sample_optimizers"), [str])
+RESULT |= dict.fromkeys(("begun", "begun_to_refine"), [int]) | {"run": int, "saved": tuple, "settings": dict}
+RESULT |= dict.fromkeys(("image", "first"), torch.Tensor) | {"draft": Path | None}
+RESULT |= dict.fromkeys(("reconstruction", "samples"), torch.Tensor | None)
+KNOWN_PATHS = {f"{type(Path()).__module__}.{type(Path()).__name__}": Path}
+
+
 def load_state(path, like):
     """Return an unfinished result that save_state wrote, in place of one that was begun with the present settings.
 
@@ -299,16 +308,17 @@ def load_state(path, like):
     same, bit for bit, as without a pause; a warning says where this is not so.
     """
     settings = like.settings
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not a file; give one that save_state wrote")
     try:
-        with torch.serialization.safe_globals([type(Path())]):
-            kept = torch.load(path, map_location=like.image.device, weights_only=True)
+        kept = read_weights(path, KNOWN | KNOWN_PATHS)
+        _check_kind("the file", kept, RESULT)
         changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
         if kept["image"].shape != like.image.shape:
             raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")
-        result = Result(**kept | {"settings": settings})
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
+        tensors = {name: each.to(like.image.device) for name, each in kept.items() if isinstance(each, torch.Tensor)}
+        result = Result(**kept | tensors | {"settings": settings})
+    except Exception as error:  # a damaged or foreign file raises nearly anything
         raise ValueError(
             f"{path} is not an unfinished result of save_state that fits this start: {reason_of(error)}; give another "
             "file, or run 'The start' with the settings of this file"

@@ -59,6 +59,30 @@ HOSTILE = {  # what comes behind the protocol, and the reason
 }
 
 
+def stored(key):
+    """The place of one weight in a storage, as a pickle says it: the key comes third."""
+    return b"(\x8c\x07storagectorch\nFloatStorage\n" + key + b"\x8c\x03cpuK\x01tQ"
+
+
+def view_of(storage, size):
+    """A tensor of a storage, as a pickle makes it."""
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00" + size + b"K\x00\x85tR"
+
+
+DEEP_KEY = DEEP[: 2 * 10**5]
+ONE_WEIGHT = view_of(stored(b"\x8c\x010"), b"K\x01\x85")
+HOSTILE |= {
+    "deep-place": (stored(DEEP_KEY) + b".", "names its weights by something that is no text|asks for torch"),
+    "pairs-as-place": (stored(PAIRS) + b".", "names its weights by something that is no text|asks for torch"),
+    "deep-key-of-a-tensor": (ONE_WEIGHT + DEEP_KEY + b"K\x01s.", "that is not a dict|asks for torch"),
+    "deep-keys-of-a-list": (b"](" + DEEP_KEY + b"K\x01" + DEEP_KEY + b"K\x02u.", "that is not a dict"),
+    "half-a-pair": (b"}(K\x01u.", "is damaged or of another kind|argument"),
+    "deep-size": (view_of(stored(b"\x8c\x010"), DEEP_KEY) + b".", "TypeError|asks for torch"),
+    "large-view": (view_of(stored(b"\x8c\x010"), b"J\xff\xff\xff\x7f\x85") + b".", "more values than are|asks for"),
+    "deep-key-of-a-reference": (b"(" + DEEP_KEY + b"Q.", "TypeError|not enough values"),
+}
+
+
 def test_hostile_pickles_end_within_seconds_and_little_memory(tmp_path):
     reasons = {}
     for name, (content, reason) in HOSTILE.items():
