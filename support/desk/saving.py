@@ -293,11 +293,19 @@ def save_state(result, path):
 
 
 # Of an unfinished result in a file.
-RESULT = dict.fromkeys(("start", "noise"), {ALL: float}) | dict.fromkeys(("history", "refinement"), [{ALL: float}])
-RESULT |= dict.fromkeys(("changed", "optimizers", "sample_optimizers"), [str])
-RESULT |= dict.fromkeys(("begun", "begun_to_refine"), [int]) | {"run": int, "saved": tuple, "settings": dict}
-RESULT |= dict.fromkeys(("image", "first"), torch.Tensor) | {"draft": Path | None}
-RESULT |= dict.fromkeys(("reconstruction", "samples"), torch.Tensor | None)
+KINDS = {
+    int: ["run"],
+    dict: ["settings"],
+    tuple: ["saved"],
+    Path | None: ["draft"],
+    torch.Tensor: ["image", "first"],
+    torch.Tensor | None: ["reconstruction", "samples"],
+}
+RESULT = {name: kind for kind, names in KINDS.items() for name in names}
+RESULT |= {name: {ALL: float} for name in ("start", "noise")}
+RESULT |= {name: [{ALL: float}] for name in ("history", "refinement")}
+RESULT |= {name: [str] for name in ("changed", "optimizers", "sample_optimizers")}
+RESULT |= {name: [int] for name in ("begun", "begun_to_refine")}
 KNOWN_PATHS = {f"{type(Path()).__module__}.{type(Path()).__name__}": Path}
 
 

@@ -26,6 +26,7 @@ UNKNOWN = 2**62  # samples; the length that libsndfile gives a flac that was wri
 BLOCK = 2**20  # samples that are read at once where the length is not known
 SILENT = 1e-9  # -180 dB; the smallest step of 32 bits is 5e-10
 KINDS = ("ogg", "mp3", "flac", "wav")
+MOST_OGG = 200_000  # Hz; libsndfile's encoder ends the process above
 
 
 def load_audio(
@@ -218,6 +219,8 @@ def encoded(samples: np.ndarray, sample_rate: int, kind: str = "ogg", *, loss: f
         then off by 0.5 dB on average, and the error is 23 dB below the sound (0.7: 29 kB, 1.0 dB and 18 dB).
     """
     check_choice("kind", kind, KINDS)
+    if kind == "ogg" and sample_rate > MOST_OGG:
+        raise ValueError(f"no ogg at {sample_rate} Hz, only up to {MOST_OGG} Hz; choose another kind: flac, wav")
     file, samples = io.BytesIO(), fit_full_scale(samples).T
     how = dict(compression_level=loss) if kind in ("ogg", "mp3") else {}
     how |= dict(bitrate_mode="CONSTANT") if kind == "mp3" else {}
