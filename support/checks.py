@@ -1,9 +1,11 @@
-"""Checks of single values: every message names the value and says what is allowed."""
+"""Checks of single values and of networks: every message names the value and says what is allowed."""
 
 import math
 from collections.abc import Iterable
 
 import numpy as np
+import torch
+from torch import nn
 
 
 def check_choice(setting: str, value: object, allowed: Iterable[str | int]) -> None:
@@ -36,3 +38,28 @@ def check_number(
         bound = "" if least == -math.inf else f" {'above' if beyond else 'of at least'} {least}"
         bound += "" if most == math.inf else f" and at most {most}"
         raise ValueError(f"{name}={value!r} must be {kind}{bound}")
+
+
+def check_network(network: nn.Module) -> None:
+    """Raise ValueError, which names the layer, unless a network has weights that can be used, and layers that are seen.
+
+    >>> check_network(nn.Sequential(nn.Conv2d(1, 2, 3)))
+    >>> check_network(nn.Sequential(nn.ReLU(), nn.Linear(2, 2, device="meta")))
+    Traceback (most recent call last):
+    ValueError: the network's 1.weight has no values, only a shape; load its weights first
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError(
+            "the network is compiled by torch.jit, so that its layers can't be reached; give the network that it was "
+            "compiled from"
+        )
+    buffers = [(name, each) for name, each in network.named_buffers() if "running_" in name]  # masks hold -inf
+    for name, each in [*network.named_parameters(), *buffers]:
+        if nn.parameter.is_lazy(each):
+            raise ValueError(f"the network's {name} has no shape yet; call the network with an image first")
+        if each.is_meta:
+            raise ValueError(f"the network's {name} has no values, only a shape; load its weights first")
+        if each.dtype.itemsize > 1 and not each.isfinite().all():
+            raise ValueError(f"the network's {name} holds NaN or infinite values; load other weights")
+        if name.endswith("running_var") and (each < 0).any():
+            raise ValueError(f"the network's {name}, a variance, holds values below 0; load other weights")

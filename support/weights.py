@@ -6,6 +6,7 @@ or takes 2**n steps, and they give a memo any size. Here, reading takes at most 
 
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+WRAPPED = re.compile(r"^((module|_orig_mod|model)\.)+")  # in front of names: of DataParallel, torch.compile, Lightning
 LONGEST = 2**22  # bytes of a pickle without its weights: at most 5 s; a tensor takes 150
 HARMLESS = "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET INT "
 HARMLESS += (
@@ -115,7 +117,12 @@ def read_weights(path: str | Path, known: Mapping = KNOWN) -> object:
         return storages[key]
 
     with open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
+        start = file.read(4)
+        if start == b"\x89HDF":
+            raise ValueError(
+                "it is an HDF5 file, as Keras writes them; convert it, and save a state_dict by torch.save"
+            )
+        if start != b"PK\x03\x04":
             file.seek(0)
             stream = io.BytesIO(file.read(LONGEST))
             *_, content, keys = (Decoder(stream, known, stored).load() for _ in range(5))
@@ -142,7 +149,7 @@ def _fill(storage, file):
 
 
 def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
-    """Copy saved weights into a network: a state dict, or a checkpoint with one, also with DataParallel's "module.".
+    """Copy saved weights into a network: a state dict, or a checkpoint with one, also of one in DataParallel or alike.
 
     Raises FileNotFoundError, or ValueError unless all layers have finite weights of their shapes: in one line that ends
     with the advice.
@@ -154,7 +161,7 @@ def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
         if not isinstance(content, dict):
             raise ValueError(f"it is a {type(content).__name__} and not a dict")
         found = [each for each in (content, *content.values()) if isinstance(each, dict)]
-        found = [{str(name).removeprefix("module."): value for name, value in each.items()} for each in found]
+        found = [{WRAPPED.sub("", str(name)): value for name, value in each.items()} for each in found]
         state = max(found, key=lambda each: len(each.keys() & wanted.keys()))
         for name in [name for name in state if name not in wanted]:
             raise ValueError(f"it has {name!r:.80}, which the network lacks")

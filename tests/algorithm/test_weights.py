@@ -143,6 +143,9 @@ def test_weights_that_do_not_fit_name_the_file_and_the_layer(name, zipped, tmp_p
 
 PUBLISHED = {
     "DataParallel": lambda s: {f"module.{name}": value for name, value in s.items()},
+    "torch.compile": lambda s: {f"_orig_mod.{name}": value for name, value in s.items()},
+    "Lightning": lambda s: {"state_dict": {f"model.{name}": value for name, value in s.items()}},
+    "both": lambda s: {"model": {f"module._orig_mod.{name}": value for name, value in s.items()}},
     "a checkpoint": lambda s: {
         "epoch": 3,
         "lr": 0.1,
@@ -163,9 +166,10 @@ def test_published_weights_load_as_torch_loads_them(name, options, tmp_path, par
     weights_file(tmp_path / "net.pth", parameters, PUBLISHED[name], **options)
     loaded = networks.build_network(parameters, model_path=tmp_path / "net.pth").state_dict()
     given = torch.load(tmp_path / "net.pth", weights_only=False)
-    given = given.get("state_dict", given)
+    given = given.get("state_dict", given.get("model", given))
     for key, value in given.items():
-        torch.testing.assert_close(loaded[key.removeprefix("module.")], value.to(loaded[key.removeprefix("module.")]))
+        (own,) = [loaded[name] for name in loaded if key == name or key.endswith(f".{name}")]
+        torch.testing.assert_close(own, value.to(own))
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("models/*.pth")), ids=lambda path: path.stem)
@@ -173,6 +177,12 @@ def test_the_project_s_weights_are_read_as_torch_reads_them(path):
     read, expected = read_weights(path), torch.load(path, weights_only=True)
     assert list(read) == list(expected)
     assert all(torch.equal(read[name], expected[name]) and read[name].dtype == expected[name].dtype for name in read)
+
+
+def test_a_file_of_keras_is_to_be_converted(tmp_path, parameters):
+    (tmp_path / "net.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    with pytest.raises(ValueError, match=r"net.h5 holds no weights .*it is an HDF5 file, .*; convert it"):
+        networks.build_network(parameters, model_path=tmp_path / "net.h5")
 
 
 def test_zip_bombs_are_refused(tmp_path, parameters):
