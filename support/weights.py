@@ -119,9 +119,7 @@ def read_weights(path: str | Path, known: Mapping = KNOWN) -> object:
     with open(path, "rb") as file:
         start = file.read(4)
         if start == b"\x89HDF":
-            raise ValueError(
-                "it is an HDF5 file, as Keras writes them; convert it, and save a state_dict by torch.save"
-            )
+            raise ValueError("it is an HDF5 file, as of Keras; convert it, and save a state_dict by torch.save")
         if start != b"PK\x03\x04":
             file.seek(0)
             stream = io.BytesIO(file.read(LONGEST))

@@ -19,6 +19,7 @@ import torch
 
 from audiocnn import MEMORY, PARAMETERS
 from support.checks import check_choice, check_number
+from support.desk.fitting import Fitting
 from support.desk.memory import available_memory
 from support.networks import MUSICNN
 from support.sound.files import check_file
@@ -168,7 +169,7 @@ def _is_path(value):
 # 2. Settings together ----------------------------------------------------------------------------
 
 
-class Together:
+class Together(Fitting):
     """Checks of settings together, for the class Settings."""
 
     def check_together(self):
@@ -178,14 +179,17 @@ class Together:
         self._check_losses()
         self.check_recordings(self._promised())
         self._warn_of_settings_without_effect()
+        for message in self.unlikely():
+            _warn(message)
 
     def check_files(self):
-        """Raise an error where a recording, also one of the sweep, is missing or is not a sound, by its header."""
+        """Raise an error where a recording, also of the sweep, is no sound by its header, or a network does not fit."""
         swept = [value for name in ("STYLE_FILENAME", "CONTENT_FILENAME") for value in self.sweep.get(name, ())]
         for value in (self.STYLE_FILENAME, self.CONTENT_FILENAME, *swept):
             for path in value if isinstance(value, tuple) else [value]:
                 if path is not None:
                     check_file(path)
+        self.check_network_files()
 
     def check_transform(self, transform):
         """Raise ValueError where a transform takes another sample rate than that of the recordings."""

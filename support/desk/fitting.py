@@ -1,0 +1,71 @@
+"""Checks of what the settings say of networks, before a sound is loaded: their files, and the names of their layers."""
+
+from pathlib import Path
+
+import torch
+
+from audiocnn import AS_GIVEN
+from support import networks
+from support.bands import band_networks
+from support.layers import named_layers, side_by_side
+
+TRAINED = dict(sample_rate=16000, N_FFT=512, K_HOP=256)  # settings that musicnn was trained with
+SMALL = dict(l1channels=1, l2channels=1, l3channels=1, in_channels=1, kernelsize=1, n_classes=1)
+SMALL |= dict(in_height=8, in_width=8)  # of a network of which only the names of the layers count
+
+
+class Fitting:
+    """Checks of files of networks and of layers, for the class Settings."""
+
+    @property
+    def has_musicnn(self):
+        """Whether the network is musicnn's."""
+        return self.recipe == "gatys" and not self.use_style_net and _is_musicnn(self.model_path)
+
+    def check_network_files(self):
+        """Raise an error where the network's files are missing, damaged or no pair, or where it lacks a layer.
+
+        A network of one's own is known only when its cell is run.
+        """
+        if self.use_style_net:
+            return
+        network, known = self._named_network(), set(AS_GIVEN)
+        for prefix, each in side_by_side(network).items():
+            names = named_layers(each)
+            known |= {*names, *(f"{prefix}.{name}" for name in names if prefix)}
+        aims = {"style": (self.style_weight, self.style_layers_default)}
+        aims["content"] = (self.content_weight, self.content_layers)
+        for kind, (weight, layers) in aims.items():
+            for layer in [layer for layer, share in layers.items() if weight * share and layer not in known]:
+                choice = dict.fromkeys(name.rpartition(".")[2] for name in named_layers(network))
+                raise ValueError(
+                    f"{kind}_layers_default: there is no layer {layer!r}; choose among {', '.join(choice)}; or "
+                    "'input', the image itself"
+                )
+
+    def unlikely(self):
+        """Return sentences about settings with which a trained network sees other sounds than in its training."""
+        other = {name: getattr(self, name) for name in TRAINED if getattr(self, name) != TRAINED[name]}
+        if not self.has_musicnn or not other or self.transform != "stft":
+            return []
+        given, trained = (", ".join(f"{name}={each[name]}" for name in other) for each in (other, TRAINED))
+        return [f"{self.model_path} was trained with {trained}, but the settings say {given}; set these values"]
+
+    def _named_network(self):
+        # A network with the layers of the settings' network; of one from files, the network itself.
+        transform = self.make_transform()
+        if self.recipe == "bands":
+            return band_networks(transform.frequencies, widths=self.widths, filters=1)
+        bins, frames, given = len(transform.frequencies), 8, self.param_pkl or self.parameters
+        if self.whichChannel == "time" and not self.has_musicnn:  # their number is known with the sounds only
+            frames = (networks.load_parameters(given) if self.param_pkl else given).get("in_channels") or frames
+        shape = {"freq": (bins, 1, 8), "time": (frames, 1, bins), "2D": (1, bins, 8)}[self.whichChannel]
+        images = [torch.empty(1, *shape, device="meta")]
+        if self.model_path is None:
+            networks.fitting_parameters(given, images, self.whichChannel)
+            return networks.build_network(SMALL | {"orientation": self.whichChannel})
+        return networks.network_of_files(self.model_path, given, images, self.make_analysis())
+
+
+def _is_musicnn(path):
+    return path is not None and Path(path).name == networks.MUSICNN
