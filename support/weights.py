@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from support.checks import is_file, printable
+
 WRAPPED = re.compile(r"^((module|_orig_mod|model)\.)+")  # in front of names: of DataParallel, torch.compile, Lightning
 LONGEST = 2**22  # bytes of a pickle without its weights: at most 5 s; a tensor takes 150
 HARMLESS = "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET INT "
@@ -152,8 +154,8 @@ def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
     Raises FileNotFoundError, or ValueError unless all layers have finite weights of their shapes: in one line that ends
     with the advice.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights file {path}; {advice}")
+    if not is_file(path):
+        raise FileNotFoundError(f"no weights file {printable(path)}; {advice}")
     try:
         content, wanted = read_weights(path), network.state_dict()
         if not isinstance(content, dict):
@@ -169,7 +171,8 @@ def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
         network.load_state_dict(state)
     except Exception as error:  # a damaged file raises nearly anything
         raise ValueError(
-            f"{path} holds no weights (a saved state_dict) that fit the network: {reason_of(error)}; {advice}"
+            f"{printable(path)} holds no weights (a saved state_dict) that fit the network: "
+            f"{reason_of(error)}; {advice}"
         ) from error
 
 

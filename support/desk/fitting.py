@@ -7,6 +7,7 @@ import torch
 from audiocnn import AS_GIVEN
 from support import networks
 from support.bands import band_networks
+from support.checks import printable, shown
 from support.layers import named_layers, side_by_side
 
 TRAINED = dict(sample_rate=16000, N_FFT=512, K_HOP=256)  # settings that musicnn was trained with
@@ -21,6 +22,23 @@ class Fitting:
     def has_musicnn(self):
         """Whether the network is musicnn's."""
         return self.recipe == "gatys" and not self.use_style_net and _is_musicnn(self.model_path)
+
+    def check_networks(self):
+        """Raise ValueError for settings of networks that can't stand together."""
+        if self.use_style_net:
+            return
+        if self.recipe == "bands" and self.whichChannel != "freq":
+            raise ValueError(
+                f"whichChannel={self.whichChannel!r} needs recipe='gatys', because the networks of recipe='bands' "
+                "take whichChannel='freq' only"
+            )
+        pair = self.model_path is not None and not _is_musicnn(self.model_path)
+        if self.recipe == "gatys" and pair and self.param_pkl is None:
+            raise ValueError(
+                f"model_path={shown(self.model_path)} needs its parameters: set param_pkl to the file of the "
+                "same name, or "
+                "set model_path to None too, for random weights with the typed parameters"
+            )
 
     def check_network_files(self):
         """Raise an error where the network's files are missing, damaged or no pair, or where it lacks a layer.
@@ -39,7 +57,7 @@ class Fitting:
             for layer in [layer for layer, share in layers.items() if weight * share and layer not in known]:
                 choice = dict.fromkeys(name.rpartition(".")[2] for name in named_layers(network))
                 raise ValueError(
-                    f"{kind}_layers_default: there is no layer {layer!r}; choose among {', '.join(choice)}; or "
+                    f"{kind}_layers_default: there is no layer {shown(layer)}; choose among {', '.join(choice)}; or "
                     "'input', the image itself"
                 )
 
@@ -49,7 +67,9 @@ class Fitting:
         if not self.has_musicnn or not other or self.transform != "stft":
             return []
         given, trained = (", ".join(f"{name}={each[name]}" for name in other) for each in (other, TRAINED))
-        return [f"{self.model_path} was trained with {trained}, but the settings say {given}; set these values"]
+        return [
+            f"{printable(self.model_path)} was trained with {trained}, but the settings say {given}; set these values"
+        ]
 
     def _named_network(self):
         # A network with the layers of the settings' network; of one from files, the network itself.

@@ -18,7 +18,7 @@ import librosa
 import numpy as np
 import soundfile
 
-from support.checks import check_choice
+from support.checks import check_choice, is_file, printable
 
 MOST_VALUES = 2**28  # of all channels, 1 GB: 50 minutes of stereo at 44.1 kHz; reading takes at most 4 GB
 STREAMED = 0x7FFF0000  # bytes; more than that says "not known": ffmpeg or sox wrote to a pipe
@@ -68,8 +68,8 @@ def load_audio(
 def check_file(path: str | Path) -> str:
     """Raise FileNotFoundError or ValueError unless a path is a sound file, by its header; return its name as text."""
     path = Path(path)
-    name = os.fsencode(path).decode(errors="replace")  # a name from another system may hold bytes that are no UTF-8
-    if not path.is_file():
+    name = printable(path)
+    if not is_file(path):
         raise FileNotFoundError(f"{name} is not a file; give the path of a sound file, relative to {Path.cwd()}")
     if path.suffix.lower() == ".raw":
         line = f"ffmpeg -f s16le -ar 44100 -ac 1 -i {shlex.quote(name)} converted.wav"

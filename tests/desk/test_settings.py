@@ -606,6 +606,7 @@ def test_files_of_the_settings_and_of_their_sweep_are_checked_by_their_headers(t
 FREQ = dict(recipe="gatys", param_pkl=str(ROOT / "params/stft_freq"), model_path=str(ROOT / "models/stft_freq.pth"))
 MUSICNN = dict(recipe="gatys", model_path=str(ROOT / "models/musicnn_vgg.pth"), style_layers_default=["relu_2"])
 TRAINED = dict(sample_rate=16000, N_FFT=512, K_HOP=256)
+SPEECH = dict(CONTENT_FILENAME="samples/speech.flac")
 SHORT_OF = {name: value for name, value in Settings().parameters.items() if name != "kernelsize"}
 NOT_FITTING = [
     (dict(style_layers_default=["conv_9"]), "style_layers_default: there is no layer 'conv_9'; choose among conv_1, c"),
