@@ -669,6 +669,8 @@ def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Opti
     history_size : int or None
         Steps that are remembered; None: as many as fit in MEMORY, from 5 to 50.
     """
+    if history_size is not None:
+        check_number("history_size", history_size, 1, most=10**6, whole=True)  # no run has more steps
     step = sum(2 * each.numel() * each.element_size() for each in tensors)  # the step, and the gradient's change
     return ScaledLBFGS(
         tensors,

@@ -33,7 +33,7 @@ from support.desk.settings import best_device  # noqa: E402
 from support.sound import transforms  # noqa: E402
 from support.sound.analysis import LAYOUTS, Analysis  # noqa: E402
 from support.sound.files import load_audio  # noqa: E402
-from support.weights import reason_of  # noqa: E402
+from support.weights import read_weights, reason_of  # noqa: E402
 
 ENDINGS = {".wav", ".flac", ".ogg", ".mp3"}
 
@@ -210,7 +210,7 @@ def load_state(network, optimizer, settings, checkpoint):
         best = dict(best=-1.0, best_epoch=0, best_weights=None, confusion=None)
         return dict(options=options, epoch=0, history=[], seconds=0.0, **best)
     try:
-        state = torch.load(checkpoint, map_location=settings.device, weights_only=True)
+        state = read_weights(checkpoint)
         if state["options"] == options:
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])

@@ -1,9 +1,46 @@
-"""Checks of single values: every message names the value and says what is allowed."""
+"""Checks of single values and of networks: every message names the value and says what is allowed."""
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: in one line of at most 200 characters.
+
+    >>> shown(["a", 1]), shown(10**5000), len(shown("a" * 10**6))
+    ("['a', 1]", 'a very long int', 179)
+    """
+    try:
+        return _short(repr(value))
+    except (ValueError, RecursionError):  # of numbers with more than 4300 digits, and lists in lists in lists
+        return f"a very long {type(value).__name__}"
+
+
+def printable(text: object) -> str:
+    r"""Return a path or a name as a message shows it: what no text can hold, as in names of old files, is a "?".
+
+    >>> printable("caf\udce9.wav"), printable("two\nlines")
+    ('caf?.wav', "'two\\nlines'")
+    """
+    text = str(text).encode(errors="replace").decode()
+    return _short(text if text.isprintable() else repr(text))
+
+
+def _short(text):
+    return text if len(text) <= 200 else f"{text[:150]} ... (in all {len(text)} letters)"
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a path is a file; False where no path can be so long."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
 
 
 def check_choice(setting: str, value: object, allowed: Iterable[str | int]) -> None:
@@ -16,14 +53,14 @@ def check_choice(setting: str, value: object, allowed: Iterable[str | int]) -> N
     """
     simple = isinstance(value, str | int | np.integer) and not isinstance(value, bool)
     if not simple or value not in tuple(allowed):  # a list can't be looked up in a dict; arrays compare value by value
-        raise ValueError(f"{setting}={value!r} is unknown; choose one of {', '.join(map(str, allowed))}")
+        raise ValueError(f"{setting}={shown(value)} is unknown; choose one of {', '.join(map(str, allowed))}")
 
 
 def check_positive_int(**values: object) -> None:
     """Raise ValueError unless every value is a whole number above 0."""
     for name, value in values.items():
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a positive whole number")
+            raise ValueError(f"{name}={shown(value)} must be a positive whole number")
 
 
 def check_number(
@@ -35,10 +72,35 @@ def check_number(
         kind = "a whole number" if whole else "a finite number"
         bound = "" if least == -math.inf else f" {'above' if beyond else 'of at least'} {least}"
         bound += "" if most == math.inf else f" and at most {most}"
-        raise ValueError(f"{name}={value!r} must be {kind}{bound}")
+        raise ValueError(f"{name}={shown(value)} must be {kind}{bound}")
 
 
 def check_mapping(name: str, value: object) -> None:
     """Raise ValueError unless a value is a dict."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"{name}={value!r} must be a dict from names to values")
+        raise ValueError(f"{name}={shown(value)} must be a dict from names to values")
+
+
+def check_network(network: nn.Module) -> None:
+    """Raise ValueError, which names the layer, unless a network has weights that can be used, and layers that are seen.
+
+    >>> check_network(nn.Sequential(nn.Conv2d(1, 2, 3)))
+    >>> check_network(nn.Sequential(nn.ReLU(), nn.Linear(2, 2, device="meta")))
+    Traceback (most recent call last):
+    ValueError: the network's 1.weight has no values, only a shape; load its weights first
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError(
+            "the network is compiled by torch.jit, so that its layers can't be reached; give the network that it was "
+            "compiled from"
+        )
+    buffers = [(name, each) for name, each in network.named_buffers() if "running_" in name]  # masks hold -inf
+    for name, each in [*network.named_parameters(), *buffers]:
+        if nn.parameter.is_lazy(each):
+            raise ValueError(f"the network's {name} has no shape yet; call the network with an image first")
+        if each.is_meta:
+            raise ValueError(f"the network's {name} has no values, only a shape; load its weights first")
+        if each.dtype.itemsize > 1 and not each.isfinite().all():
+            raise ValueError(f"the network's {name} holds NaN or infinite values; load other weights")
+        if name.endswith("running_var") and (each < 0).any():
+            raise ValueError(f"the network's {name}, a variance, holds values below 0; load other weights")

@@ -67,6 +67,11 @@ def at(curve: object, seconds: float | np.ndarray) -> np.ndarray:
     return np.stack([np.interp(seconds, times, each) for each in zip(*shares, strict=True)])
 
 
+def largest(value: object) -> float:
+    """Return the largest value of a curve of numbers, or a number itself; 0 for None."""
+    return max(each for _, each in value) if is_curve(value) else value or 0
+
+
 class Targets(NamedTuple):
     """What OverTime keeps of the sounds: the target of each blend, and the position where a segment begins."""
 

@@ -29,6 +29,7 @@ import torch.fx
 from torch import nn
 
 from support import fast
+from support.checks import check_network
 
 CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 NO_LAYERS = {"getattr", "getitem", "size", "dim", "len"}  # steps of a graph that give no features
@@ -38,8 +39,17 @@ NO_LAYERS = {"getattr", "getitem", "size", "dim", "len"}  # steps of a graph tha
 
 
 def side_by_side(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the networks of an nn.ModuleDict by name, or one network alone under the name ""."""
-    return dict(network.items()) if isinstance(network, nn.ModuleDict) else {"": network}
+    """Return the networks of an nn.ModuleDict by name, or one network alone under the name ""; they are checked.
+
+    Of a network in DataParallel or torch.compile, the network inside.
+    """
+    networks = dict(network.items()) if isinstance(network, nn.ModuleDict) else {"": network}
+    for name, each in networks.items():
+        while isinstance(each, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(each, "_orig_mod"):
+            each = getattr(each, "_orig_mod", None) or each.module
+        check_network(each)
+        networks[name] = each
+    return networks
 
 
 def named_layers(network: nn.Module) -> dict[str, str]:

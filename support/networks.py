@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from audiocnn import CNN, PARAMETERS, check_cnn
+from support.checks import is_file, printable
 from support.frontend import musicnn_vgg
 from support.sound.transforms import STFT
 from support.weights import LONGEST, Decoder, load_weights, reason_of
@@ -21,23 +22,24 @@ MUSICNN = "musicnn_vgg.pth"  # the file whose network is not a CNN of audiocnn.p
 def load_parameters(path):
     """Read the parameters of a CNN from a pickle file, named with or without .pkl; never runs code from the file."""
     path = Path(path)
-    path = path if path.is_file() else path.with_name(path.name + ".pkl")
-    if not path.is_file():
-        raise FileNotFoundError(f"no parameter file {path}; give one of params/, or None to type the parameters")
+    path = path if is_file(path) else path.with_name(path.name + ".pkl")
+    name = printable(path)
+    if not is_file(path):
+        raise FileNotFoundError(f"no parameter file {name}; give one of params/, or None to type the parameters")
     try:
         with open(path, "rb") as file:
             parameters = Decoder(io.BytesIO(file.read(LONGEST))).load()
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ValueError(
-            f"{path} is not a parameter file: {reason_of(error)}; only a pickled dict of numbers and strings is allowed"
+            f"{name} is not a parameter file: {reason_of(error)}; only a pickled dict of numbers and strings is allowed"
         ) from error
     flat = isinstance(parameters, dict) and all(isinstance(name, str) for name in parameters)
     if not flat or not all(isinstance(value, int | float | str) for value in parameters.values()):
-        raise ValueError(f"{path} is not a parameter file: only a flat dict of numbers and strings is allowed")
+        raise ValueError(f"{name} is not a parameter file: only a flat dict of numbers and strings is allowed")
     try:
         check_cnn(parameters)
     except ValueError as error:
-        raise ValueError(f"{path}: {reason_of(error)}") from error
+        raise ValueError(f"{name}: {reason_of(error)}") from error
     return parameters
 
 
@@ -77,7 +79,9 @@ def network_of_files(model_path, given, images: list, analysis, *, seed: int = 0
         parameters = fitting_parameters(given, images, analysis.layout)
         return build_network(parameters, model_path=model_path, seed=seed)
     if not isinstance(analysis.transform, STFT) or analysis.layout != "freq":
-        raise ValueError(f"{model_path} takes an STFT in the layout 'freq', not {analysis}; change one of them")
+        raise ValueError(
+            f"{printable(model_path)} takes an STFT in the layout 'freq', not {analysis}; change one of them"
+        )
     return musicnn_vgg(
         analysis.expand,
         sample_rate=analysis.transform.sample_rate,

@@ -9,13 +9,18 @@ import json
 import math
 import os
 import pickle
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from support.checks import is_file, printable
+
+WRAPPED = re.compile(r"^((module|_orig_mod|model)\.)+")  # in front of names: of DataParallel, torch.compile, Lightning
 LONGEST = 2**22  # bytes of a pickle without its weights: at most 5 s; a tensor takes 150
 HARMLESS = "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET INT "
 HARMLESS += (
@@ -33,21 +38,34 @@ SAFE |= {"BOOL": torch.bool}  # the names of safetensors
 TYPES |= {"Long": torch.int64, "Int": torch.int32, "Char": torch.int8, "Bool": torch.bool, "ComplexFloat": torch.cfloat}
 
 
-class _Content(dict):
-    def __setitem__(self, key, value):
-        if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < 2**31):  # long ones may share a hash
-            raise ValueError("it has keys that are not text")
-        super().__setitem__(key, value)
-
-
 def _empty_dict(decoder):  # protocol 0 fills it later, as the others do
     if decoder.pop_mark():
         raise ValueError("it has a dict that is filled at once")
-    decoder.append(_Content())
+    decoder.append({})
+
+
+def _put(content, *pairs):
+    if type(content) is not dict:  # a tensor would look for a place in itself, as deep as the key is
+        raise ValueError("it puts keys into something that is not a dict")
+    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+        if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < 2**31):  # long ones may share a hash
+            raise ValueError("it has keys that are no text")
+        content[key] = value
+
+
+def _set_item(decoder):
+    value, key = decoder.stack.pop(), decoder.stack.pop()
+    _put(decoder.stack[-1], key, value)
+
+
+def _set_items(decoder):
+    pairs = decoder.pop_mark()
+    _put(decoder.stack[-1], *pairs)
 
 
 DISPATCH = {code: act for code, act in pickle._Unpickler.dispatch.items() if code in CODES}
-DISPATCH |= {pickle.EMPTY_DICT[0]: lambda decoder: decoder.append(_Content()), pickle.DICT[0]: _empty_dict}
+DISPATCH |= {pickle.EMPTY_DICT[0]: lambda decoder: decoder.append({}), pickle.DICT[0]: _empty_dict}
+DISPATCH |= {pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items}
 DISPATCH[pickle.BUILD[0]] = lambda decoder: decoder.stack.pop()  # attributes, such as the versions of layers
 
 
@@ -76,22 +94,30 @@ class Decoder(pickle._Unpickler):
 def _tensor(storage, offset, size, stride, *_):
     if len(size) > 8:
         raise ValueError("it has tensors of more than 8 dimensions")  # 10**5 would take minutes
-    return torch.as_strided(storage, size, stride, offset)  # refuses what lies outside the storage
+    tensor = torch.as_strided(storage, size, stride, offset)  # refuses what lies outside the storage
+    if tensor.numel() > storage.numel():
+        raise ValueError("it has a tensor of more values than are stored")
+    return tensor
 
 
 KNOWN = {f"torch.{name}Storage": dtype for name, dtype in TYPES.items()}
 KNOWN |= {"torch._utils._rebuild_tensor_v2": _tensor, "torch._utils._rebuild_parameter": lambda tensor, *_: tensor}
-KNOWN |= {"collections.OrderedDict": lambda: _Content()}
+KNOWN |= {"collections.OrderedDict": lambda: {}}
 
 
-def read_weights(path: str | Path) -> object:
-    """Read a safetensors file, or what torch.save wrote: in its present format (a zip file) or that of before 2020."""
+def read_weights(path: str | Path, known: Mapping = KNOWN) -> object:
+    """Read a safetensors file, or what torch.save wrote: in its present format (a zip file) or that of before 2020.
+
+    known : as Decoder takes it
+    """
     storages, left = {}, Path(path).stat().st_size
 
     def stored(place):
         nonlocal left
         _, dtype, key, _, count, *_ = place
-        if isinstance(key, str) and key not in storages:
+        if not isinstance(key, str):  # taking the hash of nested tuples never ends, or ends the kernel
+            raise ValueError("it names its weights by something that is no text")
+        if key not in storages:
             left -= count * dtype.itemsize
             if count < 0 or left < 0:
                 raise ValueError("it promises more weights than the file holds")
@@ -102,10 +128,13 @@ def read_weights(path: str | Path) -> object:
         if Path(path).suffix == ".safetensors" or file.read(9)[8:] == b"{":
             return _read_safetensors(file)
         file.seek(0)
-        if file.read(4) != b"PK\x03\x04":
+        start = file.read(4)
+        if start == b"\x89HDF":
+            raise ValueError("it is an HDF5 file, as of Keras; convert it, and save a state_dict by torch.save")
+        if start != b"PK\x03\x04":
             file.seek(0)
             stream = io.BytesIO(file.read(LONGEST))
-            *_, content, keys = (Decoder(stream, KNOWN, stored).load() for _ in range(5))
+            *_, content, keys = (Decoder(stream, known, stored).load() for _ in range(5))
             file.seek(stream.tell())
             for storage in [storages[key] for key in keys if isinstance(key, str)]:
                 file.read(8)  # the count, which the pickle holds too
@@ -115,7 +144,7 @@ def read_weights(path: str | Path) -> object:
             if any(each.compress_type for each in archive.infolist()):
                 raise ValueError("it is compressed")  # 1 MB could unfold to 1 GB
             folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
-            content = Decoder(io.BytesIO(archive.open(f"{folder}data.pkl").read(LONGEST)), KNOWN, stored).load()
+            content = Decoder(io.BytesIO(archive.open(f"{folder}data.pkl").read(LONGEST)), known, stored).load()
             for key, storage in storages.items():
                 _fill(storage, archive.open(f"{folder}data/{key}"))
     return content
@@ -179,19 +208,19 @@ def _fill(storage, file):
 
 
 def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
-    """Copy saved weights into a network: a state dict, or a checkpoint with one, also with DataParallel's "module.".
+    """Copy saved weights into a network: a state dict, or a checkpoint with one, also of one in DataParallel or alike.
 
     Raises FileNotFoundError, or ValueError unless all layers have finite weights of their shapes: in one line that ends
     with the advice.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights file {path}; {advice}")
+    if not is_file(path):
+        raise FileNotFoundError(f"no weights file {printable(path)}; {advice}")
     try:
         content, wanted = read_weights(path), network.state_dict()
         if not isinstance(content, dict):
             raise ValueError(f"it is a {type(content).__name__} and not a dict")
         found = [each for each in (content, *content.values()) if isinstance(each, dict)]
-        found = [{str(name).removeprefix("module."): value for name, value in each.items()} for each in found]
+        found = [{WRAPPED.sub("", str(name)): value for name, value in each.items()} for each in found]
         state = max(found, key=lambda each: len(each.keys() & wanted.keys()))
         for name in [name for name in state if name not in wanted]:
             raise ValueError(f"it has {name!r:.80}, which the network lacks")
@@ -201,7 +230,8 @@ def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
         network.load_state_dict(state)
     except Exception as error:  # a damaged file raises nearly anything
         raise ValueError(
-            f"{path} holds no weights (a saved state_dict) that fit the network: {reason_of(error)}; {advice}"
+            f"{printable(path)} holds no weights (a saved state_dict) that fit the network: "
+            f"{reason_of(error)}; {advice}"
         ) from error
 
 

@@ -136,7 +136,7 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.bands": {"support.checks"},
     "support.start": {"support.checks"},
     "support.losses": {"audiocnn"},
-    "support.weights": set(),
+    "support.weights": {"support.checks"},
     "support.frontend": {"support.checks", "support.weights"},
     "support.networks": {"audiocnn", "support.frontend", "support.sound", "support.weights"},
     "support.rhythm": {"audiocnn", "support.bands", "support.sound"},

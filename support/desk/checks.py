@@ -18,10 +18,10 @@ import soundfile
 import torch
 
 from audiocnn import MEMORY, PARAMETERS
-from support.checks import check_choice, check_mapping, check_number
-from support.curves import check_end, is_curve
+from support.checks import check_choice, check_mapping, check_number, is_file, printable, shown
+from support.curves import check_end, is_curve, largest
+from support.desk.fitting import Fitting
 from support.desk.memory import check_memory
-from support.networks import MUSICNN
 from support.sound.excerpts import files_of
 from support.sound.files import check_file
 from support.sound.masks import check_inside
@@ -38,32 +38,34 @@ CHANNELS = dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11) 
 def check_flag(name, value):
     """Raise ValueError unless a value is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} must be True or False")
+        raise ValueError(f"{name}={shown(value)} must be True or False")
 
 
 def check_path(name, value):
     """Raise ValueError unless a value may be a path."""
     if not _is_path(value):
-        raise ValueError(f"{name}={value!r} must be the path of a file, or None")
+        raise ValueError(f"{name}={shown(value)} must be the path of a file, or None")
 
 
 def check_styles(name, value):
     """Raise ValueError unless a value is a path, or several."""
     if not _is_path(value) and not (isinstance(value, tuple) and value and all(map(_is_path, value))):
-        raise ValueError(f"{name}={value!r} must be the path of a sound file, or a list of such paths")
+        raise ValueError(f"{name}={shown(value)} must be the path of a sound file, or a list of such paths")
 
 
 def check_outname(name, value):
     """Raise ValueError unless a value is a file name without folders."""
     is_plain = isinstance(value, str) and 0 < len(value) <= 150 and value.isprintable()
     if not is_plain or Path(value).name != value or value.startswith("."):
-        raise ValueError(f"{name}={value!r} must be a file name of at most 150 characters without folders, like 'rain'")
+        raise ValueError(
+            f"{name}={shown(value)} must be a file name of at most 150 characters without folders, like 'rain'"
+        )
 
 
 def check_widths(name, value):
     """Raise ValueError unless a value is a list of positive whole numbers."""
     if not isinstance(value, tuple) or not value:
-        raise ValueError(f"{name}={value!r} must be a list of lengths in frames, such as [8]")
+        raise ValueError(f"{name}={shown(value)} must be a list of lengths in frames, such as [8]")
     for number, width in enumerate(value):
         check_number(f"{name}[{number}]", width, 1, most=10**9, whole=True)
 
@@ -71,7 +73,7 @@ def check_widths(name, value):
 def check_blend(name, value, beyond=True):
     """Raise ValueError unless a value is a list of shares, above 0, or (in a curve) also 0."""
     if not isinstance(value, tuple):
-        raise ValueError(f"{name}={value!r} must hold one share for each style, such as [1, 2]")
+        raise ValueError(f"{name}={shown(value)} must hold one share for each style, such as [1, 2]")
     for number, share in enumerate(value):
         check_number(f"{name}[{number}]", share, 0, beyond=beyond, most=1e6)
 
@@ -90,7 +92,9 @@ def check_sweep(name, value):
     check_mapping(name, value)
     for key, values in value.items():
         if not isinstance(values, tuple) or not values:
-            raise ValueError(f"{name}={{{key!r}: {values!r}}} must map names of settings to lists, such as [1, 2]")
+            raise ValueError(
+                f"{name}={{{shown(key)}: {shown(values)}}} must map names of settings to lists, such as [1, 2]"
+            )
     number = math.prod(map(len, value.values()))
     if number > MOST_RUNS:
         raise ValueError(f"{name} has {number} combinations of its values, more than {MOST_RUNS}; make shorter lists")
@@ -100,8 +104,8 @@ def check_start(name, value):
     """Raise ValueError unless a value names a start, or a sound file."""
     if value in STARTS:
         return
-    if not (_is_path(value) and Path(value).is_file()):
-        raise ValueError(f"{name}={value!r} is neither a file in {Path.cwd()} nor one of {', '.join(STARTS)}")
+    if not (_is_path(value) and is_file(value)):
+        raise ValueError(f"{name}={shown(value)} is neither a file in {Path.cwd()} nor one of {', '.join(STARTS)}")
     check_file(value)
 
 
@@ -122,7 +126,9 @@ def check_start_values(name, value):
 def check_device(name, value):
     """Raise ValueError unless tensors can be made on a device."""
     if not device_is_present(value):
-        raise ValueError(f"{name}={value!r} is not present here; set it to None, for the fastest one that is present")
+        raise ValueError(
+            f"{name}={shown(value)} is not present here; set it to None, for the fastest one that is present"
+        )
 
 
 def device_is_present(device):
@@ -135,10 +141,12 @@ def device_is_present(device):
 
 def check_own(name, known, what=""):
     """Raise ValueError for a name that is probably a misspelt setting."""
-    near = difflib.get_close_matches(name.lower(), {each.lower(): each for each in known}, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(name.lower()[:100], {each.lower(): each for each in known}, n=1, cutoff=0.8)
     if near and name not in known:
         near = next(each for each in known if each.lower() == near[0])
-        raise ValueError(f"{what}{name!r} is not a setting; did you mean {near!r}? Names of your own must differ more")
+        raise ValueError(
+            f"{what}{shown(name)} is not a setting; did you mean {near!r}? Names of your own must differ more"
+        )
 
 
 def _is_path(value):
@@ -148,16 +156,18 @@ def _is_path(value):
 # 2. Settings together ----------------------------------------------------------------------------
 
 
-class Together:
+class Together(Fitting):
     """Checks of settings together, for the class Settings."""
 
     def check_together(self):
         """Raise ValueError for settings that can't stand together, and warn of those without effect."""
-        self._check_networks()
+        self.check_networks()
         self._check_start()
         self._check_losses()
         self.check_recordings(self._promised())
         self._warn_of_settings_without_effect()
+        for message in self.unlikely():
+            _warn(message)
 
     def check_files(self):
         """Raise an error where a recording, also one of the sweep, is missing or is not a sound, by its header."""
@@ -168,6 +178,7 @@ class Together:
                         files_of(path)
                     elif path is not None:
                         check_file(path)
+        self.check_network_files()
 
     def check_transform(self, transform):
         """Raise ValueError where a transform takes another sample rate than that of the recordings."""
@@ -238,7 +249,9 @@ class Together:
 
     def _origin(self, name):
         typed = name == "result" and self.result_duration is not None and not self.is_transfer
-        excerpt = f"{self.files.get(name, self.styles[0])} with offset={self.offset} and duration={self.duration}"
+        excerpt = (
+            f"{printable(self.files.get(name, self.styles[0]))} with offset={self.offset} and duration={self.duration}"
+        )
         return f"result_duration={self.result_duration}" if typed else excerpt
 
     def _promised(self):
@@ -247,32 +260,18 @@ class Together:
         for name, path in self.files.items():
             seconds = self.duration or 5.0
             with contextlib.suppress(RuntimeError, TypeError, OSError, ValueError):  # said when the file is loaded
-                header = soundfile.info(path) if Path(path).is_file() else None
+                header = soundfile.info(path) if is_file(path) else None
                 if header and 0 < header.frames < 2**40:  # streams say 0, or the largest number
                     rest = max(0.0, header.frames / header.samplerate - self.offset)
                     if self.duration is not None and 0 < rest < self.duration:
                         _warn(
-                            f"duration={self.duration} is longer than {path}, of which offset={self.offset} leaves "
+                            f"duration={self.duration} is longer than {printable(path)}, of which "
+                            f"offset={self.offset} leaves "
                             f"{rest:.2f} s"
                         )
                     seconds = min(rest, self.duration or rest)
             recordings[name] = np.broadcast_to(np.float32(0), math.ceil(seconds * self.sample_rate))
         return recordings
-
-    def _check_networks(self):
-        if self.use_style_net:
-            return
-        if self.recipe == "bands" and self.whichChannel != "freq":
-            raise ValueError(
-                f"whichChannel={self.whichChannel!r} needs recipe='gatys', because the networks of recipe='bands' "
-                "take whichChannel='freq' only"
-            )
-        pair = self.model_path is not None and Path(self.model_path).name != MUSICNN
-        if self.recipe == "gatys" and pair and self.param_pkl is None:
-            raise ValueError(
-                f"model_path={self.model_path!r} needs its parameters: set param_pkl to the file of the same name, or "
-                "set model_path to None too, for random weights with the typed parameters"
-            )
 
     def _check_start(self):
         start = self.start
@@ -318,8 +317,7 @@ class Together:
             if len(shares) != len(self.styles) or not sum(shares):
                 raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(self.styles)} styles")
         aims = dict(style=self.style_layers_default, rhythm={"conv_1": 1.0}, content=self.content_layers)
-        weights = {kind: getattr(self, f"{kind}_weight") or 0 for kind in aims}
-        weights = {kind: max(dict(each).values()) if is_curve(each) else each for kind, each in weights.items()}
+        weights = {kind: largest(getattr(self, f"{kind}_weight")) for kind in aims}
         if not any(weights[kind] * weight for kind, layers in aims.items() for weight in layers.values()):
             given = ", ".join(f"{kind}_weight={weights[kind]}" for kind in aims if aims[kind])
             raise ValueError(f"nothing to optimise: no loss has both a layer and a weight above 0 ({given})")
@@ -351,7 +349,7 @@ class Together:
         for reason, names in self.without_effect().items():
             given = {name: self.given[name] for name in names if self.given[name] != defaults[name]}
             given = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
-            changed = [f"{name}={value!r}" for name, value in given.items()]
+            changed = [f"{name}={shown(value)}" for name, value in given.items()]
             if changed:
                 _warn(f"{', '.join(changed)} {'have' if len(changed) > 1 else 'has'} no effect, because {reason}")
 

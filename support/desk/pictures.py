@@ -9,6 +9,7 @@ Conventions
 
 import io
 import math
+import warnings
 
 import IPython
 import librosa
@@ -17,9 +18,11 @@ from IPython.core import pylabtools
 
 from support.layers import receptive_fields
 from support.sound.transforms import CQT
+from support.weights import reason_of
 
 WIDTH = 11  # inches; about as wide as a notebook, so that the browser hardly shrinks the picture and its text
 MOST_COLUMNS = 3
+MOST_POINTS = 2**23  # of a picture that is read from a file: 1.5 s and 0.2 GB
 MOST_FRAMES = 2000  # of a picture: no screen shows more, and no sound of up to 23 s has twice as many
 TICKS = {"log": (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000), "mel": (0, 500, 1000, 2000, 4000, 8000, 16000)}
 
@@ -64,13 +67,18 @@ def in_256_colours(picture):
     """Return a picture, a file or a path, as the bytes of a png of 256 colours: of a spectrogram, a quarter.
 
     Colours are off by at most 8 of 255 in a spectrogram; the usual choice of colours would be off by 59 in rare ones,
-    which are the loudest places.
+    which are the loudest places. ValueError for a file that is damaged, or of more than MOST_POINTS.
     """
     from PIL import Image
 
     small = io.BytesIO()
-    with Image.open(picture) as opened:
-        opened.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, format="PNG", optimize=True)
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(picture, formats=["PNG"]) as opened:
+            if opened.width * opened.height > MOST_POINTS:  # so says the header; nothing is decoded yet
+                raise ValueError(f"it has {opened.width} x {opened.height} points")
+            opened.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, format="PNG", optimize=True)
+    except Exception as error:  # a damaged file raises nearly anything
+        raise ValueError(f"a picture can't be read: {reason_of(error)}") from error
     return small.getvalue()
 
 

@@ -13,7 +13,8 @@ import uuid
 import IPython.display
 import numpy as np
 
-from support.sound.files import encoded
+from support.checks import check_choice
+from support.sound.files import KINDS, encoded
 
 SILENT = 1e-4  # root mean square, -80 dBFS; a sound below has no level that others could be brought to
 
@@ -86,15 +87,15 @@ def compare(sounds, *, sample_rate, kind="ogg"):
     The samples keep their own levels, except that a sound that would clip is scaled down; the buttons and the script
     set the volume of the players.
 
-    kind : "wav" keeps every sample, and takes 5 times the place of "ogg", see files.encoded
+    kind : "wav" keeps every sample, and takes 5 times the place of "ogg"; above 200 kHz, all is wav
 
     Returns
     -------
     output : IPython.display.HTML
     """
-    found = {title: player(title, encoded(samples, sample_rate, kind), kind) for title, samples in sounds.items()}
+    found = {title: player(title, samples, sample_rate, kind) for title, samples in sounds.items()}
     cards = wrapped(card(title, found[title], gain) for title, gain in gains(sounds).items())
-    return IPython.display.HTML(with_buttons(sounds, cards))
+    return IPython.display.HTML(in_unicode(with_buttons(sounds, cards)))
 
 
 def data_uri(kind, data):
@@ -102,8 +103,21 @@ def data_uri(kind, data):
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def player(title, data, kind):
-    """Return HTML of a player of the bytes of a sound file."""
+def in_unicode(text):
+    """Return a text in which what no text can hold, as in names of files from other systems, is a question mark."""
+    return text.encode(errors="replace").decode()
+
+
+def player(title, samples, sample_rate, kind, *, loss=0.4):
+    """Return HTML of a player of samples; as wav, where there is no file of this kind at this sample rate.
+
+    kind, loss : see files.encoded
+    """
+    check_choice("kind", kind, KINDS)
+    try:
+        data = encoded(samples, sample_rate, kind, loss=loss)
+    except ValueError:
+        kind, data = "wav", encoded(samples, sample_rate, "wav")
     source = data_uri(f"audio/{'mpeg' if kind == 'mp3' else kind}", data)
     return f"<audio controls aria-label='{html.escape(title)}' src='{source}'></audio>"
 

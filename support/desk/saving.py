@@ -26,11 +26,12 @@ import numpy as np
 import soundfile
 import torch
 
+from support.checks import is_file, printable
 from support.desk.checks import device_is_present
 from support.desk.settings import DEFAULTS, Settings
 from support.pipeline import Result
 from support.sound.files import check_samples, fit_full_scale
-from support.weights import reason_of
+from support.weights import KNOWN, read_weights, reason_of
 
 
 def level(samples):
@@ -220,19 +221,29 @@ MOST_BYTES = 2**25  # of a json: about 200,000 steps; reading takes up to 1 GB o
 
 def read_report(path):
     """Return the report of a run, from its json file; ValueError names the file and what is wrong with it."""
-    path = Path(path)
-    if not path.is_file():  # a FIFO would never end
-        raise FileNotFoundError(f"{path} is not a file; give the json file of a run, such as outputs/NAME-001.json")
+    path, name = Path(path), printable(path)
+    if not is_file(path):  # a FIFO would never end
+        raise FileNotFoundError(f"{name} is not a file; give the json file of a run, such as outputs/NAME-001.json")
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES >> 20} MB")
-        report = json.loads(path.read_bytes())
+        report = json.loads(path.read_bytes(), parse_int=_whole)
         _check_kind("the file", report, REPORT)
         if "settings" not in report or _is_deep(report["settings"]):
             raise ValueError("it has no settings, or lists in lists that no setting has")
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not the json file of a run ({error}); choose one of outputs/") from error
+        raise ValueError(
+            f"{name} is not the json file of a run ({_first_line(error)}); choose one of outputs/"
+        ) from error
     return report
+
+
+def _whole(digits):
+    return int(digits) if len(digits) < 4000 else float(digits)  # infinite, which no setting may be
+
+
+def _first_line(error):
+    return str(error).split("\n")[0][:600]
 
 
 def _check_kind(name, value, kind):
@@ -256,11 +267,14 @@ def load_settings(path):
 
     A warning says what the settings alone would not repeat: parts that cells changed, an interrupted descent.
     """
-    report = read_report(path)
+    report, path = read_report(path), printable(path)
     saved, used = report["settings"], report.get("used", {})
     unknown = [name for name in saved if name not in DEFAULTS]
     if unknown:
-        raise ValueError(f"{path} has settings that are not known: {', '.join(unknown)}; take them out of the file")
+        raise ValueError(
+            f"{path} has settings that are not known: {', '.join(map(printable, unknown[:5]))}; take them "
+            "out of the file"
+        )
     if "device" in saved and not device_is_present(saved["device"]):
         saved["device"] = None
     if used.get("not_in_settings"):
@@ -278,8 +292,8 @@ def load_settings(path):
     with warnings.catch_warnings(action="ignore"):  # those of settings without effect were shown before
         try:
             return Settings(**saved | {"sweep": {}}).of_run(0)
-        except (ValueError, OverflowError) as error:  # the latter of whole numbers with hundreds of digits
-            raise ValueError(f"{path}: {error}") from error
+        except (OSError, ValueError, OverflowError) as error:  # the last of whole numbers with hundreds of digits
+            raise ValueError(f"{path}: {_first_line(error)}") from error
 
 
 def save_state(result, path):
@@ -289,6 +303,23 @@ def save_state(result, path):
     write_whole(Path(path), lambda partial: torch.save(kept, partial))
 
 
+# Of an unfinished result in a file.
+KINDS = {
+    int: ["run"],
+    dict: ["settings"],
+    tuple: ["saved"],
+    Path | None: ["draft"],
+    torch.Tensor: ["image", "first"],
+    torch.Tensor | None: ["reconstruction", "samples"],
+}
+RESULT = {name: kind for kind, names in KINDS.items() for name in names}
+RESULT |= {name: {ALL: float} for name in ("start", "noise")}
+RESULT |= {name: [{ALL: float}] for name in ("history", "refinement")}
+RESULT |= {name: [str] for name in ("changed", "optimizers", "sample_optimizers")}
+RESULT |= {name: [int] for name in ("begun", "begun_to_refine")}
+KNOWN_PATHS = {f"{type(Path()).__module__}.{type(Path()).__name__}": Path}
+
+
 def load_state(path, like):
     """Return an unfinished result that save_state wrote, in place of one that was begun with the present settings.
 
@@ -296,28 +327,31 @@ def load_state(path, like):
     same, bit for bit, as without a pause; a warning says where this is not so.
     """
     settings = like.settings
+    if not is_file(path):
+        raise FileNotFoundError(f"{printable(path)} is not a file; give one that save_state wrote")
     try:
-        with torch.serialization.safe_globals([type(Path())]):
-            kept = torch.load(path, map_location=like.image.device, weights_only=True)
+        kept = read_weights(path, KNOWN | KNOWN_PATHS)
+        _check_kind("the file", kept, RESULT)
         changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
         if kept["image"].shape != like.image.shape:
             raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")
-        result = Result(**kept | {"settings": settings})
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch.load raises nearly anything on a damaged or foreign file
+        tensors = {name: each.to(like.image.device) for name, each in kept.items() if isinstance(each, torch.Tensor)}
+        result = Result(**kept | tensors | {"settings": settings})
+    except Exception as error:  # a damaged or foreign file raises nearly anything
         raise ValueError(
-            f"{path} is not an unfinished result of save_state that fits this start: {reason_of(error)}; give another "
+            f"{printable(path)} is not an unfinished result of save_state that fits this start: "
+            f"{reason_of(error)}; give another "
             "file, or run 'The start' with the settings of this file"
         ) from error
     changed = [name for name in changed if name not in ("num_steps", "refine_steps", "outname", "device", "threads")]
     if changed:
-        warnings.warn(f"{path} was begun with other values of {', '.join(changed)}", stacklevel=2)
+        warnings.warn(f"{printable(path)} was begun with other values of {', '.join(changed)}", stacklevel=2)
     steps = (result.history, settings.num_steps), (result.refinement, settings.refine_steps)
     for done in (len(history) for history, number in steps if 0 < len(history) < number):
         if not settings.steps_of_draw or done % settings.steps_of_draw:
             warnings.warn(
-                f"{path} holds {done} steps, not a multiple of redraw={settings.steps_of_draw}: the optimiser begins "
+                f"{printable(path)} holds {done} steps, not a multiple of redraw={settings.steps_of_draw}: "
+                "the optimiser begins "
                 "again there, and the result differs from one without a pause",
                 stacklevel=2,
             )

@@ -27,13 +27,16 @@ import IPython
 import joblib
 import psutil
 
+from support.checks import check_number
 from support.desk import checks
+from support.desk.cells import check_notebook, other_cells
 from support.desk.saving import load_settings, uninterrupted, write_whole
 from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, plain, typed_with
 from support.desk.steps import assigned
 
 ROOT = Path(__file__).parents[2]
 IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
+MOST_BYTES = 2**27  # of an executed notebook; one with a sweep has 15 MB
 MARK = "neural_style_audio"  # of an executed notebook: a hash of its settings, code and files
 
 
@@ -71,7 +74,7 @@ def _refuse_other_code(path):
     shell = IPython.get_ipython()
     *ran, now = shell.user_ns["In"] if shell else [""]
     last = {_parts(source): source for source in ran}
-    for source in _other_cells(path, {}):
+    for source in other_cells(path, {}):
         parts = _parts(source)
         if parts and parts != _parts(now) and last.get(parts, source).rstrip() != source.rstrip():
             raise ValueError(
@@ -95,8 +98,11 @@ def _compare(report, asked, folder):
     paths = _saved(folder, report["outname"])
     if not paths:
         return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
-    with warnings.catch_warnings(action="ignore"):
-        asked, done = asked.of_run(0).plain(), load_settings(paths[0]).plain()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            asked, done = asked.of_run(0).plain(), load_settings(paths[0]).plain()
+    except (OSError, ValueError) as error:
+        return {"failed": str(error)}
     names = [name for name in DEFAULTS if STEP_OF[name] != NO_STEP and name not in ("device", "threads")]
     other = [f"{name}={done[name]!r}" for name in names if asked[name] != done[name]]
     failed = f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"
@@ -109,7 +115,7 @@ def _saved(folder, outname):
 
 def saved_at(path):
     """Say which file a sweep runs, and when it was saved: cells that were edited later are not in it."""
-    _check_notebook(path)
+    check_notebook(path)
     moment = time.localtime(Path(path).stat().st_mtime)
     return f"{path}, as it was saved on {time.strftime('%Y-%m-%d at %H:%M:%S', moment)}"
 
@@ -147,6 +153,8 @@ def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, 
     n_jobs run at once, by default on all threads; -1: one for each core, on one thread each. An interrupt ends them.
     The settings in the list `named` name the runs; None: all settings.
     """
+    if threads is not None:
+        check_number("threads", threads, 1, most=1024, whole=True)
     if n_jobs == -1:
         n_jobs, threads = joblib.cpu_count(), threads or 1
     all_jobs, running, watched = [], [], 0.0
@@ -180,7 +188,7 @@ class _Job:
     def __init__(self, path, outname, point, named, threads, taken):
         self.path, self.threads, self.process, self.folder = path, threads, None, path.parent / "outputs"
         checks.check_outname("outname", outname)
-        others = _other_cells(path, point)
+        others = other_cells(path, point)
         self.settings = json.loads(json.dumps(plain(point), default=_in_json))
         self.mark = _digest(json.dumps([others, self.settings, _files(self.settings, path.parent)], sort_keys=True))
         name = _name(outname, {each: self.settings[each] for each in (point if named is None else named)})
@@ -190,23 +198,36 @@ class _Job:
         self.log = self.folder / f"{name}.log"
 
     def _is_mine_or_free(self, name):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if json.loads((self.folder / f"{name}.ipynb").read_bytes())["metadata"][MARK] == self.mark:
+        path = self.folder / f"{name}.ipynb"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            is_whole = path.is_file() and path.stat().st_size < MOST_BYTES  # a FIFO would never end
+            if is_whole and json.loads(path.read_bytes())["metadata"][MARK] == self.mark:
                 return True
         return not _saved(self.folder, name)
 
     def begin(self):
+        """Begin the run; where its files can't be written, the run has failed."""
+        try:
+            self._begin()
+        except OSError as error:
+            self.report |= {"failed": str(error), "progress": "failed"}
+
+    def _begin(self):
         if _saved(self.folder, self.report["outname"]):
             self.report["progress"] = "made earlier"
             return
-        self.log.parent.mkdir(exist_ok=True)
+        target = self.folder / f"{self.report['outname']}.ipynb"
+        self.folder.mkdir(exist_ok=True)
+        for path in (self.log, target):
+            if path.is_symlink() or (path.exists() and not path.is_file()):  # else what a link names is overwritten
+                raise FileExistsError(f"{path} is a link, a folder or a device; remove it, or set another outname")
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]]), IN_SWEEP: "1"}
         environment |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
         command = [sys.executable, "-m", "support.desk.sweeps", str(os.getpid()), str(self.path)]
         with self.log.open("wb") as log:
             # In a session of its own, where the interrupt of this process does not reach it.
             self.process = subprocess.Popen(
-                [*command, str(self.folder / f"{self.report['outname']}.ipynb"), self.mark],
+                [*command, str(target), self.mark],
                 cwd=self.path.parent,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -266,33 +287,6 @@ def _name(outname, values):
 
 def _digest(text):
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
-
-
-def _check_notebook(path):
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{path} is not a file in {Path.cwd()}: save the notebook, and write its name into the line "
-            "`notebook = ...` of the cell 'The settings, checked'"
-        )
-
-
-def _other_cells(path, point):
-    # The code beside the settings cell; ValueError for names that this cell does not have.
-    import nbformat  # takes over a second, and only sweeps need it
-
-    _check_notebook(path)
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    if not tagged:
-        raise ValueError(f"{path} has no cell tagged 'parameters'; tag its settings cell")
-    names = assigned(tagged[0].source)
-    for name in point:
-        if name not in names:
-            checks.check_own(name, names)
-            raise ValueError(
-                f"{name!r} is not a setting of {path.name}; write a line {name} = ... in its settings cell"
-            )
-    return [cell.source for cell in cells if cell is not tagged[0]]
 
 
 def _files(point, folder):

@@ -19,7 +19,6 @@ from support.desk import past, pictures, players
 from support.desk.players import data_uri
 from support.desk.saving import write_whole
 from support.desk.show import percent
-from support.sound.files import encoded
 
 MOST_VALUES = 2_700_000  # of a player, 61 s of stereo at 22,050 Hz: with more, a table of 20 runs takes over 20 MB
 
@@ -110,10 +109,7 @@ def write_page(runs, path, *, title="Runs", kind="mp3"):
     for file, report in runs.items():
         sound, picture = heard(file, kind)
         titles += [file.stem] * ("<audio" in sound)
-        saved = file.with_name(f"{file.stem}-spectrograms.png")
-        if saved.is_file() and not saved.is_symlink():
-            source = data_uri("image/png", pictures.in_256_colours(saved))
-            picture = f"<img alt='spectrograms of {html.escape(file.stem)}' src='{source}'>"
+        picture = _spectrograms(file) or picture
         distance = report.get("used", {}).get("style_distance")
         words = [] if distance is None else [f"distance to the style {in_words(distance)} dB"]
         words += [f"loss {total}" for name, total in losses_in_words(report).items() if name == "total"]
@@ -123,6 +119,18 @@ def write_page(runs, path, *, title="Runs", kind="mp3"):
     cards = players.with_buttons(titles, players.wrapped(cards))
     page = string.Template(PAGE).substitute(title=html.escape(title), cards=cards).encode(errors="replace")
     write_whole(Path(path), lambda partial: partial.write_bytes(page))
+
+
+def _spectrograms(file):
+    # The saved picture beside a run's json file, or why there is none; "" where nothing is saved.
+    saved = file.with_name(f"{file.stem}-spectrograms.png")
+    if not saved.is_file() or saved.is_symlink():
+        return ""
+    try:
+        source = data_uri("image/png", pictures.in_256_colours(saved))
+    except ValueError:
+        return f"<p>{html.escape(saved.name)} is damaged or too large, and left out</p>"
+    return f"<img alt='spectrograms of {html.escape(file.stem)}' src='{source}'>"
 
 
 def gains_of(runs):
@@ -138,7 +146,7 @@ def settings_in_words(values, names):
 
 def framed(text):
     """Return HTML with the style of the tables; what no text can hold, as in broken names of files, becomes a ?."""
-    return IPython.display.HTML(f"{STYLE}<div class='runs'>{text}</div>".encode(errors="replace").decode())
+    return IPython.display.HTML(players.in_unicode(f"{STYLE}<div class='runs'>{text}</div>"))
 
 
 def _button(number, name):
@@ -201,7 +209,7 @@ def heard(path, kind="ogg"):
             if file.format != "WAV" or file.channels > 2:
                 raise FileNotFoundError
             return _player(path, file, kind), _thumbnail(path, file)
-    except (OSError, soundfile.SoundFileError):  # a draft may be removed by another process
+    except (OSError, ValueError, soundfile.SoundFileError):  # a draft may be removed by another process
         return "no sound file that can be read", ""
 
 
@@ -211,8 +219,7 @@ def _player(path, file, kind):
     samples = file.read(most, dtype="float32", always_2d=True)
     part = f"the first {most / file.samplerate:.0f} s" if most < file.frames else ""
     loss = 0.4 if samples.size < MOST_VALUES / 4 else 0.7
-    data = encoded(np.nan_to_num(samples).T, file.samplerate, kind, loss=loss)
-    return players.player(path.stem, data, kind) + part
+    return players.player(path.stem, np.nan_to_num(samples).T, file.samplerate, kind, loss=loss) + part
 
 
 def _thumbnail(path, file, *, width=160, height=64, n_fft=1024):

@@ -18,7 +18,7 @@ import librosa
 import numpy as np
 import soundfile
 
-from support.checks import check_choice
+from support.checks import check_choice, is_file, printable
 
 MOST_VALUES = 2**28  # of all channels, 1 GB: 50 minutes of stereo at 44.1 kHz; reading takes at most 4 GB
 STREAMED = 0x7FFF0000  # bytes; more than that says "not known": ffmpeg or sox wrote to a pipe
@@ -26,6 +26,7 @@ UNKNOWN = 2**62  # samples; the length that libsndfile gives a flac that was wri
 BLOCK = 2**20  # samples that are read at once where the length is not known
 SILENT = 1e-9  # -180 dB; the smallest step of 32 bits is 5e-10
 KINDS = ("ogg", "mp3", "flac", "wav")
+MOST_OGG = 200_000  # Hz; libsndfile's encoder ends the process above
 
 
 def load_audio(
@@ -67,8 +68,8 @@ def load_audio(
 def check_file(path: str | Path) -> str:
     """Raise FileNotFoundError or ValueError unless a path is a sound file, by its header; return its name as text."""
     path = Path(path)
-    name = os.fsencode(path).decode(errors="replace")  # a name from another system may hold bytes that are not UTF-8
-    if not path.is_file():
+    name = printable(path)
+    if not is_file(path):
         raise FileNotFoundError(f"{name} is not a file; give the path of a sound file, relative to {Path.cwd()}")
     if path.suffix.lower() == ".raw":
         line = f"ffmpeg -f s16le -ar 44100 -ac 1 -i {shlex.quote(name)} converted.wav"
@@ -218,6 +219,8 @@ def encoded(samples: np.ndarray, sample_rate: int, kind: str = "ogg", *, loss: f
         then off by 0.5 dB on average, and the error is 23 dB below the sound (0.7: 29 kB, 1.0 dB and 18 dB).
     """
     check_choice("kind", kind, KINDS)
+    if kind == "ogg" and sample_rate > MOST_OGG:
+        raise ValueError(f"no ogg at {sample_rate} Hz, only up to {MOST_OGG} Hz; choose another kind: flac, wav")
     file, samples = io.BytesIO(), fit_full_scale(samples).T
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     try:

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -512,3 +513,64 @@ def test_faster_layers_take_the_place_of_those_in_any_network():
     tap = Tap(network, ["add_1"], image)
     assert sum(isinstance(layer, fast.OverlapSaveConv) for layer in tap.modules()) == 2
     torch.testing.assert_close(tap(image)["add_1"], network(image), **CLOSE)
+
+
+def with_norm():
+    return nn.Sequential(OrderedDict(first=nn.Conv2d(2, 3, 3), norm=nn.BatchNorm2d(3), act=nn.ReLU()))
+
+
+def spoilt(name, value):
+    """A network of which one number is another one."""
+    network = with_norm()
+    with torch.no_grad():
+        network.state_dict()[name].view(-1)[0] = value
+    return network
+
+
+UNUSABLE = {
+    "NaN": (lambda: spoilt("first.weight", torch.nan), "first.weight holds NaN or infinite values"),
+    "infinite": (lambda: spoilt("norm.bias", -torch.inf), "norm.bias holds NaN or infinite values"),
+    "mean": (lambda: spoilt("norm.running_mean", torch.nan), "norm.running_mean holds NaN"),
+    "variance": (lambda: spoilt("norm.running_var", -1e-3), "norm.running_var, a variance, holds values below 0"),
+    "meta": (lambda: with_norm().to("meta"), "first.weight has no values, only a shape; load its weights first"),
+    "lazy": (lambda: nn.Sequential(nn.LazyConv2d(3, 3)), "0.weight has no shape yet; call the network with an image"),
+    "compiled": (lambda: torch.jit.script(with_norm()), "compiled by torch.jit, .*; give the network that it was"),
+    "traced": (lambda: torch.jit.trace(with_norm().eval(), torch.ones(1, 2, 8, 8)), "compiled by torch.jit"),
+    "one of two": (
+        lambda: nn.ModuleDict({"a": with_norm(), "b": spoilt("first.bias", torch.inf)}),
+        "first.bias holds NaN",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_network_that_can_not_be_used_is_named_before_the_work_begins(name):
+    """By its layer, when its layers are listed and when an objective is made, and not by a loss that is NaN."""
+    make, reason = UNUSABLE[name]
+    with warnings.catch_warnings(action="ignore"):
+        network, image = make(), torch.rand(1, 2, 8, 8)
+    terms = [(audiocnn.StyleLoss(), "conv_1", 1.0)]
+    for use in (
+        lambda: named_layers(network),
+        lambda: layer_shapes(network, image),
+        lambda: features(network, image, ["conv_1"]),
+        lambda: audiocnn.Objective(network, terms, style=image),
+    ):
+        with pytest.raises(ValueError, match=reason) as error:
+            use()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda net: nn.DataParallel(torch.compile(net))])
+def test_a_network_in_a_wrapper_has_the_layers_inside(wrap):
+    network, image = with_norm().eval(), torch.rand(1, 2, 8, 8)
+    assert named_layers(wrap(network)) == named_layers(network)
+    found = features(wrap(network), image, ["relu_1"])["relu_1"]
+    torch.testing.assert_close(found, network(image))
+    assert named_layers(nn.ModuleDict({"a": wrap(network)})) == named_layers(nn.ModuleDict({"a": network}))
+
+
+def test_a_mask_of_minus_infinity_is_no_fault():
+    network = with_norm()
+    network.register_buffer("mask", torch.full((3,), -torch.inf))
+    assert "conv_1" in named_layers(network)

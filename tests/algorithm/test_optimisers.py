@@ -224,3 +224,9 @@ def test_what_is_not_a_function_to_an_optimiser_is_refused(wrong):
     objective = audiocnn.Objective(None, [(audiocnn.BoundLoss(), "input", 1.0)], style=image)
     with pytest.raises(TypeError, match=r"must be a function from a list of tensors to a torch.optim.Optimizer; write"):
         next(audiocnn.optimise(image, objective, num_steps=1, optimizer=wrong))
+
+
+@pytest.mark.parametrize("number", [10**12, 10**7, -1, 0, 2.5, True, "50"])
+def test_a_history_that_can_not_be_kept_is_refused_at_once(number):
+    with pytest.raises(ValueError, match=r"^history_size=.* must be a whole number of at least 1 and at most 1000000$"):
+        audiocnn.lbfgs([torch.zeros(3)], history_size=number)

@@ -59,6 +59,30 @@ HOSTILE = {  # what comes behind the protocol, and the reason
 }
 
 
+def stored(key):
+    """The place of one weight in a storage, as a pickle says it: the key comes third."""
+    return b"(\x8c\x07storagectorch\nFloatStorage\n" + key + b"\x8c\x03cpuK\x01tQ"
+
+
+def view_of(storage, size):
+    """A tensor of a storage, as a pickle makes it."""
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00" + size + b"K\x00\x85tR"
+
+
+DEEP_KEY = DEEP[: 2 * 10**5]
+ONE_WEIGHT = view_of(stored(b"\x8c\x010"), b"K\x01\x85")
+HOSTILE |= {
+    "deep-place": (stored(DEEP_KEY) + b".", "names its weights by something that is no text|asks for torch"),
+    "pairs-as-place": (stored(PAIRS) + b".", "names its weights by something that is no text|asks for torch"),
+    "deep-key-of-a-tensor": (ONE_WEIGHT + DEEP_KEY + b"K\x01s.", "that is not a dict|asks for torch"),
+    "deep-keys-of-a-list": (b"](" + DEEP_KEY + b"K\x01" + DEEP_KEY + b"K\x02u.", "that is not a dict"),
+    "half-a-pair": (b"}(K\x01u.", "is damaged or of another kind|argument"),
+    "deep-size": (view_of(stored(b"\x8c\x010"), DEEP_KEY) + b".", "TypeError|asks for torch"),
+    "large-view": (view_of(stored(b"\x8c\x010"), b"J\xff\xff\xff\x7f\x85") + b".", "more values than are|asks for"),
+    "deep-key-of-a-reference": (b"(" + DEEP_KEY + b"Q.", "TypeError|not enough values"),
+}
+
+
 def test_hostile_pickles_end_within_seconds_and_little_memory(tmp_path):
     reasons = {}
     for name, (content, reason) in HOSTILE.items():
@@ -119,6 +143,9 @@ def test_weights_that_do_not_fit_name_the_file_and_the_layer(name, zipped, tmp_p
 
 PUBLISHED = {
     "DataParallel": lambda s: {f"module.{name}": value for name, value in s.items()},
+    "torch.compile": lambda s: {f"_orig_mod.{name}": value for name, value in s.items()},
+    "Lightning": lambda s: {"state_dict": {f"model.{name}": value for name, value in s.items()}},
+    "both": lambda s: {"model": {f"module._orig_mod.{name}": value for name, value in s.items()}},
     "a checkpoint": lambda s: {
         "epoch": 3,
         "lr": 0.1,
@@ -143,7 +170,8 @@ def test_published_weights_load_as_torch_loads_them(name, options, tmp_path, par
     given = torch.load(tmp_path / "net.pth", weights_only=False)
     given = given.get("state_dict", given.get("model", given))
     for key, value in given.items():
-        torch.testing.assert_close(loaded[key.removeprefix("module.")], value.to(loaded[key.removeprefix("module.")]))
+        (own,) = [loaded[name] for name in loaded if key == name or key.endswith(f".{name}")]
+        torch.testing.assert_close(own, value.to(own))
 
 
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
@@ -243,6 +271,12 @@ def test_the_project_s_weights_are_read_as_torch_reads_them(path):
     read, expected = read_weights(path), torch.load(path, weights_only=True)
     assert list(read) == list(expected)
     assert all(torch.equal(read[name], expected[name]) and read[name].dtype == expected[name].dtype for name in read)
+
+
+def test_a_file_of_keras_is_to_be_converted(tmp_path, parameters):
+    (tmp_path / "net.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    with pytest.raises(ValueError, match=r"net.h5 holds no weights .*it is an HDF5 file, .*; convert it"):
+        networks.build_network(parameters, model_path=tmp_path / "net.h5")
 
 
 def test_zip_bombs_are_refused(tmp_path, parameters):

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import types
 import warnings
+import zipfile
 import zlib
 
 import nbformat
@@ -358,6 +359,9 @@ def begun(**given):
     return pipeline.Result(0, torch.ones(3), settings=Settings(**given))
 
 
+DEEP = b")" + 2 * 10**5 * b"\x85"  # a tuple in a tuple in a tuple ...
+
+
 def test_a_file_that_is_not_an_unfinished_result(tmp_path):
     mine, other = tmp_path / "mine.pth", tmp_path / "other.pth"
     saving.save_state(begun(**SMALL), mine)
@@ -366,6 +370,10 @@ def test_a_file_that_is_not_an_unfinished_result(tmp_path):
     contents = [b"", b"\x80", whole[:-100], whole[100:], b"PK\x03\x04" + bytes(99), pickle.dumps(print)]
     for change in ({"image": torch.ones(4)}, {"image": "x"}, {"settings": {}}, {"more": 1}, {"run": print}):
         torch.save(kept | change, other)
+        contents.append(other.read_bytes())
+    for deep in (b"}" + DEEP + b"K\x01s.", b"(" + DEEP + b"Q.", DEEP + b"."):  # such keys end a kernel by torch.load
+        with zipfile.ZipFile(other, "w") as archive:
+            archive.writestr("state/data.pkl", b"\x80\x02" + deep)
         contents.append(other.read_bytes())
     for content in contents:
         other.write_bytes(content)

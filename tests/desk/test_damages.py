@@ -7,15 +7,19 @@ import json
 import os
 import random
 import re
+import resource
 import signal
+import struct
 import tracemalloc
 import warnings
+import zlib
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import soundfile
 from bs4 import BeautifulSoup
+from matplotlib import image
 
 from support.desk import grid, past, saving, table
 from support.desk.settings import Settings
@@ -89,6 +93,8 @@ def check(folder, damaged="second-001"):
         if find_spec("pandas"):
             past.frame_of_runs(folder)
         reports = [{"outname": name[:-4], "settings": {"seed": n}} for n, name in enumerate(NAMES)]
+        table.write_page(past.find_runs(folder), folder / "page.html", kind="ogg")
+        assert (folder / "page.html").read_text().count("<audio") >= 2
         assert grid.grid_of_sweep(reports, {"seed": [0, 1, 2]}, folder=folder).data.count("<audio") >= 2
     assert all(shown[name] for name in NAMES if name != damaged), shown
     files = [folder / f"{damaged}{ending}" for ending in (".json", ".wav")]
@@ -135,6 +141,62 @@ def test_bytes_that_are_changed_lost_or_added(ending, folder):
         new = [b"", choice.randbytes(length), b"\xff" * length, content[:place] + choice.randbytes(3)]
         path.write_bytes(content[:place] + choice.choice(new) + content[place + choice.choice([0, 1, 4, 5000]) :])
         check(folder)
+
+
+@pytest.mark.parametrize("rate", [1, 1000, 44101, 200_001, 384_000, 10**6, 2**31 - 1])
+def test_a_header_with_any_sample_rate(rate, folder):
+    """No encoder of ogg or mp3 takes all of these; the players then hold wav with every sample."""
+    samples, _ = soundfile.read(folder / "second-001.wav")
+    soundfile.write(folder / "second-001.wav", samples, rate)
+    check(folder)
+    for kind in ("ogg", "mp3"):
+        table.write_page(past.find_runs(folder), folder / "page.html", kind=kind)
+        players = BeautifulSoup((folder / "page.html").read_text(), "html.parser").find_all("audio")
+        (source,) = [each["src"] for each in players if each["aria-label"] == "second-001"]
+        heard, found = soundfile.read(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+        assert found == rate and heard.shape == samples.shape
+        if kind == "mp3" or rate > 200_000:
+            np.testing.assert_array_equal(heard, samples)
+
+
+def picture(points, width=60, height=40):
+    """A png whose header promises a width and a height."""
+    stream = io.BytesIO()
+    image.imsave(stream, points, format="png")
+    content = stream.getvalue()
+    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+def test_a_picture_that_is_damaged_or_huge_is_left_out(folder):
+    """Beside the others; a picture of 13,000 x 13,000 points took 20 s and 3 GB."""
+    points = np.random.default_rng(0).random((40, 60))
+    whole, choice = picture(points), random.Random(2)
+    assert len(image.imread(io.BytesIO(whole))) == 40
+    (folder / "first-001-spectrograms.png").write_bytes(whole)
+    saved, runs = folder / "second-001-spectrograms.png", past.find_runs(folder)
+    contents = [b"", whole[:200], whole[:-20], b"GIF89a" + bytes(30), b"<svg/>", picture(points, 0, 0)]
+    contents += [picture(points, 13_000, 13_000), picture(points, 50_000, 50_000), picture(points, 2**31 - 1, 1)]
+    for _ in range(40):
+        place = choice.randrange(len(whole))
+        contents.append(whole[:place] + choice.randbytes(4) + whole[place + choice.choice([0, 4, 50]) :])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for content in contents:
+        saved.write_bytes(content)
+        table.write_page(runs, folder / "page.html", kind="ogg")
+        first, second = (figure_of(folder / "page.html", name) for name in ("first-001", "second-001"))
+        assert first.img and first.audio and second.audio
+        assert bool(second.img) != ("second-001-spectrograms.png is damaged or too large" in second.get_text())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2e5  # kB
+    replace(saved, "fifo")
+    table.write_page(runs, folder / "page.html", kind="ogg")
+    assert figure_of(folder / "page.html", "second-001").img  # the small picture of the sound
+
+
+def figure_of(page, name):
+    """The card of a run in a page."""
+    figures = BeautifulSoup(page.read_text(), "html.parser").find_all("figure")
+    return next(each for each in figures if each.figcaption.get_text() == name)
 
 
 def replace(path, kind):

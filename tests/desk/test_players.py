@@ -50,6 +50,17 @@ def test_gains_bring_all_to_the_level_of_the_quietest():
     assert max(players.gains(sounds).values()) == 1
 
 
+def test_the_highest_sample_rate_is_heard_and_names_in_other_letters_are_shown():
+    """A setting of 384,000 Hz is allowed, which no encoder of ogg takes; a name from another system has no UTF-8."""
+    output = players.compare({"caf\udce9": SINE, "b": BOTH}, sample_rate=384_000).data
+    assert output.encode().decode().count("caf?") >= 3
+    sounds = re.findall(r"data:audio/wav;base64,([^']+)", output)
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
+    assert len(sounds) == 2 and rate == 384_000 and np.abs(samples - SINE).max() < 1e-4
+    with pytest.raises(ValueError, match="kind='m4a' is unknown"):
+        players.compare({"a": SINE}, sample_rate=RATE, kind="m4a")
+
+
 @pytest.mark.parametrize(("kind", "error"), [("wav", 1e-3), ("ogg", 0.02)])
 def test_samples_keep_their_levels(kind, error):
     tone = np.sin(2 * np.pi * 500 * TIME)

@@ -155,6 +155,38 @@ def test_values_of_numpy_and_paths_reach_the_run(tmp_path):
     assert not list(tmp_path.rglob("*evil*")) and {path.name for path in tmp_path.iterdir()} == {"job.ipynb", "outputs"}
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "fifo", "deep", "huge"])
+@pytest.mark.parametrize("ending", ["log", "ipynb"])
+def test_what_lies_in_the_place_of_a_run_s_files_is_never_overwritten(kind, ending, tmp_path):
+    """One report says so, and the other run goes on; a plain file of an earlier run is written again."""
+    place, mine = tmp_path / f"outputs/x-value1.{ending}", tmp_path / "mine.txt"
+    place.parent.mkdir()
+    mine.write_text("a text of mine")
+    match kind:
+        case "link":
+            place.symlink_to(mine)
+        case "dangling":
+            place.symlink_to(tmp_path / "new.txt")
+        case "folder":
+            place.mkdir()
+        case "fifo":
+            os.mkfifo(place)
+        case "deep":
+            place.write_text(10**5 * "[" + 10**5 * "]")
+        case "huge":
+            with place.open("wb") as file:
+                file.truncate(2**33)
+    write_notebook(tmp_path / "job.ipynb", [("parameters", f"value = 0\nother = 0\n{SETTINGS}"), ("rest", SAVE)])
+    how = dict(outname="x", named=["value"])
+    first, second = sweeps.run_notebooks(tmp_path / "job.ipynb", [dict(value=1), dict(value=2)], **how)
+    assert "failed" not in second and mine.read_text() == "a text of mine" and not (tmp_path / "new.txt").exists()
+    if kind in ("deep", "huge"):
+        assert "failed" not in first and (tmp_path / "outputs/x-value1.ipynb").stat().st_size < 1e6
+    else:
+        assert re.fullmatch(rf"{place} is a link, a folder or a device; .* outname", first["failed"])
+        assert place.is_symlink() or not place.is_file()
+
+
 def write_notebook(path, cells):
     code = dict(cell_type="code", execution_count=None, outputs=[])
     cells = [code | dict(id=f"c{n}", metadata={"tags": [tag]}, source=text) for n, (tag, text) in enumerate(cells)]
@@ -165,6 +197,33 @@ def test_a_notebook_without_settings_cell(tmp_path):
     write_notebook(tmp_path / "plain.ipynb", [("other", "1")])
     with pytest.raises(ValueError, match="has no cell tagged 'parameters'"):
         sweeps.run_notebook(tmp_path / "plain.ipynb", outname="x")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no json", b"[1, 2]", b"3", b"\xff\xfe\x00\x80" * 9, 10**5 * b"[" + 10**5 * b"]", b'{"cells": 3}'],
+)
+def test_a_file_that_is_no_notebook(content, tmp_path):
+    (tmp_path / "job.ipynb").write_bytes(content)
+    with pytest.raises(ValueError, match=r"job.ipynb is not a notebook .*; give a notebook of this project") as error:
+        sweeps.run_notebook(tmp_path / "job.ipynb", outname="x")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("settings", ["value = = 1", "value = (", "value = '\0'", 2000 * "(" + "1" + 2000 * ")"])
+def test_a_settings_cell_with_a_fault(settings, tmp_path):
+    write_notebook(tmp_path / "job.ipynb", [("parameters", settings)])
+    with pytest.raises(ValueError, match=r"job.ipynb is not a notebook .*; give a notebook of this project") as error:
+        sweeps.run_notebook(tmp_path / "job.ipynb", outname="x")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, "2", "x;y", 10**9])
+def test_a_number_of_threads_that_can_not_be(threads, tmp_path):
+    write_notebook(tmp_path / "job.ipynb", [("parameters", SETTINGS)])
+    with pytest.raises(ValueError, match=r"threads=.* must be a whole number of at least 1 and at most 1024"):
+        sweeps.run_notebook(tmp_path / "job.ipynb", outname="x", threads=threads)
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_sweep_on_a_dask_cluster(tmp_path):

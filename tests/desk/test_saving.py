@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -137,6 +138,11 @@ def test_nothing_is_written_through_a_link(tmp_path):
         (dict(used={"optimizer_began_after_steps": {}}), "'optimizer_began_after_steps' holds {}"),
         (dict(losses=[[]]), r"'losses' holds \[\]"),
         (dict(settings=None), "'settings' holds None"),
+        (dict(settings={"start": 10**5 * "a"}), "start='aaa"),
+        (dict(settings={"recipe": 10**5 * "a"}), "recipe='aaa"),
+        (dict(settings={"statistic": 10**5 * "\n"}), r"statistic='.n"),
+        (dict(settings={"two\nlines": 1}), r"settings that are not known: 'two.nlines'"),
+        (dict(settings={10**5 * "a": 1}), "settings that are not known: aaa"),
     ],
 )
 def test_a_json_with_a_wrong_value_names_the_file_and_the_key(change, words, tmp_path):
@@ -145,5 +151,42 @@ def test_a_json_with_a_wrong_value_names_the_file_and_the_key(change, words, tmp
     if isinstance(change.get("settings"), dict):
         change = {"settings": report["settings"] | change["settings"]}
     (tmp_path / "x-001.json").write_text(json.dumps(report | change))
-    with pytest.raises(ValueError, match=rf"x-001\.json.*{words}"):
+    with pytest.raises(ValueError, match=rf"x-001\.json.*{words}") as error:
         saving.load_settings(tmp_path / "x-001.json")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["seed", "widths", "content_weight", "duration"])
+def test_a_number_of_5000_digits_names_its_setting(name, tmp_path):
+    save(tmp_path / "x-001", np.ones(99) / 2)
+    text = (tmp_path / "x-001.json").read_text()
+    text = re.sub(rf'"{name}": (\[[^]]*\]|[^,]*),', f'"{name}": {5000 * "9"},', text)
+    (tmp_path / "x-001.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"x-001\.json: {name}=inf must be") as error:
+        saving.load_settings(tmp_path / "x-001.json")
+    assert len(str(error.value)) < 1000
+    with pytest.raises(ValueError, match=rf"^{name}=a very long int must be"):
+        Settings(**{name: 10**5000 - 1})
+
+
+def test_paths_that_are_too_long_or_no_text_are_said_in_one_line_that_can_be_shown(tmp_path):
+    save(tmp_path / "x-001", np.ones(99) / 2)
+    report = json.loads((tmp_path / "x-001.json").read_text())
+    for path in (400 * "a", 300 * "a/" + "b", 10**5 * "a", "caf\udce9", "two\nlines", "nul\0"):
+        files = dict(STYLE_FILENAME=path), dict(CONTENT_FILENAME=path)
+        files += (dict(recipe="gatys", param_pkl=path), dict(recipe="gatys", param_pkl="params/x", model_path=path))
+        for change in files:
+            (tmp_path / "y-001.json").write_text(json.dumps(report | {"settings": report["settings"] | change}))
+            with pytest.raises(
+                (ValueError, FileNotFoundError), match=r"not a file|no parameter file|no weights file"
+            ) as error:
+                saving.load_settings(tmp_path / "y-001.json").check_files()
+            assert "\n" not in str(error.value) and len(str(error.value).encode()) < 700
+        with pytest.raises(ValueError, match=r"y-001.json: start=.* is neither a file") as error:
+            change = {"settings": report["settings"] | {"start": path}}
+            (tmp_path / "y-001.json").write_text(json.dumps(report | change))
+            saving.load_settings(tmp_path / "y-001.json")
+        assert "\n" not in str(error.value) and len(str(error.value).encode()) < 700
+        with pytest.raises(FileNotFoundError, match="is not a file") as error:
+            saving.load_settings(path)
+        assert "\n" not in str(error.value) and len(str(error.value).encode()) < 700

@@ -606,6 +606,77 @@ def test_files_of_the_settings_and_of_their_sweep_are_checked_by_their_headers(t
                 Settings(**settings).check_files()
 
 
+FREQ = dict(recipe="gatys", param_pkl=str(ROOT / "params/stft_freq"), model_path=str(ROOT / "models/stft_freq.pth"))
+MUSICNN = dict(recipe="gatys", model_path=str(ROOT / "models/musicnn_vgg.pth"), style_layers_default=["relu_2"])
+TRAINED = dict(sample_rate=16000, N_FFT=512, K_HOP=256)
+SPEECH = dict(CONTENT_FILENAME="samples/speech.flac")
+SHORT_OF = {name: value for name, value in Settings().parameters.items() if name != "kernelsize"}
+NOT_FITTING = [
+    (dict(style_layers_default=["conv_9"]), "style_layers_default: there is no layer 'conv_9'; choose among conv_1, c"),
+    (dict(style_layers_default=["width_3.conv_1"]), "there is no layer 'width_3.conv_1'"),
+    (
+        dict(recipe="gatys", style_layers_default=["relu_4"]),
+        "no layer 'relu_4'; choose among conv_1, batchnorm_1, relu",
+    ),
+    (
+        dict(CONTENT_FILENAME="samples/speech.flac", content_layers_default={"Conv_1": 1}),
+        "content_layers_default: there is no layer 'Conv_1'",
+    ),
+    (MUSICNN | TRAINED | dict(style_layers_default=["relu_6"]), "no layer 'relu_6'; choose among .*relu_5"),
+    (FREQ | dict(param_pkl="params/gone"), "no parameter file params/gone.pkl"),
+    (FREQ | dict(param_pkl=str(ROOT / "LICENSE")), "LICENSE is not a parameter file"),
+    (FREQ | dict(model_path="models/gone.pth"), "no weights file models/gone.pth"),
+    (FREQ | dict(model_path=str(ROOT / "models/stft_2d.pth")), "stft_2d.pth holds no weights .* that fit the network"),
+    (FREQ | dict(whichChannel="2D"), "the network's orientation is 'freq' but whichChannel='2D'"),
+    (FREQ | dict(N_FFT=2048), "made for in_channels=513 but the spectrogram gives 1025"),
+    (MUSICNN | TRAINED | dict(whichChannel="time"), "takes an STFT in the layout 'freq'"),
+    (dict(recipe="gatys", parameters=SHORT_OF), "the network's parameters lack kernelsize"),
+]
+
+
+@pytest.mark.parametrize(("given", "reason"), NOT_FITTING)
+def test_networks_and_layers_are_checked_before_a_sound_is_loaded(given, reason):
+    settings = Settings(**given)
+    with pytest.raises((ValueError, FileNotFoundError), match=reason) as error:
+        settings.check_files()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(style_layers_default=["conv_1", "width_8.conv_2", "input"]),
+        dict(widths=[3, 3], style_layers_default=["width_3_2.conv_1"]),
+        dict(recipe="gatys", style_layers_default=["conv_1", "batchnorm_2", "relu_3", "pool_3"], whichChannel="time"),
+        dict(recipe="gatys", whichChannel="2D", parameters=Settings().parameters | {"in_height": None}),
+        dict(style_layers_default={"conv_2": 1, "of no weight": 0}),
+        dict(use_style_net=True, style_layers_default=["my_own"]),
+        dict(recipe="gatys", use_style_net=True, model_path="gone.pth", param_pkl="gone"),
+        FREQ,
+        FREQ | dict(model_path=None),
+        dict(
+            recipe="gatys",
+            whichChannel="time",
+            param_pkl=str(ROOT / "params/stft_time"),
+            model_path=str(ROOT / "models/stft_time.pth"),
+        ),
+        MUSICNN | TRAINED,
+    ],
+)
+def test_networks_and_layers_that_fit(given):
+    Settings(**given).check_files()
+
+
+def test_musicnn_with_other_sounds_than_in_its_training_warns():
+    with pytest.warns(UserWarning, match=r"trained with sample_rate=16000, N_FFT=512, but .* sample_rate=22050"):
+        Settings(**MUSICNN | TRAINED | dict(sample_rate=22050, N_FFT=1024))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Settings(**MUSICNN | TRAINED)
+        Settings(recipe="gatys", sample_rate=32000)
+    assert not [each for each in caught if "trained" in str(each.message)]
+
+
 def test_an_excerpt_that_is_longer_than_its_file_warns(tmp_path):
     path = str(tmp_path / "two.wav")
     soundfile.write(path, noise(2), 22050)

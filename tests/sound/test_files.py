@@ -234,6 +234,9 @@ def test_more_loss_takes_fewer_bytes_and_a_kind_that_lacks_the_rate_is_refused()
     assert np.abs(soundfile.read(io.BytesIO(files.encoded(4 * sound / sound.max(), 22050, "flac")))[0]).max() < 1
     with pytest.raises(ValueError, match=r"no mp3 at 96000 Hz .*; choose another kind: ogg, mp3, flac, wav"):
         files.encoded(sound, 96000, "mp3")
+    with pytest.raises(ValueError, match=r"no ogg at 200001 Hz, only up to 200000 Hz; choose another kind: flac, wav"):
+        files.encoded(sound, 200_001)
+    assert soundfile.info(io.BytesIO(files.encoded(sound, 200_000))).samplerate == 200_000
     with pytest.raises(ValueError, match="kind='m4a' is unknown; choose one of ogg"):
         files.encoded(sound, 22050, "m4a")
     assert len(files.encoded(sound[:0], 22050))  # an empty one is a file too
