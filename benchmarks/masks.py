@@ -1,6 +1,6 @@
 """Gaps that are filled, and blends over time: python benchmarks/masks.py gaps, or cost.
 
-gaps: ten recordings lose 0.2, 0.8 and 2 s in the middle of 6 s, and the gap is filled by the default, by noise of the
+gaps: ten recordings lose 0.2, 0.8 and 1.5 s in the middle of 6 s, and the gap is filled by the default, by noise of the
 recording's spectrum, and by the passage of the rest whose surroundings fit best, faded in and out; beside the
 recording's own missing part. cost: processor time and memory of masks, curves and folders against a plain texture.
 """
@@ -41,7 +41,7 @@ RECORDINGS = (
     "vinyl_crackle",
     "laughter",
 )
-GAPS = (0.2, 0.8, 2.0)  # s
+GAPS = (0.2, 0.8, 1.5)  # s
 LENGTH, MIDDLE = 6.0, 3.0  # s
 FADE = 0.02  # s
 METHODS = ("own missing part", "default", "noise", "copy")
