@@ -26,8 +26,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 RATE = 22050
 TRANSFER = ["content", "style", "mosaic, continuity 3", *(f"default, content_weight {w}" for w in (10, 30, 100))]
 ODD = "rain & <b>wind"
-MELODY = "guitar twinkle, trumpet scarborough_fair"
-TRUTH = ["content: guitar", "style: trumpet", "default", "truth: trumpet", "Gatys recipe"]
+MELODY = "trumpet scarborough_fair, cello twinkle"
+TRUTH = ["content: trumpet", "style: cello", "default", "truth: cello", "Gatys recipe"]
 LISTEN = """async () => {
     const found = [];
     for (const audio of document.querySelectorAll('audio')) {
