@@ -54,7 +54,7 @@ HEADINGS = {
 }
 # Rows on top of the page, and their titles there.
 FIRST = {
-    "truth/guitar twinkle, trumpet scarborough_fair": "A melody of a guitar, with the sound of a trumpet",
+    "truth/trumpet scarborough_fair, cello twinkle": "A melody of a trumpet, with the sound of a cello",
     "rhythm/tabla": "New tabla, in time",
     "ringing/steel_drums": "New strokes of steel drums",
 }
