@@ -484,7 +484,7 @@ class Objective:
         for layer, term in here:
             loss = copy.copy(term.loss)
             loss.overlap, loss.loop = overlap or 0, self.loop
-            loss.stride = 1.0 if overlap is not None else self._images()[0].shape[3] / whole[0][layer].shape[3]
+            loss.stride = self._images()[0].shape[3] / whole[0][layer].shape[3] if whole and overlap is None else 1.0
             given = {"style": features[:n_styles], "content": features[n_styles:], None: []}[loss.compares]
             target = loss.target(*(each[layer].detach() for each in given), blend=self.blend)
             names = f"{loss.kind} {term.layer}", f"{loss.kind} {full_name(prefix, layer)}"

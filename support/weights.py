@@ -49,7 +49,7 @@ def _put(content, *pairs):
         raise ValueError("it puts keys into something that is not a dict")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < 2**31):  # long ones may share a hash
-            raise ValueError("it has keys that are no text")
+            raise ValueError("it has keys that are not text")
         content[key] = value
 
 
@@ -116,7 +116,7 @@ def read_weights(path: str | Path, known: Mapping = KNOWN) -> object:
         nonlocal left
         _, dtype, key, _, count, *_ = place
         if not isinstance(key, str):  # taking the hash of nested tuples never ends, or ends the kernel
-            raise ValueError("it names its weights by something that is no text")
+            raise ValueError("it names its weights by something that is not text")
         if key not in storages:
             left -= count * dtype.itemsize
             if count < 0 or left < 0:

@@ -138,7 +138,7 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.losses": {"audiocnn"},
     "support.weights": {"support.checks"},
     "support.frontend": {"support.checks", "support.weights"},
-    "support.networks": {"audiocnn", "support.frontend", "support.sound", "support.weights"},
+    "support.networks": {"support.checks", "audiocnn", "support.frontend", "support.sound", "support.weights"},
     "support.rhythm": {"audiocnn", "support.bands", "support.sound"},
     "support.pitch": {"audiocnn"},
     "support.curves": {"audiocnn", "support.pitch", "support.checks"},

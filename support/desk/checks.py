@@ -22,7 +22,7 @@ from support.checks import check_choice, check_mapping, check_number, is_file, p
 from support.curves import check_end, is_curve, largest
 from support.desk.fitting import Fitting
 from support.desk.memory import check_memory
-from support.sound.excerpts import files_of
+from support.sound.excerpts import files_of, is_folder
 from support.sound.files import check_file
 from support.sound.masks import check_inside
 from support.start import STARTS
@@ -174,7 +174,7 @@ class Together(Fitting):
         for name in ("STYLE_FILENAME", "CONTENT_FILENAME"):
             for value in (getattr(self, name), *self.sweep.get(name, ())):
                 for path in value if isinstance(value, tuple) else [value]:
-                    if name == "STYLE_FILENAME" and Path(path).is_dir():
+                    if name == "STYLE_FILENAME" and is_folder(path):
                         files_of(path)
                     elif path is not None:
                         check_file(path)

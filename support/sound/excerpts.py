@@ -104,7 +104,12 @@ def _joined(one, two, fade):
 
 def is_drawn(path: str | Path, offset: float | None) -> bool:
     """Whether excerpts are drawn: of a folder, and of a file with an offset of None."""
-    return offset is None or os.path.isdir(path)  # Path's raises OSError for a long name
+    return offset is None or is_folder(path)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path is a folder; False where no path can be so long."""
+    return os.path.isdir(path)  # Path.is_dir raises OSError
 
 
 def load(

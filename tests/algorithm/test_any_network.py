@@ -570,7 +570,7 @@ def test_a_network_in_a_wrapper_has_the_layers_inside(wrap):
     assert named_layers(nn.ModuleDict({"a": wrap(network)})) == named_layers(nn.ModuleDict({"a": network}))
 
 
-def test_a_mask_of_minus_infinity_is_no_fault():
+def test_a_mask_of_minus_infinity_is_not_a_fault():
     network = with_norm()
     network.register_buffer("mask", torch.full((3,), -torch.inf))
     assert "conv_1" in named_layers(network)

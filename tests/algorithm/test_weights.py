@@ -72,8 +72,8 @@ def view_of(storage, size):
 DEEP_KEY = DEEP[: 2 * 10**5]
 ONE_WEIGHT = view_of(stored(b"\x8c\x010"), b"K\x01\x85")
 HOSTILE |= {
-    "deep-place": (stored(DEEP_KEY) + b".", "names its weights by something that is no text|asks for torch"),
-    "pairs-as-place": (stored(PAIRS) + b".", "names its weights by something that is no text|asks for torch"),
+    "deep-place": (stored(DEEP_KEY) + b".", "names its weights by something that is not text|asks for torch"),
+    "pairs-as-place": (stored(PAIRS) + b".", "names its weights by something that is not text|asks for torch"),
     "deep-key-of-a-tensor": (ONE_WEIGHT + DEEP_KEY + b"K\x01s.", "that is not a dict|asks for torch"),
     "deep-keys-of-a-list": (b"](" + DEEP_KEY + b"K\x01" + DEEP_KEY + b"K\x02u.", "that is not a dict"),
     "half-a-pair": (b"}(K\x01u.", "is damaged or of another kind|argument"),

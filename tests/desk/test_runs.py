@@ -203,7 +203,7 @@ def test_a_notebook_without_settings_cell(tmp_path):
     "content",
     [b"", b"no json", b"[1, 2]", b"3", b"\xff\xfe\x00\x80" * 9, 10**5 * b"[" + 10**5 * b"]", b'{"cells": 3}'],
 )
-def test_a_file_that_is_no_notebook(content, tmp_path):
+def test_a_file_that_is_not_a_notebook(content, tmp_path):
     (tmp_path / "job.ipynb").write_bytes(content)
     with pytest.raises(ValueError, match=r"job.ipynb is not a notebook .*; give a notebook of this project") as error:
         sweeps.run_notebook(tmp_path / "job.ipynb", outname="x")
