@@ -98,8 +98,12 @@ class Result:
         return {name: self.whole_of(name) or self.start["total"] for name in self.start}
 
     def shares(self, losses):
-        """Return losses, by name, as shares of whole; all are 1 where nothing is known of the start."""
-        return {name: loss / (self.whole.get(name) or loss or 1) for name, loss in losses.items()}
+        """Return losses, by name, as shares of whole; those that the start lacks are shares of its total.
+
+        All are 1 where nothing is known of the start.
+        """
+        total = self.start.get("total")
+        return {name: loss / (self.whole.get(name) or total or loss or 1) for name, loss in losses.items()}
 
 
 def _begin(begun, history, num_steps):
