@@ -187,7 +187,7 @@ def _read(path):
         text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
         first = text.partition("\n")[0]  # a spreadsheet saves UTF-16 with tabs
         answers = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ","))
-    except (OSError, ValueError, csv.Error) as error:  # of bytes that are no text, and of endless fields
+    except (OSError, ValueError, csv.Error) as error:  # of bytes that are not text, and of endless fields
         raise ValueError(f"{name} is not a csv of a listening page ({error}); download the csv again") from error
     if not answers or set(answers[0]) != set(COLUMNS) or any(None in row.values() for row in answers):
         raise ValueError(f"{name} is not a csv of a listening page; its columns must be {', '.join(COLUMNS)}")
