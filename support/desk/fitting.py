@@ -1,8 +1,7 @@
 """Checks of what the settings say of networks, before a sound is loaded: their files, and the names of their layers."""
 
 from pathlib import Path
-
-import torch
+from types import SimpleNamespace
 
 from audiocnn import AS_GIVEN
 from support import networks
@@ -74,14 +73,12 @@ class Fitting:
 
     def _named_network(self):
         # A network with the layers of the settings' network; of one from files, the network itself.
-        transform = self.make_transform()
         if self.recipe == "bands":
-            return band_networks(transform.frequencies, widths=self.widths, filters=1)
-        bins, frames, given = len(transform.frequencies), 8, self.param_pkl or self.parameters
-        if self.whichChannel == "time" and not self.has_musicnn:  # their number is known with the sounds only
-            frames = (networks.load_parameters(given) if self.param_pkl else given).get("in_channels") or frames
-        shape = {"freq": (bins, 1, 8), "time": (frames, 1, bins), "2D": (1, bins, 8)}[self.whichChannel]
-        images = [torch.empty(1, *shape, device="meta")]
+            return band_networks(self.make_transform().frequencies, widths=self.widths, filters=1)
+        given = self.param_pkl or self.parameters
+        known = networks.load_parameters(given) if self.param_pkl and not self.has_musicnn else self.parameters
+        sides = (known.get(name) or 8 for name in ("in_channels", "in_height", "in_width"))
+        images = [SimpleNamespace(shape=(1, *sides))]  # what an image has is known with the sounds and the transform
         if self.model_path is None:
             networks.fitting_parameters(given, images, self.whichChannel)
             return networks.build_network(SMALL | {"orientation": self.whichChannel})

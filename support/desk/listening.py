@@ -8,7 +8,9 @@ Conventions
 """
 
 import base64
+import codecs
 import csv
+import io
 import itertools
 import json
 import secrets
@@ -19,7 +21,7 @@ import numpy as np
 import scipy  # loads scipy.stats where it is used: that takes a second
 import soundfile
 
-from support.checks import check_choice
+from support.checks import check_choice, is_file, printable
 from support.desk import past, pictures, players
 from support.desk.saving import write_whole
 from support.desk.table import settings_in_words
@@ -29,6 +31,7 @@ from support.start import matched_noise
 REFERENCE = "reference"  # the method of the hidden recording
 # Least and most rating, and the least for the hidden recording, for "mushra" as ITU-R BS.1534 says.
 SCALES = {"mushra": (0, 100, 90), "five": (1, 5, 4), "ab": (0, 1, 1)}
+MOST_BYTES = 2**24  # of a csv: 100,000 answers
 COLUMNS = ["page", "listener", "scale", "trial", "stimulus", "sound", "method", "rating"]
 OF_THE_SOUND = {"STYLE_FILENAME", "CONTENT_FILENAME", "style_blend", "offset", "duration", "result_duration", "seed"}
 
@@ -174,14 +177,24 @@ def _row(answers, method, sound):
 
 
 def _read(path):
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        answers = list(csv.DictReader(file))
-    if not answers or set(answers[0]) != set(COLUMNS):
-        raise ValueError(f"{path} is not a csv of a listening page; its columns must be {', '.join(COLUMNS)}")
+    name = printable(path)
+    if not is_file(path):
+        raise FileNotFoundError(f"{name} is not a file; give the csv that a listener downloaded")
+    try:
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MB")
+        content = Path(path).read_bytes()
+        text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+        first = text.partition("\n")[0]  # a spreadsheet saves UTF-16 with tabs
+        answers = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ","))
+    except (OSError, ValueError, csv.Error) as error:  # of bytes that are not text, and of endless fields
+        raise ValueError(f"{name} is not a csv of a listening page ({error}); download the csv again") from error
+    if not answers or set(answers[0]) != set(COLUMNS) or any(None in row.values() for row in answers):
+        raise ValueError(f"{name} is not a csv of a listening page; its columns must be {', '.join(COLUMNS)}")
     for answer in answers:
-        check_choice(f"{path}: scale", answer["scale"], SCALES)
+        check_choice(f"{name}: scale", answer["scale"], SCALES)
         low, high, _ = SCALES[answer["scale"]]
         if answer["rating"] not in map(str, range(low, high + 1)):
-            raise ValueError(f"{path}: a rating is not a whole number from {low} to {high}; download the csv again")
+            raise ValueError(f"{name}: a rating is not a whole number from {low} to {high}; download the csv again")
         answer["rating"] = int(answer["rating"])
     return answers

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shlex
+import struct
 import warnings
 from pathlib import Path
 
@@ -104,12 +105,24 @@ def _excerpt(path, name, offset, duration, sample_rate):
         if file.seekable():
             file.seek(first)
         samples = _read(file, min(before + count, most + 1))[before:].T
-        promised = re.search(r"(?i)\b(?:data|data size|ssnd) +: (\d+) \(should be", file.extra_info)
+        cut = _is_cut(file, path, min(before + count, most + 1) - before - samples.shape[1])
     if samples.shape[1] > most:
         raise ValueError(f"{name} gives more than {most / rate / 60:.0f} minutes (1 GB); set a shorter duration")
-    if promised and int(promised[1]) < STREAMED:
+    if cut:
         warnings.warn(f"{name} is cut off: its header promises more samples than there are", stacklevel=3)
     return samples, rate
+
+
+def _is_cut(file, path, missing):
+    """Whether a header promises more than there is; missing: samples that it promised and that could not be read."""
+    kinds = "riff|riff size" if file.format in ("W64", "RF64") else "data|data size|ssnd"
+    sizes = re.search(rf"(?i)\b(?:{kinds}) +: (\d+) \(should be (\d+)", file.extra_info)
+    if sizes and int(sizes[2]) < int(sizes[1]) < STREAMED:
+        return True
+    if file.format == "MP3" and missing > 0.05 * file.samplerate:  # without such a tag, the length is a guess
+        with open(path, "rb") as stream:
+            return re.search(rb"\xff[\xe0-\xff].{2}\0{9,32}(?:Xing|Info)", stream.read(2**22), re.DOTALL) is not None
+    return "lacks an end-of-stream bit" in file.extra_info  # of ogg
 
 
 def _read(file, count):
@@ -129,15 +142,21 @@ def _read(file, count):
 
 
 def _opened(path):
-    """Open a sound file; of a streamed wav file, whose header says 0 bytes of samples, take all bytes that follow."""
+    """Open a sound file; where the header of a streamed one says 0 bytes of samples, take all bytes that follow."""
     file = soundfile.SoundFile(_as_opened(path))
-    if file.frames or file.format != "WAV":
+    if file.frames or file.format not in ("WAV", "WAVEX", "RF64", "AU"):
         return file
     with file, open(path, "rb") as stream:
         content = bytearray(stream.read(4 * MOST_VALUES))
-    size = content.find(b"data\0\0\0\0") + 4
-    if size > 4 and not content[size + 4 : size + 8].isalpha():  # otherwise the name of another part follows
-        content[size : size + 4] = b"\xff" * 4
+    if file.format == "AU":
+        content[8:12] = b"\xff" * 4
+    elif file.format == "RF64":
+        sizes, data = content.find(b"ds64") + 8, content.find(b"data") + 8
+        content[sizes : sizes + 16] = struct.pack("<QQ", len(content) - 8, len(content) - data)
+    else:
+        size = content.find(b"data\0\0\0\0") + 4
+        if size > 4 and not content[size + 4 : size + 8].isalpha():  # otherwise the name of another part follows
+            content[size : size + 4] = b"\xff" * 4
     return soundfile.SoundFile(io.BytesIO(content))
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 
 import numpy as np
@@ -299,6 +300,34 @@ def test_intervals_are_those_of_scipy(tmp_path):
                 assert (row["low"], row["high"]) == pytest.approx(tuple(expected))
     one = listening.result(csvs[:1])[0]
     assert all(np.isnan(row["low"]) and row["listeners"] == 1 for row in one)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_csv_that_a_spreadsheet_saved_again(encoding, delimiter, tmp_path):
+    """Excel's "Unicode text" is UTF-16 with tabs."""
+    path = write(tmp_path / "a.csv", "k", {"caf\u00e9": {"a": 40, "reference": 95}})
+    expected = listening.result([path])[0]
+    path.write_bytes(path.read_text(encoding="utf-8").replace(",", delimiter).encode(encoding))
+    assert str(listening.result([path])[0]) == str(expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\x00", b"\x00\xff\x80" * 99, b"\x00" * 99, b"a" * 200_000, b'"' + b"a" * 200_000, b"caf\xe9", b""],
+)
+def test_a_file_of_another_kind_is_named(content, tmp_path):
+    (tmp_path / "no.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"no.csv is not a csv of a listening page") as error:
+        listening.result([tmp_path / "no.csv"])
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+    good = write(tmp_path / "long.csv", "k", {"x": {"a": 40, 200_000 * "b": 95}})
+    with pytest.raises(ValueError, match=r"long.csv is not a csv of a listening page .field larger than"):
+        listening.result([good])
+    os.mkfifo(tmp_path / "fifo.csv")
+    for path in (tmp_path / "fifo.csv", tmp_path / "gone.csv", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"{path.name} is not a file"):
+            listening.result([path])
 
 
 def test_answers_that_can_not_be_used(tmp_path):

@@ -176,11 +176,15 @@ def test_an_edited_sum_starts_again_and_is_saved(notebook, tmp_path):
 def test_a_step_that_failed_counts_as_not_made(notebook):
     notebook.run_all()
     notebook.edit(style_layers_default=["conv_9"])
-    notebook.run(SETTINGS, CHECKED)
     with pytest.raises(CellError, match="there is no layer 'conv_9'; choose among conv_1, conv_2"):
-        notebook.run(LOSSES, START)
+        notebook.run(SETTINGS, CHECKED)
     notebook.edit(style_layers_default=None)
-    notebook.run(SETTINGS, CHECKED, LOSSES)
+    typed, own = "style_weight, settings.style_layers_default)", "style_weight, dict(conv_9=1.0))"  # by a cell
+    notebook.replace(LOSSES, typed, own)
+    with pytest.raises(CellError, match="style layers: there is no layer 'conv_9'"):
+        notebook.run(SETTINGS, CHECKED, LOSSES, START)
+    notebook.replace(LOSSES, own, typed)
+    notebook.run(LOSSES)
     with pytest.raises(CellError, match="'The start' was not run to its end: run again from 'The start'"):
         notebook.run(OPTIMISE)
 

@@ -135,6 +135,50 @@ def test_headers_that_were_written_to_a_pipe(length, wav):
     np.testing.assert_array_equal(load(wav, offset=0.5, duration=1), expected[RATE // 2 : RATE * 3 // 2])
 
 
+def written(form):
+    """Noise of 2 s as the bytes of a file, and as load_audio reads the whole file; at its full length."""
+    stream, sound = io.BytesIO(), np.random.default_rng(0).uniform(-0.5, 0.5, 2 * 22050)
+    soundfile.write(stream, sound, 22050, format=form)
+    return bytearray(stream.getvalue())
+
+
+def loaded(folder, form, content):
+    """What load_audio gives of bytes, and whether it says that they are cut off."""
+    path = folder / f"x.{form.lower()}"
+    path.write_bytes(content)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        samples = load_audio(path, sample_rate=22050)
+    return samples, ["is cut off" in str(each.message) for each in caught]
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "first", "last"), [("AU", b".snd", 8, 12), ("RF64", b"ds64", 8, 32), ("AIFF", b"SSND", 4, 8)]
+)
+def test_a_length_of_0_in_a_header_means_all_that_is_there(form, name, first, last, tmp_path):
+    """As programs write it that don't know the length yet; nothing is missing, and nothing says so."""
+    content = written(form)
+    place = content.index(name)
+    expected, _ = loaded(tmp_path, form, content)
+    content[place + first : place + last] = bytes(last - first)
+    samples, told = loaded(tmp_path, form, content)
+    assert len(samples) == 2 * 22050 and told == []
+    np.testing.assert_array_equal(samples, expected)
+
+
+@pytest.mark.parametrize("form", ["WAV", "AU", "RF64", "AIFF", "W64", "OGG", "MP3"])
+def test_a_file_that_is_cut_off_says_so(form, tmp_path):
+    content = written(form) if form != "OGG" else Path(ROOT / "samples/brook.flac")
+    if form == "OGG":  # a longer one: libsndfile reads only what stands before the last whole page
+        stream = io.BytesIO()
+        soundfile.write(stream, soundfile.read(content, frames=300_000)[0], 22050, format="OGG")
+        content = stream.getvalue()
+    whole, told = loaded(tmp_path, form, content)
+    assert told == []
+    samples, told = loaded(tmp_path, form, content[: 2 * len(content) // 3])
+    assert told == [True] and 0.3 * len(whole) < len(samples) < 0.8 * len(whole)
+
+
 def test_a_flac_of_unknown_length(tmp_path, monkeypatch):
     path = tmp_path / "streamed.flac"
     soundfile.write(path, NOISE, RATE)
