@@ -85,7 +85,9 @@ def in_256_colours(picture):
 # 1. Spectrograms and waveforms -------------------------------------------------------------------
 
 
-def plot_spectrograms(spectrograms, transform, *, frequency_axis=None, sounds=None, difference=None):
+def plot_spectrograms(
+    spectrograms, transform, *, frequency_axis=None, sounds=None, difference=None, label="compressed magnitude"
+):
     """Draw spectrograms on one colour scale, in rows of at most three, with their waveforms above.
 
     Parameters
@@ -96,6 +98,8 @@ def plot_spectrograms(spectrograms, transform, *, frequency_axis=None, sounds=No
         Samples [shape=(n,)] by the titles of the spectrograms; a spectrogram without samples has no waveform.
     difference : (str, str) or None
         Two of the titles: one more panel shows the second spectrogram minus the first.
+    label : str
+        What the values are.
     """
     sounds, top = sounds or {}, max(values.max() for values in spectrograms.values())
     figure, above, axes = _panels(len(spectrograms) + bool(difference), waveforms=bool(sounds))
@@ -104,7 +108,7 @@ def plot_spectrograms(spectrograms, transform, *, frequency_axis=None, sounds=No
         mesh = _draw_spectrogram(ax, values, transform, frequency_axis, vmin=0, vmax=top, cmap="magma")
         _draw_waveform(upper, sounds.get(title), transform.sample_rate, peak)
         (upper or ax).set_title(title)
-    figure.colorbar(mesh, ax=axes, label="compressed magnitude", pad=0.01, aspect=40, location="left")
+    figure.colorbar(mesh, ax=axes, label=label, pad=0.01, aspect=40, location="left")
     if difference:
         asked, found = difference
         values = spectrograms[found] - spectrograms[asked]

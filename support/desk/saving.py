@@ -64,7 +64,7 @@ def check_can_save(outname, folder="outputs"):
         ) from error
 
 
-def save_result(result, *, used, draft=False, folder="outputs"):
+def save_result(result, *, used, kept=None, draft=False, folder="outputs"):
     """Save a result's samples and report, and return the stem; what is saved already is not saved again.
 
     A draft is saved as NAME-001-draft; the next save takes its number and removes the draft. Every other save gets a
@@ -77,6 +77,8 @@ def save_result(result, *, used, draft=False, folder="outputs"):
         With the settings that it was made with.
     used : dict
         What the cells used, see truth.describe.
+    kept : np.ndarray or None
+        Samples that must stay where the result has the same, see files.fit_full_scale.
     """
     steps, settings = (len(result.history), len(result.refinement)), result.settings
     if result.saved and result.saved[1] == steps and _path(result.saved[0], ".json").is_file():
@@ -87,7 +89,7 @@ def save_result(result, *, used, draft=False, folder="outputs"):
         "used": used | {"optimizer_began_after_steps": began, "whole_losses": result.whole},
         "losses": result.history + result.refinement,
     }
-    content = fit_full_scale(result.samples.detach().cpu().numpy()), settings.sample_rate, report
+    content = fit_full_scale(result.samples.detach().cpu().numpy(), kept), settings.sample_rate, report
     try:
         if draft:
             result.draft = _save_under_new_number(folder, settings.outname, "-draft", content)

@@ -29,7 +29,7 @@ import torch
 import audiocnn
 from support import losses, networks
 from support.bands import band_networks
-from support.checks import check_choice, check_mapping, check_number
+from support.checks import check_choice, check_mapping, check_number, printable, shown
 from support.curves import check_curve, is_curve, terms_of
 from support.desk import checks
 from support.pitch import PitchLoss
@@ -89,10 +89,10 @@ def _own(name, value):
         checks.check_own(each, DEFAULTS)
         try:
             json.dumps(plain(given))
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"{each}={given!r} can't be kept in a json file ({error}); set numbers, strings, and lists and dicts "
-                "of them, or write this line in a cell below"
+                f"{printable(each)}={shown(given)} can't be kept in a json file ({error}); set numbers, strings, and "
+                "lists and dicts of them, or write this line in a cell below"
             ) from error
 
 
@@ -225,7 +225,10 @@ class Settings(checks.Together):
     own: dict = _setting({}, LOSSES, _own)
 
     def __post_init__(self):
-        self._set("given", _frozen({each.name: getattr(self, each.name) for each in fields(self)}))
+        try:
+            self._set("given", _frozen({each.name: getattr(self, each.name) for each in fields(self)}))
+        except RecursionError as error:
+            raise ValueError("a setting holds itself; write plain lists and dicts") from error
         check_choice("recipe", self.recipe, RECIPES)
         check_choice("transform", self.transform, ("stft", "cqt"))
         for name, value in self.filled_in().items():
@@ -516,7 +519,7 @@ def _weights_by_layer(name, layers):
     if not all(isinstance(layer, str) for layer in names):
         example = layers if isinstance(layers, str) else "conv_1"
         raise ValueError(
-            f"{name}={layers!r} must be a list of layer names, such as [{example!r}], or a dict to weights"
+            f"{name}={shown(layers)} must be a list of layer names, such as [{shown(example)}], or a dict to weights"
         )
     layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
     for layer, weight in layers.items():

@@ -215,14 +215,22 @@ def check_samples(samples: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} is silent or constant; choose another file or excerpt")
 
 
-def fit_full_scale(samples: np.ndarray) -> np.ndarray:
+def fit_full_scale(samples: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
     """Scale samples down if they would clip (peak above 0.99), and return them unchanged otherwise.
+
+    kept : np.ndarray or None
+        Samples that must stay: where others than these are above 0.9, they are bent below 0.99 instead.
 
     >>> fit_full_scale(np.array([0.5, -1.98])).round(3).tolist()
     [0.25, -0.99]
     >>> fit_full_scale(np.array([0.5, -0.9])).tolist()
     [0.5, -0.9]
+    >>> fit_full_scale(np.array([1.0, 1.2, 0.9]), kept=np.array([1.0, 0.1, 0.9])).round(3).tolist()
+    [1.0, 0.99, 0.9]
     """
+    if kept is not None:
+        bent = np.sign(samples) * (0.9 + 0.09 * np.tanh((np.abs(samples) - 0.9) / 0.09))
+        return np.where((samples == kept) | (np.abs(samples) <= 0.9), samples, bent)
     return samples * min(1.0, 0.99 / np.abs(samples).max(initial=1e-10))
 
 

@@ -270,6 +270,8 @@ def test_the_transform_is_that_of_the_settings():
 # What is refused ---------------------------------------------------------------------------------
 
 NUMBER = "must be a finite number"
+HOLDS_ITSELF = []
+HOLDS_ITSELF.append(HOLDS_ITSELF)
 VALUES = dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05)
 REFUSED = [
     # settings, the value as the message names it, what is allowed or what to do
@@ -357,6 +359,8 @@ REFUSED = [
     (dict(sweep={"num_step": [1]}), "sweep: 'num_step' is not a setting", "did you mean 'num_steps'?"),
     (dict(own={"mine": 1}, sweep={"Mine": [1]}), "sweep: 'Mine' is not a setting", "did you mean 'mine'?"),
     (dict(own=[1]), "own=(1,)", "must be a dict from names to values"),
+    (dict(own={"mine": HOLDS_ITSELF}), "a setting holds itself", "write plain lists and dicts"),
+    (dict(style_layers_default="x" * 10**5), "in all 100002 letters", "must be a list of layer names"),
     (dict(own={"mine": np.ones(2)}), "mine=array([1., 1.])", "or write this line in a cell below"),
     (dict(own={"mine": [abs]}), "mine=(<built-in function abs>,)", "set numbers, strings, and lists and dicts of them"),
     (dict(own={"files": 3}), "'files' is a name that the settings use themselves", "choose another one"),

@@ -1,0 +1,71 @@
+"""Masks, curves and folders in the notebooks' cells, in an order that nobody planned."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from kernel import CHECKED, REFINE, ROOT, SETTINGS, CellError, Notebook, sample
+
+import audiocnn
+from support import pipeline
+from support.desk.settings import Settings
+from support.sound.files import fit_full_scale, load_audio
+
+RATE = 22050
+MASKS, HEARD = 'step("Where the', "layer, hertz ="
+
+
+def saved(folder, stem):
+    return soundfile.read(folder / f"outputs/{stem}.wav")[0], json.loads((folder / f"outputs/{stem}.json").read_text())
+
+
+@pytest.fixture
+def of_project(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_a_mask_of_ones_own_and_a_late_change_of_mind(tmp_path, of_project):
+    """The cell's mask decides, the json says so; new settings make later steps stale; the layer's cells run late."""
+    content = load_audio(sample("speech"), sample_rate=RATE, duration=2.0)
+    own = "\n    where = masks.Where(analysis=of_result, kept=masks.kept_of(recordings, length), change=late)"
+    own = f"def late(times, frequencies):\n    return (times > 1.5) + 0.0 * frequencies\n\n\n{{}}{own}"
+    with Notebook(tmp_path, CONTENT_FILENAME=sample("speech")) as notebook:
+        before = notebook.cell(MASKS).source
+        notebook.replace(MASKS, before, own.format(before))
+        notebook.run_all()
+        samples, report = saved(tmp_path, "test-001")
+        early = int(1.45 * RATE)
+        np.testing.assert_allclose(samples[:early], content[:early], atol=2**-15)
+        assert np.abs(samples - content)[int(1.6 * RATE) :].max() > 0.01
+        assert "masks" in report["used"]["not_in_settings"] and "times > 1.5" in report["used"]["own_code"]["late"]
+        notebook.replace(MASKS, own.format(before), before)
+        notebook.edit(where={"change": {"seconds": [[0.2, 0.5]]}})
+        assert "Where the result may change" in notebook.run(SETTINGS, CHECKED)
+        with pytest.raises(CellError, match="Where the result may change"):
+            notebook.run(REFINE)
+        notebook.run_all(MASKS)
+        samples, report = saved(tmp_path, "test-002")
+        np.testing.assert_allclose(samples[int(0.6 * RATE) :], content[int(0.6 * RATE) :], atol=2**-15)
+        assert report["used"]["not_in_settings"] == [] and list(report["used"]["masks"]) == ["change"]
+        with pytest.raises(CellError, match="there is no layer 'conv_9'"):
+            notebook.execute(notebook.cell(HEARD).source.replace("None, None", "'conv_9', None"))
+        notebook.execute(notebook.cell(HEARD).source.replace("None, None", "'width_8.conv_2', [[500, 2000]]"))
+        notebook.execute(notebook.cell("heard.channel_distances").source)
+
+
+def test_a_folder_in_the_notebook(tmp_path, of_project):
+    """The notebook's sound is that of one call, and the json holds the places of all pieces."""
+    (tmp_path / "sounds").mkdir()
+    for name in ("rain", "fire"):
+        samples = load_audio(sample(name), sample_rate=RATE, duration=4.0)
+        soundfile.write(tmp_path / f"sounds/{name}.wav", samples, RATE)
+    with Notebook(tmp_path, pictures=False, STYLE_FILENAME=str(tmp_path / "sounds"), redraw=2) as notebook:
+        notebook.run_all()
+    samples, report = saved(tmp_path, "test-001")
+    settings = Settings(**{name: value for name, value in report["settings"].items() if name != "own"})
+    np.testing.assert_allclose(fit_full_scale(pipeline.synthesise(settings)), samples, atol=1e-3)
+    pieces = report["used"]["excerpts"]["style 1"]
+    assert list(pieces) == ["0", "1", str(audiocnn.SAMPLES_DRAW)] and report["used"]["not_in_settings"] == []
+    assert all(path.startswith(str(tmp_path / "sounds")) and 0 <= offset <= 3 for path, offset, _ in pieces["0"])
