@@ -1,4 +1,7 @@
-"""Gaps that are filled, and blends over time: python benchmarks/masks.py gaps, or cost.
+"""What masks keep, gaps that are filled, blends over time: python benchmarks/masks.py TABLE, see below.
+
+kept: transfers of 5 s of which only a part changes: how far beyond the interval a sample differs, and how much bands
+that are kept differ. shares: two noises, in bands apart, of which one becomes the other: the share in each second.
 
 gaps: ten recordings lose 0.2, 0.8 and 1.5 s in the middle of 6 s, and the gap is filled by the default, by noise of the
 recording's spectrum, and by the passage of the rest whose surroundings fit best, faded in and out; beside the
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+import scipy.signal
 import soundfile
 import torch
 
@@ -128,6 +132,71 @@ def compare_gaps():
     return rows
 
 
+CHANGES = {
+    "seconds 2 to 3": {"seconds": [[2.0, 3.0]]},
+    "above 2 kHz": {"hertz": [[2000, 11025]]},
+    "seconds 2 to 3, from 500 to 2000 Hz": {"seconds": [[2.0, 3.0]], "hertz": [[500, 2000]]},
+}
+PAIRS = (("speech", "rain"), ("piano", "fire"), ("guitar", "applause"))
+
+
+def kept_figures(content, style, change):
+    """Return how far samples differ before and behind the interval [ms], and the difference of kept bands [dB]."""
+    settings = Settings(
+        CONTENT_FILENAME=f"samples/{content}.flac",
+        STYLE_FILENAME=f"samples/{style}.flac",
+        where={"change": CHANGES[change]},
+        threads=1,
+    )
+    recordings = settings.load()
+    made, kept = pipeline.synthesise(settings, recordings), recordings["content"]
+    places = np.flatnonzero(made != kept) / RATE
+    first, last = CHANGES[change].get("seconds", [[0.0, len(kept) / RATE]])[0]
+    low, high = CHANGES[change].get("hertz", [[0.0, RATE / 2]])[0]
+    frequencies, power = scipy.signal.welch(np.stack([made - kept, kept]), RATE, nperseg=2048)
+    beyond = (frequencies < 0.9 * low - 100) | (frequencies > 1.1 * high + 100)
+    leak = 10 * np.log10(power[0, beyond].sum() / power[1, beyond].sum()) if beyond.any() else np.nan
+    inside = 10 * np.log10(power[0, ~beyond].sum() / power[1, ~beyond].sum())
+    clicks = [click(made, round(second * RATE)) for second in (first, last) if 0.1 < second < len(kept) / RATE - 0.1]
+    return 1e3 * (first - places.min()), 1e3 * (places.max() - last), leak, inside, max(clicks, default=np.nan)
+
+
+def compare_kept():
+    """Return the rows of the table: the worst of three transfers."""
+    rows = ["| what changes | before | behind | kept bands | what changed | click |", "|---|---|---|---|---|---|"]
+    jobs = [(*pair, change) for change in CHANGES for pair in PAIRS]
+    found = dict(zip(jobs, quality.in_parallel(kept_figures, *zip(*jobs, strict=True)), strict=True))
+    for change in CHANGES:
+        before, behind, leak, inside, clicks = np.max([found[(*pair, change)] for pair in PAIRS], axis=0)
+        cells = f"{before:.0f} ms | {behind:.0f} ms | {leak:.0f} dB | {inside:.0f} dB | {clicks:.2f}"
+        rows.append(f"| {change} | {cells} |".replace("nan dB", "-").replace("nan", "-"))
+    return rows
+
+
+def compare_shares():
+    """Return the rows of the table: the share of the second noise in each second, by the magnitudes of each band."""
+    sounds, bands = [], ((300, 600), (3000, 6000))
+    for seed, band in enumerate(bands):
+        sections = scipy.signal.butter(4, band, "band", fs=RATE, output="sos")
+        samples = scipy.signal.sosfilt(sections, np.random.default_rng(seed).standard_normal(5 * RATE))
+        sounds.append((0.1 * samples / samples.std()).astype(np.float32))
+    blend, seconds = [[0, [1, 0]], [2, [1, 0]], [8, [0, 1]], [10, [0, 1]]], range(10)
+    settings = Settings(STYLE_FILENAME=["low", "high"], style_blend=blend, result_duration=10.0, threads=1)
+    made = pipeline.synthesise(settings, {"style 1": sounds[0], "style 2": sounds[1]})
+    analysis = settings.make_analysis()
+    frequencies, hop = analysis.transform.frequencies, analysis.transform.hop_length
+    rows = [f"| second | {' | '.join(map(str, seconds))} |", "|---" * 11 + "|"]
+    asked = [np.interp(np.linspace(second, second + 1, 101), [2, 8], [0, 1]).mean() for second in seconds]
+    rows.append(f"| asked | {' | '.join(f'{each:.2f}' for each in asked)} |")
+    for number, (low, high) in enumerate(bands):
+        inside = (frequencies > 1.1 * low) & (frequencies < 0.9 * high)
+        first, last, found = (analysis.spectrogram(each)[inside].mean(axis=0) for each in (*sounds, made))
+        parts = [found[second * RATE // hop : (second + 1) * RATE // hop].mean() for second in seconds]
+        shares = (np.array(parts) - first.mean()) / (last.mean() - first.mean())
+        rows.append(f"| found in band {number + 1} | {' | '.join(f'{each:.2f}' for each in shares)} |")
+    return rows
+
+
 COSTS = {
     "a texture of 5 s": {},
     "0.8 s of it change": dict(where={"change": {"seconds": [[2.0, 2.8]]}}),
@@ -175,7 +244,7 @@ def run_one(name):
 def main():
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("gaps", "cost", "one"))
+    parser.add_argument("table", choices=("kept", "gaps", "shares", "cost", "one"))
     parser.add_argument("name", nargs="?", help="a row of cost, which prints its time and memory alone")
     given = parser.parse_args()
     if given.table == "one":
@@ -183,6 +252,8 @@ def main():
     elif given.table == "gaps":
         metrics.listener_network()  # a missing package stops the script here
         write_section("gaps", compare_gaps())
+    elif given.table in ("kept", "shares"):
+        write_section(given.table, compare_kept() if given.table == "kept" else compare_shares())
     else:
         rows = ["| | core time [s] | memory [GB] |", "|---|---|---|"]
         rows += ["| {} | {:.1f} | {:.2f} |".format(name, *measure_cost(name)) for name in COSTS]
