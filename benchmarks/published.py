@@ -115,30 +115,25 @@ def score(samples, recording, other):
 
 
 def compare(chosen, folder, **changes):
-    """Return the rows of the table: each sound by another take, by the method, and by the default with some changes."""
-    scores, names = {}, sorted(next(iter(chosen.figures.values())))
+    """Return the rows of the table: another take, the method's output, and the default's with some changes.
+
+    Columns without any figure, such as the rhythm where no recording has one, are left out.
+    """
+    names = list(next(iter(chosen.figures.values())))
     sounds = [read_sounds(chosen, folder, name) for name in names]  # a missing file stops the script here
+    methods, figures = ("another take", chosen.method, "default"), []
     for name, (recording, other, output) in zip(names, sounds, strict=True):
-        made = quality.default(recording, length=len(recording), **changes)
-        methods = {"another take": other, chosen.method: output, "default": at_level(made, recording)}
-        scores[name] = {method: score(samples, recording, other) for method, samples in methods.items()}
-        print(name, scores[name], flush=True)
-    titles = [*COLUMNS, *(f"published {figure}" for figure in chosen.figures)]
+        made = at_level(quality.default(recording, length=len(recording), **changes), recording)
+        figures.append([[*score(each, recording, other).values()] for each in (other, output, made)])
+        print(name, figures[-1], flush=True)
+    published = np.full((len(names), len(methods), len(chosen.figures)), np.nan)
+    published[:, 1] = np.transpose([list(figure.values()) for figure in chosen.figures.values()])
+    table = np.ma.masked_invalid(np.concatenate([figures, published], axis=2))
+    shown = ~table.mask.all(axis=(0, 1))
+    titles = np.array([*COLUMNS, *(f"published {figure}" for figure in chosen.figures)])[shown]
     rows = [f"| sound | method | {' | '.join(titles)} |", "|---" * (len(titles) + 2) + "|"]
-    for name, methods in scores.items():
-        for method, values in methods.items():
-            given = [figures[name] if method == chosen.method else np.nan for figures in chosen.figures.values()]
-            rows.append(_row(name, method, [*values.values(), *given]))
-    return rows + _mean_rows(scores, chosen)
-
-
-def _mean_rows(scores, chosen):
-    rows = []
-    for method in next(iter(scores.values())):
-        values = np.array([list(methods[method].values()) for methods in scores.values()])
-        means = [np.mean(each[np.isfinite(each)]) if np.isfinite(each).any() else np.nan for each in values.T]
-        given = [np.mean(list(f.values())) if method == chosen.method else np.nan for f in chosen.figures.values()]
-        rows.append(_row("**mean**", method, [*means, *given]))
+    for name, values in zip([*names, "**mean**"], [*table, table.mean(axis=0)], strict=True):
+        rows += [_row(name, *each) for each in zip(methods, values[:, shown].filled(np.nan), strict=True)]
     return rows
 
 
