@@ -244,6 +244,8 @@ def main():
         parser.error(f"{', '.join(sorted(set(chosen) - set(PARTS)))}: choose of {', '.join(PARTS)}")
     metrics.listener_network()  # a missing package stops the script here
     readme, began = (ROOT / "README.md").read_text(), time.perf_counter()
+    for claim in [claim for name in chosen for claim in PARTS[name].claims]:
+        claim.figures(readme)  # a piece that README.md lacks stops the script here
     table, moved = ["| README.md | measured | spread | | where |", "|---|---|---|---|---|"], []
     for name in chosen:
         measure, claims = PARTS[name]
