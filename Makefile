@@ -2,11 +2,12 @@
 # make lab   set up and open JupyterLab
 # make test  set up, then formatter, linter and tests: two processes of one thread each
 # make quick the same without the tests that need a kernel or a browser
+# make figures measure the figures of README.md again, beside those it shows; some 20 minutes on two cores
 # make pictures draw the pictures of the READMEs again; needs Chromium, takes some 5 minutes on two cores
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run lab test quick pictures clean
+.PHONY: run lab test quick figures pictures clean
 
 run: .venv/installed
 	touch .venv/started
@@ -26,6 +27,9 @@ quick: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
+
+figures: .venv/tested
+	$(BIN)/python benchmarks/figures.py
 
 pictures: .venv/tested
 	$(BIN)/python benchmarks/quality.py pictures
