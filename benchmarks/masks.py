@@ -143,8 +143,8 @@ PAIRS = (("speech", "rain"), ("piano", "fire"), ("guitar", "applause"))
 def kept_figures(content, style, change):
     """Return how far samples differ before and behind the interval [ms], and the difference of kept bands [dB]."""
     settings = Settings(
-        CONTENT_FILENAME=f"samples/{content}.flac",
-        STYLE_FILENAME=f"samples/{style}.flac",
+        CONTENT_FILENAME=ROOT / f"samples/{content}.flac",
+        STYLE_FILENAME=ROOT / f"samples/{style}.flac",
         where={"change": CHANGES[change]},
         threads=1,
     )

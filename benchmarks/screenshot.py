@@ -1,4 +1,4 @@
-"""The picture of a transfer in the notebook: python benchmarks/screenshot.py writes benchmarks/result.png.
+"""The picture and the sound of a transfer: python benchmarks/screenshot.py writes benchmarks/result.png and .ogg.
 
 JupyterLab runs a copy of the notebook in a folder of its own, with the transfer that README.md names; Chromium shows
 its result. Needs Chromium (Debian: chromium) and the packages of tests/requirements.txt.
@@ -15,9 +15,13 @@ import time
 import urllib.request
 from pathlib import Path
 
+import soundfile
 from playwright.sync_api import sync_playwright
 
 from report import ROOT
+
+# isort: split
+from support.sound.files import encoded
 
 NOTEBOOK = "neural_style_audio_pretrained.ipynb"
 TRANSFER = {"STYLE_FILENAME": "samples/tabla.flac", "CONTENT_FILENAME": "samples/speech.flac", "duration": None}
@@ -127,10 +131,12 @@ def main():
             page.evaluate("run('application:toggle-left-area')")  # the list of files
             page.evaluate("run('notebook:run-all-cells')")
             wait_until_done(page, minutes=20)
-            shown = "cells()[find('outputs = {}')].node.querySelector('.jp-OutputArea')"
+            shown = "cells()[find('outputs = {show')].node.querySelector('.jp-OutputArea')"
             page.evaluate(f"{shown}.scrollIntoView()")
             page.wait_for_timeout(1000)  # the players are drawn
             page.screenshot(path=ROOT / "benchmarks/result.png")
+        samples, rate = soundfile.read(next((folder / "outputs").glob("*-001.wav")))
+        (ROOT / "benchmarks/result.ogg").write_bytes(encoded(samples.T, rate))  # heard on the notebooks' first screen
     print(ROOT / "benchmarks/result.png")
 
 

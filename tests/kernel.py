@@ -15,7 +15,7 @@ TRANSFORM = 'step("The transform'
 SPECTROGRAMS, NETWORK, LOSSES, START = 'step("Spectrograms', 'step("The network', "sums = [", 'step("The start'
 OPTIMIZER, PAIRS = "optimizer = audiocnn.lbfgs  # of the image", "def pairs_of"
 OPTIMISE, BACK, REFINE, SAVE = 'step("Optimisation', 'step("Back', 'step("Refine', "stem = saving.save_result"
-RESULT, SWEEP = "outputs = {}", "follow_sweep"
+RESULT, SWEEP = "outputs = {show", "follow_sweep"
 
 
 def sample(name):

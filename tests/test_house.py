@@ -317,7 +317,7 @@ def test_cells_are_short_folded_where_they_only_show_and_without_outputs(path):
             assert len(lines) <= (52 if has_tag(cell, "parameters") else 21)
             statements = sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(cell.source)))
             assert statements <= 16 or has_tag(cell, "parameters")
-            kept = ("steps.step(", "sweep", "reconstruct", "table", "outputs", "objective")  # parts of the method
+            kept = ("steps.step(", "follow_sweep", "analysis.reconstruct", "layer")  # parts of the method
             shows_only = "display(" in cell.source and not any(word in cell.source for word in kept)
             assert not shows_only or cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
         before = cell

@@ -121,6 +121,11 @@ def balance(result):
     return f"{said[0].upper()}{said[1:]}{change if len(parts) == 2 else ''}."
 
 
+def title_of(result):
+    """Return the title of a result's player: "result 1: rain_texture-001", with the name of its files once saved."""
+    return f"result {result.run + 1}" + (f": {Path(result.saved[0]).name}" if result.saved else "")
+
+
 def named(recordings, files):
     """Return the recordings with the names of their files in their titles: "style 1: tabla"."""
     return {f"{name}: {Path(files[name]).stem}": samples for name, samples in recordings.items()}

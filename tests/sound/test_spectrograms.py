@@ -300,7 +300,8 @@ def test_only_one_plane_becomes_a_sound(layout, stft):
     for back in (analysis.from_image, lambda image: analysis.sound(image, length=22050, n_iter=2)):
         with pytest.raises(ValueError, match=r"the image has 4 planes; give one plane at a time, such as image\[:1\]"):
             back(image)
-    np.testing.assert_array_equal(analysis.from_image(image[:1]), analysis.from_image(analysis.image(samples[0])))
+    alone = analysis.from_image(analysis.image(samples[0]))
+    np.testing.assert_allclose(analysis.from_image(image[:1]), alone, atol=1e-6)
 
 
 def test_seconds_are_frames_where_frames_are_not_channels(stft):
