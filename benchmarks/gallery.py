@@ -2,20 +2,25 @@
 
 With --blind, a second page beside it asks for ratings of three textures without names, see support/desk/listening.py.
 
-The page holds the sounds that quality.py, truth.py and rhythm.py saved under outputs/benchmarks/, as MP3, beside small
-spectrograms and the measured figures. The page is one file and loads nothing else. The rows in FIRST stand on top, with
-large pictures. A folder is one row of the page:
+The page holds the sounds that quality.py, truth.py, rhythm.py and masks.py saved under outputs/benchmarks/, as MP3,
+beside small spectrograms and the measured figures. The page is one file and loads nothing else. The rows in FIRST stand
+on top, with large pictures. The page that is already there keeps its rows, with every byte of their sounds, unless the
+same rows are in the folder: one benchmark is enough to add its rows. Delete the page to begin with an empty one.
+
+A folder is one row of the page:
 
   truth/<A melody>, <B melody>/<method>.flac         "content", "style", "default", "truth", "Gatys recipe"
   rhythm/<texture>/<method>.flac                     "recording", "default without rhythm", "default"
   ringing/<texture>/<method>.flac                    "recording", "another take", "default"
   textures/<texture>/<method>.flac                   "recording", "another take", "Gatys recipe", "default"
   transfers/<content>, <style>/<method>.flac         "content", "style", "mosaic", "default, content_weight 3" ...
+  only_a_part/<title>/<method>.flac                  "the recording", "with a gap of 0.8 s", "filled" ...
   figures.json in each of these folders              {method: {name of the figure: number}}
 """
 
 import argparse
 import fnmatch
+import html
 import io
 import json
 import re
@@ -44,6 +49,7 @@ SHOWN = {
     "ringing": ("recording", "another take", "default"),
     "textures": ("recording", "another take", "Gatys recipe", "default"),
     "transfers": ("content", "style", "mosaic*", *(f"default, content_weight {weight}" for weight in (10, 30, 100))),
+    "only_a_part": ("the recording", "with a gap*", "filled", "speech", "rain", "fire", "* becomes *", "* above *"),
 }
 HEADINGS = {
     "truth": "Melodies for another instrument",
@@ -51,12 +57,22 @@ HEADINGS = {
     "ringing": "Bells, chimes and strings",
     "textures": "Textures",
     "transfers": "Transfers",
+    "only_a_part": "Only a part changes",
 }
 # Rows on top of the page, and their titles there.
 FIRST = {
     "truth/trumpet scarborough_fair, cello twinkle": "A melody of a trumpet, with the sound of a cello",
     "rhythm/tabla": "New tabla, in time",
     "ringing/steel_drums": "New strokes of steel drums",
+}
+# What stands below the titles of rows.
+LINES = {
+    "only_a_part/birdsong with a filled gap": "In the middle, 0.8 s are missing. A new sound in the style of the rest "
+    "fills the gap.",
+    "only_a_part/brook with a filled gap": "The same is done to a brook.",
+    "only_a_part/rain becomes fire": "The two recordings are styles. The new sound begins as rain, and ends as fire.",
+    "only_a_part/speech with rain above 2 kHz": "Above 2 kHz, the voice takes the sound of rain; below, the voice "
+    "stays as it is.",
 }
 CHOSEN = {  # of these kinds, only some rows are shown: of the half that no setting was chosen on
     "truth": (
@@ -69,7 +85,8 @@ CHOSEN = {  # of these kinds, only some rows are shown: of the half that no sett
     "ringing": ("steel_drums", "glockenspiel_chimes", "music_box", "vibraphone_chimes"),
 }
 BLIND = ("birds", "babble", "water_stream")  # textures whose methods a listener can judge without their names
-MADE = "default"  # the sounds whose titles begin so are this project's, and are marked
+# The sounds whose titles begin so are this project's, and are marked.
+MADE = ("default", "filled", "rain becomes fire", "speech with rain")
 EXPLANATIONS = {
     "distance to the truth": "the difference between the spectrograms of this sound and of the truth, as a share of "
     "the content's own. Lower is nearer to the truth.",
@@ -98,6 +115,12 @@ EXPLANATIONS = {
     "pitch kept": "how well the pitch classes follow the pitch classes of the content. 1: exactly.",
 }
 PAGE = Path(__file__).with_name("gallery_page.html")  # a template of jinja2
+# A player in a page that the template wrote.
+PLAYER = re.compile(
+    r'<figure(?P<made> class="made")?>\s*<figcaption>(?P<title>.*?)</figcaption>.*?<img src="(?P<picture>.*?)"[^>]*'
+    r'width: (?P<width>\d+)%.*?<audio [^>]*src="(?P<audio>.*?)"(?P<figures>.*?)</figure>',
+    re.DOTALL,
+)
 
 
 # 1. Files ----------------------------------------------------------------------------------------
@@ -114,11 +137,6 @@ def find_rows(folder):
             heading = "Textures that settings were chosen on" if row in tuned else HEADINGS[kind]
             if paths := choose(row, patterns):
                 groups.setdefault(heading, {})[row] = paths
-    if not groups:
-        raise FileNotFoundError(
-            f"{folder} holds no sounds; make them first: python benchmarks/quality.py textures, "
-            "and transfers, python benchmarks/truth.py reporting, and python benchmarks/rhythm.py rhythm, and ringing"
-        )
     return groups
 
 
@@ -147,26 +165,76 @@ def read_figures(row):
 # 2. The page -------------------------------------------------------------------------------------
 
 
-def make_page(folder, *, blind=None):
-    """Return the page as HTML, from the sounds in a folder; blind: the name of a page beside it, or None."""
-    groups, names, first = {}, {}, {}
-    for heading, rows in find_rows(folder).items():
-        for row, paths in rows.items():
-            sounds, path = make_sounds(paths, read_figures(row)), f"{row.parent.name}/{row.name}"
-            names |= dict.fromkeys(name for sound in sounds for name in sound["figures"])
-            made = dict(title=FIRST.get(path, row_title(row)), place=path_to_place(path), sounds=sounds)
-            if path in FIRST:
-                first[path] = made
-            else:
-                groups.setdefault(heading, []).append(made)
-    first = [first[path] for path in FIRST if path in first]
+def make_page(folder, *, old="", blind=None):
+    """Return the page as HTML, from the sounds in a folder and the rows of an old page that the folder doesn't hold.
+
+    blind: the name of a page beside it; None: that of the old page, if any.
+    """
+    rows = read_rows(old) | make_rows(folder)
+    if not rows:
+        raise FileNotFoundError(
+            f"{folder} holds no sounds; make them first: python benchmarks/quality.py textures, and transfers, "
+            "python benchmarks/truth.py reporting, python benchmarks/rhythm.py rhythm, and ringing, "
+            "and python benchmarks/masks.py sounds"
+        )
+    blind = blind or next(iter(re.findall(r'<p><a href="([^#"]*)">Judge', old)), None)
+    first = [rows.pop(place) for place in map(path_to_place, FIRST) if place in rows]
+    groups, shown = {}, [sound for row in (*first, *rows.values()) for sound in row["sounds"]]
+    for row in rows.values():
+        groups.setdefault(row["heading"], []).append(row)
+    names = {name for sound in shown for name in sound["figures"]}
     meanings = {name: meaning for name, meaning in EXPLANATIONS.items() if name in names}
+    lines = {path_to_place(path): line for path, line in LINES.items()}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(
-        first=first, groups=groups, meanings=meanings, blind=blind
+        first=first, groups=groups, meanings=meanings, lines=lines, blind=blind
     )
     check_size(page)
     return page
+
+
+def make_rows(folder):
+    """Return the rows of the sounds in a folder: a dict from a row's place in the page to what the page shows."""
+    made = {}
+    for heading, rows in find_rows(folder).items():
+        for row, paths in rows.items():
+            path = f"{row.parent.name}/{row.name}"
+            place, title = path_to_place(path), FIRST.get(path, row_title(row))
+            sounds = make_sounds(paths, read_figures(row))
+            made[place] = dict(heading=heading, title=title, place=place, sounds=sounds)
+    return made
+
+
+def read_rows(page):
+    """Return the rows of a page that this script wrote, as make_rows does; no sound is decoded."""
+    rows, heading = {}, None
+    for part in re.findall(r"<h2>.*?</h2>|<section.*?</section>", page, re.DOTALL):
+        title = html.unescape(re.search(r"<h[23]>(.*?)</h[23]>", part)[1])
+        if part.startswith("<h2>"):
+            heading = title
+            continue
+        place = re.match(r'<section id="(.*?)"', part)[1]
+        sounds = [read_sound(player) for player in PLAYER.finditer(part)]
+        rows[place] = dict(heading=heading or HEADINGS[place.split("-")[0]], title=title, place=place, sounds=sounds)
+    found, held = sum(len(row["sounds"]) for row in rows.values()), page.count("<audio ")
+    if found != held:
+        raise ValueError(
+            f"only {found} of the {held} sounds of the old page can be read; write to another file by --page"
+        )
+    return rows
+
+
+def read_sound(player):
+    """Return what a page shows of a sound, as make_sounds does, from a match of PLAYER."""
+    figures = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", player["figures"])
+    return dict(
+        title=html.unescape(player["title"]),
+        made=bool(player["made"]),
+        audio=player["audio"],
+        picture=player["picture"],
+        width=player["width"],
+        figures={html.unescape(name): value for name, value in figures},
+    )
 
 
 def write_blind(folder, path):
@@ -252,7 +320,8 @@ def main():
     parser.add_argument("--blind", type=Path, help="the page without names to write, in the same folder")
     arguments = parser.parse_args()
     try:
-        page = make_page(arguments.folder, blind=arguments.blind and arguments.blind.name)
+        old = arguments.page.read_text(encoding="utf-8") if arguments.page.is_file() else ""
+        page = make_page(arguments.folder, old=old, blind=arguments.blind and arguments.blind.name)
         if arguments.blind:
             write_blind(arguments.folder, arguments.blind)
     except (FileNotFoundError, ValueError) as error:

@@ -6,6 +6,9 @@ that are kept differ. shares: two noises, in bands apart, of which one becomes t
 gaps: ten recordings lose 0.2, 0.8 and 1.5 s in the middle of 6 s, and the gap is filled by the default, by noise of the
 recording's spectrum, and by the passage of the rest whose surroundings fit best, faded in and out; beside the
 recording's own missing part. cost: processor time and memory of masks, curves and folders against a plain texture.
+
+sounds: no table, but the sounds that gallery.py shows: two filled gaps, rain that becomes fire, and a voice of which
+only what lies above 2 kHz becomes rain. They are saved under outputs/benchmarks/only_a_part/.
 """
 
 import argparse
@@ -99,11 +102,17 @@ def click(samples, place, near=64):
     return error[place - near : place + near].max() / np.percentile(elsewhere, 99)
 
 
-def gap_figures(name, seconds):
-    """Return the figures of each method: distance, likeness and copy score of the gap, level [dB], worst click."""
+def recording_with_gap(name, seconds):
+    """Return 6 s of a sample, and the slice in its middle that is missing."""
     recording = load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE, offset=0.25, duration=LENGTH)
     middle, half = len(recording) // 2, round(seconds * RATE / 2)
-    gap, around = slice(middle - half, middle + half), RATE // 4
+    return recording, slice(middle - half, middle + half)
+
+
+def gap_figures(name, seconds):
+    """Return the figures of each method: distance, likeness and copy score of the gap, level [dB], worst click."""
+    recording, gap = recording_with_gap(name, seconds)
+    around = RATE // 4
     seen = slice(gap.start - around, gap.stop + around)
     rows = {}
     for method in METHODS:
@@ -197,6 +206,41 @@ def compare_shares():
     return rows
 
 
+GAPPED = {"birdsong with a filled gap": "birdsong", "brook with a filled gap": "brook"}
+PARTS = {
+    "rain becomes fire": dict(
+        STYLE_FILENAME=["samples/rain.flac", "samples/fire.flac"],
+        style_blend=[[0, [1, 0]], [10, [0, 1]]],
+        result_duration=10.0,
+    ),
+    "speech with rain above 2 kHz": dict(
+        CONTENT_FILENAME="samples/speech.flac",
+        STYLE_FILENAME="samples/rain.flac",
+        where={"change": CHANGES["above 2 kHz"]},
+    ),
+}
+
+
+def save_parts():
+    """Make sounds of which only a part changes, and save them for gallery.py."""
+    for row, name in GAPPED.items():
+        recording, gap = recording_with_gap(name, 0.8)
+        silent = recording.copy()
+        silent[gap] = 0
+        sounds = {"the recording": recording, "with a gap of 0.8 s": silent}
+        sounds["filled"], _ = filled(recording, gap, "default")
+        quality.save_sounds(f"only_a_part/{row}", sounds, {})
+    for row, changes in PARTS.items():
+        settings = Settings(**changes, threads=1)
+        recordings = settings.load()
+        styles = [Path(file).stem for file in np.atleast_1d(changes["STYLE_FILENAME"])]
+        sounds = {name: recordings[f"style {number}"] for number, name in enumerate(styles, start=1)}
+        if "content" in recordings:
+            sounds[Path(changes["CONTENT_FILENAME"]).stem] = recordings["content"]
+        sounds[row] = pipeline.synthesise(settings, recordings)
+        quality.save_sounds(f"only_a_part/{row}", sounds, {})
+
+
 COSTS = {
     "a texture of 5 s": {},
     "0.8 s of it change": dict(where={"change": {"seconds": [[2.0, 2.8]]}}),
@@ -244,11 +288,13 @@ def run_one(name):
 def main():
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("kept", "gaps", "shares", "cost", "one"))
+    parser.add_argument("table", choices=("kept", "gaps", "shares", "cost", "one", "sounds"))
     parser.add_argument("name", nargs="?", help="a row of cost, which prints its time and memory alone")
     given = parser.parse_args()
     if given.table == "one":
         run_one(given.name)
+    elif given.table == "sounds":
+        save_parts()
     elif given.table == "gaps":
         metrics.listener_network()  # a missing package stops the script here
         write_section("gaps", compare_gaps())

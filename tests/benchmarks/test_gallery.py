@@ -13,10 +13,12 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 from playwright.sync_api import sync_playwright
 
 import gallery
+import masks
 import rhythm
 import strokes
 import truth
@@ -237,7 +239,9 @@ def test_a_page_without_names_stands_beside_the_page(tmp_path, monkeypatch):
     text = (tmp_path / "blind.html").read_text(encoding="utf-8")
     assert text.count("data:audio/flac") == 2 * (2 + 1 + 3)
     assert all(title not in text for title in ("fire", "Gatys", "another take"))
-    links = re.findall(r'<a href="([^#"][^"]*)"', gallery.make_page(tmp_path, blind="blind.html"))
+    linked = gallery.make_page(tmp_path, blind="blind.html")
+    assert gallery.make_page(tmp_path, old=linked) == linked
+    links = re.findall(r'<a href="([^#"][^"]*)"', linked)
     assert links == ["blind.html"] and not re.findall('<a href="[^#]', gallery.make_page(tmp_path))
 
 
@@ -247,9 +251,62 @@ def test_rows_that_the_page_chooses_exist():
     assert set(gallery.CHOSEN["truth"]) <= pairs
     assert set(gallery.CHOSEN["rhythm"]) <= set(rhythm.RHYTHMIC["reporting"])
     assert set(gallery.CHOSEN["ringing"]) <= set(strokes.RINGING["reporting"])
+    assert {path.split("/")[1] for path in gallery.LINES} == {*masks.GAPPED, *masks.PARTS}
     for path in gallery.FIRST:
         kind, name = path.split("/")
         assert name in gallery.CHOSEN[kind]
+
+
+def test_an_old_page_keeps_every_byte_of_its_sounds(whole_page, folder, tmp_path):
+    """Without new sounds the page stays as it is; a new row joins, a row that is made again replaces the old one."""
+    assert gallery.make_page(tmp_path, old=whole_page) == whole_page
+    row = "only_a_part/rain becomes fire"
+    write(tmp_path / row, {title: sound(n, 1.0) for n, title in enumerate(("fire", "rain", "rain becomes fire"))})
+    more = gallery.make_page(tmp_path, old=whole_page)
+    before, after = (re.findall('"(data:[^"]*)"', page) for page in (whole_page, more))
+    assert after[: len(before)] == before and len(after) == len(before) + 2 * 3
+    assert list(players(more, "rain becomes fire")) == ["rain", "fire", "rain becomes fire"]
+    assert f"<p>{gallery.LINES[row]}</p>" in section_of(more, "rain becomes fire")
+    write(tmp_path / "textures/fire", {"recording": sound(9, 0.5)})
+    again = gallery.make_page(tmp_path, old=more)
+    assert len(players(again, "fire")["recording"]) == RATE // 2
+    changed = [old for old, new in zip(after, re.findall('"(data:[^"]*)"', again), strict=True) if old != new]
+    assert len(changed) == 2 and changed[0] in section_of(more, "fire")
+    with pytest.raises(ValueError, match=r"only \d+ of the \d+ sounds of the old page can be read; write to another"):
+        gallery.make_page(tmp_path, old=more.replace("<figcaption>fire", "<figcaption class='x'>fire"))
+
+
+@pytest.fixture(scope="module")
+def published():
+    path = ROOT / "benchmarks/gallery.html"
+    if not path.exists():
+        pytest.skip("the page of sounds is not here")
+    return path.read_text(encoding="utf-8")
+
+
+def test_in_the_last_rows_of_the_repository_s_page_only_a_part_changes(published, tmp_path):
+    """The gaps are silent, and then as loud as what is around them; the rest and what lies below 2 kHz is kept."""
+    assert len(published.encode()) < 8_000_000 and gallery.make_page(tmp_path, old=published) == published
+    middle, kept = slice(round(2.65 * RATE), round(3.35 * RATE)), slice(round(2.5 * RATE))
+    for row in masks.GAPPED:
+        recording, gap, filled = players(published, row).values()
+        assert np.abs(gap[middle]).max() < 0.02 * np.abs(recording).max()
+        assert 0.3 < filled[middle].std() / recording[middle].std() < 3
+        assert np.corrcoef(filled[kept], recording[kept])[0, 1] > 0.99
+        assert abs(np.corrcoef(filled[middle], recording[middle])[0, 1]) < 0.3
+    speech, rain, made = players(published, "speech with rain above 2 kHz").values()
+    low = scipy.signal.butter(8, 1800, "low", fs=RATE, output="sos")
+    high = scipy.signal.butter(8, 2400, "high", fs=RATE, output="sos")
+    alike = [np.corrcoef(*(scipy.signal.sosfilt(band, each) for each in (speech, made)))[0, 1] for band in (low, high)]
+    assert alike[0] > 0.97 and alike[1] < 0.5
+
+    def spectrum(samples):
+        return np.log(scipy.signal.welch(samples, RATE, nperseg=512)[1][4:200])
+
+    rain, fire, made = players(published, "rain becomes fire").values()
+    for part, near, far in ((made[:RATE], rain, fire), (made[-RATE:], fire, rain)):
+        distances = [np.abs(spectrum(part) - spectrum(whole)).mean() for whole in (near, far)]
+        assert distances[0] < distances[1]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
