@@ -2,7 +2,7 @@
 
 Each part measures some figures and prints them beside those that README.md shows. A figure that moved by more than its
 spread is named, and the script then exits with 1. All parts take about 20 minutes in one process on two idle cores.
-README.md is read, never written. The spreads are what another seed or another number of threads may change.
+README.md is read, never written. The spreads allow for another number of threads, and of times for another machine.
 """
 
 import argparse
