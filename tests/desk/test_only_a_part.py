@@ -1,6 +1,7 @@
 """Masks, curves and folders in the notebooks' cells, in an order that nobody planned."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -53,6 +54,20 @@ def test_a_mask_of_ones_own_and_a_late_change_of_mind(tmp_path, of_project):
             notebook.execute(notebook.cell(HEARD).source.replace("None, None", "'conv_9', None"))
         notebook.execute(notebook.cell(HEARD).source.replace("None, None", "'width_8.conv_2', [[500, 2000]]"))
         notebook.execute(notebook.cell("heard.channel_distances").source)
+
+
+def test_the_masks_of_the_readme(tmp_path, of_project):
+    """Each example makes a mask that is 1 somewhere and 0 somewhere else."""
+    text = (ROOT / "support/desk/README.md").read_text().split("## Only a part")[1].split("\n## ")[0]
+    examples = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(examples) == 2
+    with Notebook(tmp_path, pictures=False, CONTENT_FILENAME=sample("drum_loop")) as notebook:
+        for cell in notebook.cells[: notebook.cells.index(notebook.cell(MASKS)) + 1]:
+            notebook.execute(cell.source)
+        for example in examples:
+            notebook.execute(example)
+            found = notebook.execute("values = where.values('change'); print(values.min(), values.max())")
+            assert [float(each) for each in found.split()] == [0, 1]
 
 
 def test_a_folder_in_the_notebook(tmp_path, of_project):
