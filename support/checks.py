@@ -1,5 +1,6 @@
 """Checks of single values and of networks: every message names the value and says what is allowed."""
 
+import errno
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -36,10 +37,12 @@ def _short(text):
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether a path is a file; False where no path can be so long."""
+    """Whether a path is a file; False where no path can be so long; PermissionError where nobody may look."""
     try:
         return Path(path).is_file()
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
         return False
 
 

@@ -1,7 +1,10 @@
 """Checks of what the settings say of networks, before a sound is loaded: their files, and the names of their layers."""
 
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
+
+import numpy as np
 
 from audiocnn import AS_GIVEN
 from support import networks
@@ -74,7 +77,7 @@ class Fitting:
     def _named_network(self):
         # A network with the layers of the settings' network; of one from files, the network itself.
         if self.recipe == "bands":
-            return band_networks(self.make_transform().frequencies, widths=self.widths, filters=1)
+            return band_networks(np.linspace(0, 8000, 8), widths=self.widths, filters=1)  # any bins give these names
         given = self.param_pkl or self.parameters
         known = networks.load_parameters(given) if self.param_pkl and not self.has_musicnn else self.parameters
         sides = (known.get(name) or 8 for name in ("in_channels", "in_height", "in_width"))
@@ -82,7 +85,9 @@ class Fitting:
         if self.model_path is None:
             networks.fitting_parameters(given, images, self.whichChannel)
             return networks.build_network(SMALL | {"orientation": self.whichChannel})
-        return networks.network_of_files(self.model_path, given, images, self.make_analysis())
+        with warnings.catch_warnings(action="ignore"):  # of the transform, which were shown with the settings
+            analysis = self.make_analysis()
+        return networks.network_of_files(self.model_path, given, images, analysis)
 
 
 def _is_musicnn(path):

@@ -161,18 +161,22 @@ OTHER = """short = transforms.STFT(sample_rate=22050, n_fft=256, hop_length=64)
     image = other.image(torch.from_numpy(recordings["style 1"]))
     extra = (other.view(length), audiocnn.Objective(None, [(nn.MSELoss(), "input", 1.0)], style=image))
     return [extra, """
+PRECONDITION = "masked.in_samples if masked else of_result.preconditioner"
 EDITS = {
     "segment": ("segment=analysis.frames(settings.segment_duration)", "segment=40"),
-    "blend": ("blend=settings.style_blend", "blend=[1, 3]"),
+    "blend": ("blend=None if curves.is_curve(settings.style_blend) else settings.style_blend", "blend=[1, 3]"),
     "loop": ("        loop=settings.loop,", "        loop=True,"),
-    "redraw": tuple(LOOP.format(redraw, "num_steps") for redraw in ("redraw=settings.steps_of_draw,", "redraw=2,")),
+    "redraw": tuple(
+        LOOP.format(f"redraw={redraw},\n                precondition=masked and masked.in_image,", "num_steps")
+        for redraw in ("settings.steps_of_draw", "2")
+    ),
     "optimizer": ("optimizer=optimizer,", "optimizer=functools.partial(audiocnn.lbfgs, history_size=3),"),
     "start": ("            seed=settings.seed + run,", "            seed=settings.seed + run + 1,"),
     "sample_redraw": tuple(
-        LOOP.format(f"redraw={redraw},\n                precondition=of_result.preconditioner,", "refine_steps")
+        LOOP.format(f"redraw={redraw},\n                precondition={PRECONDITION},", "refine_steps")
         for redraw in ("settings.steps_of_draw", "1")
     ),
-    "sample_precondition": ("precondition=of_result.preconditioner,", ""),
+    "sample_precondition": (f"precondition={PRECONDITION},", ""),
     "sample_objectives": ("    return [", f"    {OTHER}"),
     "sample_objectives of another view": ("[(of_result.view(", "[(dataclasses.replace(of_result, power=0.5).view("),
 }

@@ -30,7 +30,7 @@ def of_project(monkeypatch):
 def test_a_mask_of_ones_own_and_a_late_change_of_mind(tmp_path, of_project):
     """The cell's mask decides, the json says so; new settings make later steps stale; the layer's cells run late."""
     content = load_audio(sample("speech"), sample_rate=RATE, duration=2.0)
-    own = "\n    where = masks.Where(analysis=of_result, kept=masks.kept_of(recordings, length), change=late)"
+    own = "\n    masked = masks.Where(analysis=of_result, kept=masks.kept_of(recordings, length), change=late)"
     own = f"def late(times, frequencies):\n    return (times > 1.5) + 0.0 * frequencies\n\n\n{{}}{own}"
     with Notebook(tmp_path, CONTENT_FILENAME=sample("speech")) as notebook:
         before = notebook.cell(MASKS).source
@@ -66,7 +66,7 @@ def test_the_masks_of_the_readme(tmp_path, of_project):
             notebook.execute(cell.source)
         for example in examples:
             notebook.execute(example)
-            found = notebook.execute("values = where.values('change'); print(values.min(), values.max())")
+            found = notebook.execute("values = masked.values('change'); print(values.min(), values.max())")
             assert [float(each) for each in found.split()] == [0, 1]
 
 

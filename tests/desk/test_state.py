@@ -80,8 +80,11 @@ def in_one_call(folder, stem):
         from support import pipeline
         from support.desk import saving
         from support.sound.files import fit_full_scale
-        samples = pipeline.synthesise(saving.load_settings("outputs/{stem}.json"))
-        np.save("again.npy", fit_full_scale(samples))
+        from support.sound.masks import kept_of
+        settings = saving.load_settings("outputs/{stem}.json")
+        samples = pipeline.synthesise(settings)
+        kept = kept_of(settings.load(), samples.shape[-1]) if settings.where else None
+        np.save("again.npy", fit_full_scale(samples, kept))
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(source)], cwd=folder, check=True)
     return np.load(folder / "again.npy")
@@ -202,7 +205,7 @@ def test_recipes_do_not_stick(notebook):
     show = "print([settings.N_FFT, settings.K_HOP, settings.power, settings.statistic, settings.start])"
     notebook.run("import audiocnn", SETTINGS, CHECKED)
     assert notebook.execute(show).strip() == "[512, 128, 0.3, 'balanced', 'noise']"
-    notebook.edit(recipe="gatys")
+    notebook.edit(recipe="gatys", model_path=None, param_pkl=None)
     notebook.run(SETTINGS, CHECKED)
     assert notebook.execute(show).strip() == "[1024, 256, 'log1p', 'gram', 'rand']"
     notebook.edit(recipe="bands", CONTENT_FILENAME=sample("speech"))
