@@ -65,7 +65,7 @@ def browser():
 
 # Files whose tests start kernels, browsers or other processes, or take seconds each: `make quick` leaves them out.
 SLOW = "notebooks runs browser elsewhere state robustness terminal gallery training quality refinement mosaic "
-SLOW += "only_a_part damages cells metrics loops windows mel pictures optimisation weights known_answers"
+SLOW += "strokes only_a_part damages cells metrics loops windows mel pictures optimisation weights known_answers"
 
 
 def pytest_collection_modifyitems(items):
