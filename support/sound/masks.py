@@ -109,7 +109,11 @@ def of_array(weights: np.ndarray, analysis: Analysis) -> Mask:
 
 
 def opposite(mask: Mask) -> Mask:
-    """Return the mask of everything else."""
+    """Return the mask of everything else, for what must stay.
+
+    >>> opposite(boxes(seconds=[(1, 2)]))(np.array([0.5, 1.5]), np.array([[100.0]])).tolist()
+    [[1.0, 0.0]]
+    """
     return lambda times, frequencies: 1 - mask(times, frequencies)
 
 
