@@ -25,7 +25,7 @@ from support.rhythm import Rhythm, chosen_rhythm
 from support.sound import stereo
 from support.sound.analysis import Analysis
 from support.sound.files import load_audio
-from support.sound.masks import where_of
+from support.sound.masks import Where, where_of
 from support.start import STARTS, matched_noise, start_image
 
 
@@ -227,7 +227,7 @@ def run(
     pairs = [(analysis.view(length, settings.device), objective)]
     steps = audiocnn.optimise(
         result.samples,
-        pairs + on_samples(made.terms, made.recordings, settings.device),
+        pairs + on_samples(made.terms, made.recordings, settings.device, where),
         num_steps=settings.refine_steps,
         optimizer=sample_optimizer,
         redraw=redraw,
@@ -272,13 +272,16 @@ def images_of_draw(load: Callable, analysis: Analysis, device: str, draw: int, *
     return {name: analysis.to_image(analysis.spectrogram(each), device) for name, each in recordings.items()}
 
 
-def on_samples(terms: list, recordings: dict, device: str) -> list:
+def on_samples(terms: list, recordings: dict, device: str, where: Where | None = None) -> list:
     """Return the objective of the terms at "samples" as a list of one (through, Objective); empty without such terms.
 
-    Their features are the samples [shape=(channels, 1, 1, n)], compared with those of the recordings.
+    Their features are the samples [shape=(channels, 1, 1, n)], compared with those of the recordings, of the content
+    where it counts: the frames of a silent content have no notes.
     """
     terms = [audiocnn.made_term(*term) for term in terms]
     terms = [term for term in terms if term.layer == "samples" and term.weight]
+    if where and "content" in recordings:
+        recordings = recordings | {"content": where.counted(recordings["content"])}
     images = {name: _samples_image(torch.from_numpy(samples).to(device)) for name, samples in recordings.items()}
     return [(_samples_image, make_objective(images, None, terms))] if terms else []
 

@@ -203,7 +203,7 @@ class Together(Fitting):
                     )
         seconds = lengths["result"] / self.sample_rate
         check_inside(self.where, seconds, self.sample_rate / 2)
-        for name in ("style_weight", "content_weight", "pitch_weight", "style_blend"):
+        for name in ("style_weight", "content_weight", "pitch_weight", "diversity_weight", "style_blend"):
             check_end(name, getattr(self, name), seconds)
         if message := check_memory(self._memory(lengths, len(transform.frequencies)), self.device):
             _warn(message)

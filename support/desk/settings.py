@@ -196,7 +196,7 @@ class Settings(checks.Together):
     "shares of several styles, such as [1, 2]; None: equal"
     rhythm_weight: float = _setting(None, LOSSES, _optional(_cost), (None, 0.0), 0.0)
     '0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0'
-    diversity_weight: float = _setting(None, LOSSES, _cost, (100.0, 0.0), 0.0)
+    diversity_weight: float | tuple = _setting(None, LOSSES, _cost_or_curve, (100.0, 0.0), 0.0)
     'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0'
     pitch_weight: float | tuple = _setting(None, LOSSES, _cost_or_curve, (0.0, 0.5), 0.0)
     '0 and more; keeps the notes of a content; None: 0.5 in a transfer of "bands", otherwise 0'

@@ -206,6 +206,12 @@ class Where:
             )
         return pieces
 
+    def counted(self, content: np.ndarray) -> np.ndarray:
+        """Return the samples of a content, silent where it does not count in time."""
+        places = np.arange(content.shape[-1]) / self.analysis.transform.hop_length
+        gains = np.interp(places, np.arange(self.n_frames), self.values("content").max(axis=0))
+        return (content * gains).astype(np.float32)
+
     # For the image and the samples
 
     def mixed_image(self, image: torch.Tensor) -> torch.Tensor:

@@ -121,6 +121,8 @@ def test_a_blend_over_time_has_the_share_of_every_second():
 def test_losses_of_the_whole_sound_take_no_curve():
     with pytest.raises(ValueError, match="the rhythm loss compares the whole sound; its weight must be a number"):
         curves.terms_of([(RhythmLoss(), FADING, {"conv_1": 1.0})], hop_seconds=HOP)
+    (curved,) = curves.terms_of([(DiversityLoss(), FADING, {"input": 1.0})], hop_seconds=HOP)
+    assert curved.loss.kind == "diversity" and curved.weight == 1
     (kept,) = curves.terms_of([(DiversityLoss(), 100.0, {"input": 1.0})], hop_seconds=HOP)
     assert kept == audiocnn.made_term(DiversityLoss(), "input", 100.0)
     (free,) = curves.terms_of([(CONTENT_LOSSES["free"], FADING, {"conv_1": 1.0})], hop_seconds=HOP)

@@ -54,6 +54,7 @@ def test_a_mask_of_ones_own_and_a_late_change_of_mind(tmp_path, of_project):
             notebook.execute(notebook.cell(HEARD).source.replace("None, None", "'conv_9', None"))
         notebook.execute(notebook.cell(HEARD).source.replace("None, None", "'width_8.conv_2', [[500, 2000]]"))
         notebook.execute(notebook.cell("heard.channel_distances").source)
+        notebook.execute(notebook.cell(HEARD).source.replace("None, None", "None, [[500, 2000]]"))
 
 
 def test_the_masks_of_the_readme(tmp_path, of_project):

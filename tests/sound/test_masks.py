@@ -12,6 +12,7 @@ import audiocnn
 from support import pipeline
 from support.bands import band_networks
 from support.desk.settings import Settings
+from support.pitch import PitchLoss
 from support.sound import masks
 from support.sound.analysis import Analysis
 from support.sound.transforms import CQT, STFT
@@ -182,6 +183,21 @@ def test_losses_with_masks_are_those_of_the_parts_that_count():
         piece = kept[..., changed[0] - width + 1 : changed[-1] + width]
         expected = alone.evaluate(piece)[0]["style conv_2"]
         torch.testing.assert_close(found[f"style width_{width}.conv_2"], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_pitch_counts_where_the_content_counts_in_time():
+    """Notes of the second half alone: what the first half plays changes no loss."""
+    times = np.arange(2 * RATE) / RATE
+    tones = [np.sin(2 * np.pi * pitch * times).astype(np.float32) for pitch in (440, 523, 660)]
+    made = where(tones[0], content={"seconds": [(1, 2)]})
+    terms = [(PitchLoss(RATE), "samples", 1.0)]
+    ((through, objective),) = pipeline.on_samples(terms, {"style 1": tones[1], "content": tones[0]}, "cpu", made)
+    results = [np.r_[first[:RATE], second[RATE:]] for first in tones for second in tones[:2]]
+    values = [
+        float(objective.evaluate(torch.from_numpy(each), through=through)[0]["pitch samples"]) for each in results
+    ]
+    same, other = values[::2], values[1::2]
+    assert max(same) < 0.2 * min(other) and np.ptp(other) < 0.1 * min(other)
 
 
 # Whole runs --------------------------------------------------------------------------------------
