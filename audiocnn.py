@@ -581,7 +581,7 @@ class Objective:
         segment, overlap, parts = self.segment or n_frames, chain.overlap, []
         if overlap is None or chain.whole:
             return [slice(0, n_frames)]
-        for first, last in [(0, n_frames - overlap)] if self.where is None else self.where.ranges(n_frames, overlap):
+        for first, last in [(0, n_frames - overlap)] if self.where is None else self.where.ranges(overlap):
             edges = np.linspace(first, last, max(1, round((last - first) / segment)) + 1).astype(int)
             parts += [slice(begin, end + overlap) for begin, end in itertools.pairwise(edges)]
         return parts

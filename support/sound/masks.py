@@ -165,16 +165,19 @@ class Where:
 
     # For the objective
 
-    def ranges(self, n_frames: int, overlap: int) -> list[tuple[int, int]]:
+    @functools.cached_property
+    def _changed(self):  # frames of the result; every evaluation asks for them
+        return self.values("change").max(axis=0) > 0
+
+    def ranges(self, overlap: int) -> list[tuple[int, int]]:
         """Return the runs of features that see a frame that may change, as pairs (first, last + 1).
 
         overlap : int
             Frames that a feature sees beyond one, see audiocnn.Loss.
         """
-        changed = self.values("change", n_frames).max(axis=0) > 0
-        if not changed.any():
+        if not self._changed.any():
             raise ValueError("the mask 'change' is 0 in the whole result; give seconds and Hz inside of the sound")
-        return _runs(np.convolve(changed, np.ones(overlap + 1), mode="valid") > 0)
+        return _runs(np.convolve(self._changed, np.ones(overlap + 1), mode="valid") > 0)
 
     def seen(self, kind: str | None, image: torch.Tensor, first: int = 0) -> torch.Tensor:
         """Return what the losses that compare with "style" or "content" see of an image that begins at a frame."""

@@ -136,7 +136,7 @@ def test_ranges_are_the_features_that_see_a_change(overlap):
     changed = made.values("change").max(axis=0) > 0
     sees = [changed[first : first + overlap + 1].any() for first in range(len(changed) - overlap)]
     found = np.zeros(len(sees), bool)
-    for first, last in made.ranges(len(changed), overlap):
+    for first, last in made.ranges(overlap):
         assert not found[max(0, first - 1) : last].any()  # they neither meet nor overlap
         found[first:last] = True
     np.testing.assert_array_equal(found, sees)
