@@ -139,7 +139,6 @@ class Loss:
     segments = False
     overlap = 0  # frames that each feature sees beyond one; 0 where layers pad; set before `target` is called
     stride = 1.0  # frames from one position to the next; set before `target` is called
-    stride = 1.0  # frames from one position to the next; set before `target` is called
     loop = False  # whether the features are those of a circle; set before `target` is called
 
     def target(self, *sounds: torch.Tensor, blend: list[float]) -> object:
@@ -244,7 +243,7 @@ class DistributionLoss(Loss):
                 "a layer gives one value for each channel, which has no variance; use a longer sound, or a layer "
                 "before the one that takes the mean over all frames"
             )
-        values = blended(lambda style: _quantiles(rows_of(style).sort(dim=1).values, number), styles, blend)
+        values = blended(lambda style: _quantiles(fast.sorted_rows(rows_of(style))[0], number), styles, blend)
         variance = values.var(dim=1, keepdim=True)  # (channels, 1)
         mean = variance.mean()
         scale = ((variance / mean).clamp_min(0.01) ** self.balance * mean).rsqrt()
@@ -551,23 +550,34 @@ class Objective:
         changed = tensor.detach().requires_grad_()
         image = changed if through is None else through(changed)
         self._check(image)
-        values, gradient, losses = image.detach(), torch.zeros_like(image), {}
+        gradient, losses, taps = torch.zeros_like(image), {}, {}
         for chain in self.chains:
+            taps.setdefault(id(chain.tap), []).append(chain)  # a tap by hooks can't see two images at once
+        compute, apply = functools.partial(self._computed, image=image.detach()), fast.in_threads
+        if image.device.type != "cpu" or fast.is_own(self.parts()):  # prints of one's own parts keep their order
+            apply = map
+        for places, added, found in itertools.chain.from_iterable(apply(compute, taps.values())):
+            if isinstance(places, slice):
+                gradient[..., places] += added
+            else:
+                gradient.index_add_(-1, places, added)
+            for each, loss in found:
+                name = each.full_name if by_network else each.name
+                losses[name] = losses.get(name, 0) + loss
+        return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
+
+    def _computed(self, chains, image):  # for each part of the image: its frames, the gradient there, and the losses
+        computed = []
+        for chain in chains:
             places = self._places(chain, image.shape[3], image.device)
             parts = self._parts(chain, image.shape[3] if places is None else len(places))
             for part in parts:
                 where = part if places is None else places[part]
-                piece = values[..., where].contiguous().requires_grad_()  # torch.stft's output lies frame by frame
+                piece = image[..., where].contiguous().requires_grad_()  # torch.stft's output lies frame by frame
                 found = [(each, each.weight * value) for each, value in chain.values(piece, part.start)]
-                piece_gradient = torch.autograd.grad(sum(loss for _, loss in found), piece)[0] / len(parts)
-                if places is None:
-                    gradient[..., part] += piece_gradient
-                else:
-                    gradient.index_add_(-1, where, piece_gradient)
-                for each, loss in found:
-                    name = each.full_name if by_network else each.name
-                    losses[name] = losses.get(name, 0) + loss.detach() / len(parts)
-        return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
+                gradient = torch.autograd.grad(sum(loss for _, loss in found), piece)[0] / len(parts)
+                computed.append((where, gradient, [(each, loss.detach() / len(parts)) for each, loss in found]))
+        return computed
 
     def _check(self, image):
         _check_image("the image", image, next(iter(self._images()), image))

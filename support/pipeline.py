@@ -11,7 +11,7 @@ Conventions
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from support.curves import is_curve
 from support.rhythm import Rhythm, chosen_rhythm
 from support.sound import stereo
 from support.sound.analysis import Analysis
-from support.sound.files import load_audio
+from support.sound.files import fit_full_scale, load_audio
 from support.sound.masks import Where, where_of
+from support.sound.sections import KEPT, Section, audible, ends_of, in_16_bits, section_after
 from support.start import STARTS, matched_noise, start_image
 
 
@@ -152,6 +153,9 @@ def run(
     sample_optimizer: Callable = audiocnn.lbfgs,
     watch: Callable | None = None,
     precondition: bool = True,
+    section: Section | None = None,
+    objective_of: Callable | None = None,
+    pairs_of: Callable | None = None,
     **changes,
 ) -> Result:
     """Return one result of the settings, with its samples, image, losses and objective: of runs > 1 the first.
@@ -164,31 +168,53 @@ def run(
         Called after every step with the title of the descent, the steps that are done, and the losses.
     precondition : bool
         Whether the descent on samples is made short, see Analysis.preconditioner.
-    changes : networks, terms
+    section : Section or None
+        Of a long result, which goes on from the samples before, see sections.py; None: the first section, or all.
+    objective_of, pairs_of : function or None
+        Make the objective of the image, and the pairs of the samples, as the notebooks' functions of these names.
+    changes : networks, terms, rhythm
         Take the place of what the settings stand for, as `analysis` does, see Parts: a fixed network keeps its
         filters to the end.
     """
     torch.set_num_threads(settings.threads)
-    made = dataclasses.replace(parts(settings, recordings, analysis=analysis), **changes)
-    if analysis is None and not changes:
+    check = analysis is None and not changes and section is None
+    given = settings.load(section=section) if recordings is None else recordings
+    if section is not None and "content" in given:
+        content = librosa.util.fix_length(given["content"], size=section.length)
+        given = given | {"content": audible(content)}
+    made = dataclasses.replace(parts(settings, given, analysis=analysis), **changes)
+    if check:
         settings.check_recordings(made.recordings)
     analysis = dataclasses.replace(made.analysis, loop=settings.loop)  # of the result
     length, style = analysis.length_of(settings.length_of(made.recordings)), made.recordings["style 1"]
     where = where_of(settings.where, analysis, made.recordings, length=length)
-    objective_of = functools.partial(
-        make_objective,
-        networks=made.networks,
-        terms=made.terms,
-        blend=None if is_curve(settings.style_blend) else settings.style_blend,
-        segment=analysis.frames(settings.segment_duration),
-        loop=settings.loop,
-        where=where,
-    )
-    redrawn = None
-    if settings.drawn and recordings is None:
-        redrawn = functools.partial(images_of_draw, settings.load, made.analysis, settings.device)
+    if section is not None:
+        length, where = section.length, section.where(analysis)
+
+    def own_objective(images, *, stereo=False, where=None):
+        redrawn = functools.partial(images_of_draw, settings.load, made.analysis, settings.device, stereo=stereo)
+        return make_objective(
+            images,
+            made.networks,
+            made.terms,
+            redrawn=redrawn if settings.drawn and recordings is None else None,
+            blend=None if is_curve(settings.style_blend) else settings.style_blend,
+            segment=analysis.frames(settings.segment_duration),
+            loop=settings.loop,
+            where=where,
+        )
+
+    def own_pairs(objective, recordings, *, length, where=None):
+        terms, seen = objective.all_terms, objective
+        if settings.stereo:
+            images = stereo_images(made.analysis, recordings, settings.device)
+            seen = objective_of(images, stereo=True, where=where)
+        view = analysis.view(length, settings.device)
+        return [(view, seen), *on_samples(terms, recordings, settings.device, where)]
+
+    objective_of, pairs_of = objective_of or own_objective, pairs_of or own_pairs
     redraw = 0 if isinstance(made.networks, torch.nn.Module) else settings.steps_of_draw
-    objective = objective_of(made.images, redrawn=redrawn)
+    objective = objective_of(made.images, where=where)
     noise, image = make_start(
         settings.start,
         analysis,
@@ -197,6 +223,7 @@ def run(
         length=length,
         seed=settings.seed,
         rhythm=made.rhythm,
+        first=section.first if section else 0,
         **settings.start_values,
     )
     image = where.mixed_image(image) if where else image
@@ -220,14 +247,11 @@ def run(
     )
     if settings.stereo:
         samples = stereo.widen(samples, like=made.recordings.get("content", style), seed=settings.seed)
-        images = stereo_images(made.analysis, made.recordings, settings.device)
-        objective = objective_of(images, redrawn=redrawn and functools.partial(redrawn, stereo=True))
     samples = where.mixed(samples) if where else samples
     result.reconstructed(torch.tensor(samples, device=settings.device))
-    pairs = [(analysis.view(length, settings.device), objective)]
     steps = audiocnn.optimise(
         result.samples,
-        pairs + on_samples(made.terms, made.recordings, settings.device, where),
+        pairs_of(objective, made.recordings, length=length, where=where),
         num_steps=settings.refine_steps,
         optimizer=sample_optimizer,
         redraw=redraw,
@@ -238,8 +262,48 @@ def run(
 
 
 def synthesise(settings, recordings: dict | None = None, **parts_of_run) -> np.ndarray:
-    """Return the samples that a notebook makes with these settings [shape=(n,), or (2, n) in stereo], see run."""
-    return run(settings, recordings, **parts_of_run).samples.cpu().numpy()
+    """Return the samples that a notebook makes with these settings [shape=(n,), or (2, n) in stereo], see run.
+
+    A long result is made section by section, see stream.
+    """
+    result = run(settings, recordings, **parts_of_run)
+    if settings.length_of_long is None:
+        return result.samples.cpu().numpy()
+    sound, recordings_of = begun(result), None if recordings is None else lambda draw, section: recordings
+    for place, samples in stream(settings, sound, sound.shape[-1], recordings_of=recordings_of, **parts_of_run):
+        sound = np.concatenate([sound[..., :place], samples], axis=-1)
+    return sound
+
+
+def begun(result: Result) -> np.ndarray:
+    """Return the samples of a long result's first section, as the file of the sound keeps them."""
+    samples = result.samples.cpu().numpy()
+    return in_16_bits(fit_full_scale(samples, kept=np.zeros_like(samples)))
+
+
+def stream(
+    settings, before: np.ndarray, done: int, *, recordings_of: Callable | None = None, **parts_of_run
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (place, samples) of every further section of a long result: the samples from a place on.
+
+    Parameters
+    ----------
+    before, done : the last samples that are there, KEPT seconds or more, and how many are there in all
+    recordings_of : function or None
+        From the number of a draw and a section to the recordings; None: those of the settings.
+    parts_of_run : see run
+    """
+    rate, kept = settings.sample_rate, round(KEPT * settings.sample_rate)
+    for end in ends_of(settings.length_of_long, rate):
+        if end < done + kept:
+            continue
+        section = section_after(before[..., -kept:], done, end)
+        recordings = recordings_of and recordings_of(0, section)
+        result = run(settings, recordings, section=section, **parts_of_run)
+        samples = result.samples.cpu().numpy()
+        samples = in_16_bits(fit_full_scale(samples, kept=librosa.util.fix_length(section.before, size=section.length)))
+        yield section.first, samples
+        before, done = samples, end
 
 
 def _follow(steps, history, watch, title):
@@ -305,6 +369,7 @@ def make_start(
     length: int,
     seed: int,
     rhythm: Rhythm | None = None,
+    first: int = 0,
     **values: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the images of noise like the style, or of an earlier result, and of the start.
@@ -315,6 +380,7 @@ def make_start(
     analysis : of the result
     length : of the result [samples]
     rhythm : of the noise; None: stationary noise
+    first : place in a longer sound [samples]
     values : lower, upper, mu, sigma, see start.start_image
     """
     is_file = start not in STARTS
@@ -329,6 +395,7 @@ def make_start(
             seed=seed,
             strength=rhythm.strength if rhythm else 0.0,
             period=rhythm.period if rhythm else 1,
+            first=first,
         )
     noise = analysis.to_image(analysis.spectrogram(samples), images["style 1"].device)
     content = images.get("content")

@@ -10,7 +10,7 @@ from support.checks import check_choice
 STARTS = ("samples", "rand", "randn", "content", "noise")
 
 
-def matched_noise(samples, *, length, seed=0, strength=0.0, period=1):
+def matched_noise(samples, *, length, seed=0, strength=0.0, period=1, first=0):
     """Noise [shape=(length,)] with the level, the average spectrum and the beat of samples [shape=(n,)].
 
     The best start for a texture: its spectrogram belongs to a sound, so that a phase can be found again in the end.
@@ -22,20 +22,22 @@ def matched_noise(samples, *, length, seed=0, strength=0.0, period=1):
         0: stationary noise. 1: noise with the level of the samples, which are repeated after a whole number of periods
         and begin at a random place.
     period : int > 0 [samples]
+    first : int >= 0 [samples]
+        Place in a longer sound, whose beat goes on.
     """
     n_fft = min(2048, len(samples))
     frequencies, power = scipy.signal.welch(samples, nperseg=n_fft)
-    noise = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
+    noise = np.fft.rfft(np.random.default_rng([seed, 2, first] if first else seed).standard_normal(length))
     noise = np.fft.irfft(noise * np.interp(np.fft.rfftfreq(length), frequencies, np.sqrt(power)), length)
     if strength:
-        noise *= _beat(samples, length, seed, period) ** strength
+        noise *= _beat(samples, first, length, seed, period) ** strength
     return (noise * np.sqrt(np.mean(np.square(samples)) / np.mean(np.square(noise)))).astype(np.float32)
 
 
-def _beat(samples, length, seed, period):
+def _beat(samples, first, length, seed, period):
     power = scipy.ndimage.uniform_filter1d(np.square(samples, dtype=np.float64), 256)  # 12 ms at 22,050 Hz
     repeated = max(1, len(samples) // period) * period
-    places = (np.random.default_rng([seed, 1]).integers(repeated) + np.arange(length)) % repeated
+    places = (np.random.default_rng([seed, 1]).integers(repeated) + first + np.arange(length)) % repeated
     return np.sqrt(power[places % len(samples)] + 1e-10)
 
 

@@ -4,7 +4,6 @@ An impossible setting raises ValueError. A setting that is legal but has no effe
 come checks of one setting, functions of its name and value; then those of settings together.
 """
 
-import contextlib
 import difflib
 import inspect
 import math
@@ -14,7 +13,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
 from audiocnn import MEMORY, PARAMETERS
@@ -23,12 +21,13 @@ from support.curves import check_end, is_curve, largest
 from support.desk.fitting import Fitting
 from support.desk.memory import check_memory
 from support.sound.excerpts import files_of, is_folder
-from support.sound.files import check_file
+from support.sound.files import check_file, seconds_of
 from support.sound.masks import check_inside
 from support.start import STARTS
 
 START_VALUES = ("lower", "upper", "mu", "sigma")
 MOST_RUNS = 1000  # of a sweep
+CURVES = "style_weight", "content_weight", "pitch_weight", "diversity_weight", "style_blend"  # may be curves
 CHANNELS = dict(l1channels=4096, l2channels=256, l3channels=128, kernelsize=11)  # of "gatys", where none are typed
 
 
@@ -203,7 +202,7 @@ class Together(Fitting):
                     )
         seconds = lengths["result"] / self.sample_rate
         check_inside(self.where, seconds, self.sample_rate / 2)
-        for name in ("style_weight", "content_weight", "pitch_weight", "diversity_weight", "style_blend"):
+        for name in CURVES:
             check_end(name, getattr(self, name), seconds)
         if message := check_memory(self._memory(lengths, len(transform.frequencies)), self.device):
             _warn(message)
@@ -258,18 +257,13 @@ class Together(Fitting):
         # Recordings without memory, as long as headers say; warns where a file ends within its excerpt.
         recordings = {}
         for name, path in self.files.items():
-            seconds = self.duration or 5.0
-            with contextlib.suppress(RuntimeError, TypeError, OSError, ValueError):  # said when the file is loaded
-                header = soundfile.info(path) if is_file(path) else None
-                if header and 0 < header.frames < 2**40:  # streams say 0, or the largest number
-                    rest = max(0.0, header.frames / header.samplerate - self.offset)
-                    if self.duration is not None and 0 < rest < self.duration:
-                        _warn(
-                            f"duration={self.duration} is longer than {printable(path)}, of which "
-                            f"offset={self.offset} leaves "
-                            f"{rest:.2f} s"
-                        )
-                    seconds = min(rest, self.duration or rest)
+            rest = seconds_of(path, offset=self.offset or 0.0, duration=self.duration)
+            if self.duration is not None and rest and rest < self.duration:
+                _warn(
+                    f"duration={self.duration} is longer than {printable(path)}, of which offset={self.offset} leaves "
+                    f"{rest:.2f} s"
+                )
+            seconds = self.duration or 5.0 if rest is None else min(rest, self.duration_of(name) or rest)
             recordings[name] = np.broadcast_to(np.float32(0), math.ceil(seconds * self.sample_rate))
         return recordings
 

@@ -8,7 +8,9 @@ Conventions
 
 import base64
 import html
+import urllib.parse
 import uuid
+from pathlib import Path
 
 import IPython.display
 import numpy as np
@@ -120,6 +122,12 @@ def player(title, samples, sample_rate, kind, *, loss=0.4):
         kind, data = "wav", encoded(samples, sample_rate, "wav")
     source = data_uri(f"audio/{'mpeg' if kind == 'mp3' else kind}", data)
     return f"<audio controls aria-label='{html.escape(title)}' src='{source}'></audio>"
+
+
+def of_file(path):
+    """Return HTML of a player that reads a file beside the notebook when somebody presses play."""
+    address = urllib.parse.quote(Path(path).as_posix())
+    return f"<audio controls preload='none' src='{address}' aria-label='{html.escape(Path(path).name)}'></audio>"
 
 
 def with_buttons(titles, cards):

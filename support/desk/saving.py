@@ -37,8 +37,18 @@ from support.weights import KNOWN, read_weights, reason_of
 def level(samples):
     """Peak and root mean square of samples, in dB below full scale."""
     peak, rms = np.abs(samples).max(), np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
-    decibels = 20 * np.log10(np.maximum([peak, rms], 1e-10))
-    return {"peak_dbfs": round(float(decibels[0]), 2), "rms_dbfs": round(float(decibels[1]), 2)}
+    return decibels(peak, rms)
+
+
+def decibels(peak, rms):
+    """Return a peak and a root mean square as a dict for the json, in dB below full scale."""
+    found = 20 * np.log10(np.maximum([peak, rms], 1e-10))
+    return {"peak_dbfs": round(float(found[0]), 2), "rms_dbfs": round(float(found[1]), 2)}
+
+
+def versions():
+    """Return the versions of what makes a sound, for the json."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "librosa": librosa.__version__}
 
 
 def new_stem(folder, outname):
@@ -141,8 +151,7 @@ def save_run(stem, samples, sample_rate, report):
     The json holds the report, the versions and the level. Raises FileExistsError where there is such a wav already.
     """
     check_samples(samples, "the result")
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "librosa": librosa.__version__}
-    text = json.dumps({"versions": versions, "level": level(samples)} | report, indent=1) + "\n"
+    text = json.dumps({"versions": versions(), "level": level(samples)} | report, indent=1) + "\n"
     sound, description = _path(stem, ".wav"), _path(stem, ".json")
     stem.parent.mkdir(parents=True, exist_ok=True)
     write = functools.partial(soundfile.write, data=samples.T, samplerate=sample_rate, subtype="PCM_16", format="WAV")

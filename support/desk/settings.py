@@ -37,8 +37,11 @@ from support.rhythm import RhythmLoss
 from support.sound import excerpts
 from support.sound.analysis import LAYOUTS, Analysis, check_power
 from support.sound.excerpts import Excerpts, is_drawn
+from support.sound.files import seconds_of
 from support.sound.masks import check_boxes
+from support.sound.sections import LONG, ends_of
 from support.sound.transforms import CQT, LONGEST, SHORTEST, STFT
+from support.start import STARTS
 
 RECIPES = ("bands", "gatys")
 LISTEN, TRANSFORM, SPECTROGRAMS, NETWORK, WHERE, LOSSES, START, OPTIMISE, SOUND, REFINE = STEPS = (
@@ -330,21 +333,43 @@ class Settings(checks.Together):
         """Paths of the styles whose excerpts are drawn, a dict from name to path, see sound/excerpts.py."""
         return {name: path for name, path in self.files.items() if name != "content" and is_drawn(path, self.offset)}
 
-    def offset_of(self, name):
-        """Return where the excerpt of a recording begins [s]; None: it is drawn."""
-        return self.offset or 0.0 if name == "content" else self.offset
+    @property
+    def length_of_long(self):
+        """How long a result is that is made section by section [samples]; None: it is made at once, see sections.py."""
+        curved = any(is_curve(getattr(self, name)) for name in checks.CURVES)
+        at_once = self.loop or self.where or self.runs > 1 or self.whichChannel == "time" or curved
+        if at_once or self.start not in STARTS:
+            return None
+        seconds = self.result_duration
+        if self.is_transfer:
+            seconds = seconds_of(self.CONTENT_FILENAME, offset=self.offset or 0.0, duration=self.duration)
+        return round(seconds * self.sample_rate) if seconds and seconds > LONG else None
 
-    def load(self, draw=0):
-        """Return the recordings of a draw, a dict from name to samples."""
+    def offset_of(self, name, section=None):
+        """Return where the excerpt of a recording begins [s]; None: it is drawn. section: of a long result."""
+        if name != "content":
+            return self.offset
+        return (self.offset or 0.0) + (section.first / self.sample_rate if section else 0.0)
+
+    def duration_of(self, name, section=None):
+        """Return the duration of the excerpt [s]; None: to the end. Of the content of a long result, one section's."""
+        if name != "content" or self.length_of_long is None:
+            return self.duration
+        length = section.length if section else ends_of(self.length_of_long, self.sample_rate)[0]
+        return length / self.sample_rate
+
+    def load(self, draw=0, section=None):
+        """Return the recordings of a draw, and of a section of a long result, a dict from name to samples."""
         return {
             name: excerpts.load(
                 path,
                 draw=draw,
                 seed=self.seed,
                 sample_rate=self.sample_rate,
-                offset=self.offset_of(name),
-                duration=self.duration,
+                offset=self.offset_of(name, section),
+                duration=self.duration_of(name, section),
                 mono=not self.stereo,
+                may_be_silent=section is not None,
             )
             for name, path in self.files.items()
         }
@@ -379,9 +404,14 @@ class Settings(checks.Together):
         return self.redraw if self.recipe == "bands" and not self.use_style_net else 0
 
     def length_of(self, recordings):
-        """Return about how long the result is [samples]: as the content, result_duration, or the style."""
+        """Return about how long the result is [samples]: as the content, result_duration, or the style.
+
+        Of a long result, how long its first section is.
+        """
         if self.is_transfer:
             return recordings["content"].shape[-1]
+        if self.length_of_long is not None:
+            return ends_of(self.length_of_long, self.sample_rate)[0]
         if self.result_duration is not None:
             return max(1, round(self.result_duration * self.sample_rate))
         return recordings["style 1"].shape[-1]

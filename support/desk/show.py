@@ -5,6 +5,7 @@ Conventions
   history  the losses of every step, a list of dicts from name to number
 """
 
+import contextlib
 import gc
 import html
 import math
@@ -15,7 +16,7 @@ from pathlib import Path
 import IPython.display
 from tqdm import tqdm
 
-from support.desk import pictures
+from support.desk import pictures, players
 from support.desk.saving import level
 from support.desk.settings import plain
 from support.desk.truth import noted
@@ -65,6 +66,19 @@ def progress(steps, result, analysis, total, refresh=10.0):
         finally:
             if shown:
                 shown.update(IPython.display.Markdown(""))
+
+
+def follow_stream(stream):
+    """Make a long result to its end, or to an interrupt: show a bar, say where the file is, and show its player."""
+    there, seconds = stream.seconds
+    bar = tqdm(desc="seconds", initial=round(there), total=round(seconds), mininterval=1, file=sys.stdout)
+    with bar as seen, contextlib.suppress(KeyboardInterrupt):
+        for new in stream:
+            seen.update(round(new))
+    there, is_part = stream.seconds[0], stream.sound.stem.endswith("-part")
+    more = "; run this cell again to go on" if is_part else ", all that was asked for"
+    print(f"{stream.sound}: {there:.1f} of {seconds:.1f} s{more}")
+    show(IPython.display.HTML(players.of_file(stream.sound)))
 
 
 def show(output):

@@ -28,6 +28,7 @@ MASKS = ("change", "style", "content")
 CELLS = "__main__"  # the module of what a notebook's cells define
 SHORT = 8  # values of an array that are written out
 LONG = 200  # characters of a value
+FIRST_SECTION = "the length, because this is only the first section of a long result"
 UNKNOWN = "not known, because no show.progress saw these steps"
 
 
@@ -85,6 +86,7 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
     others = [name for name in used if used[name] != expected[name]]
     others += [] if _is_start(result.first, start, where) else ["start"]
     others += [f"what {step!r} gave" for step in changed] + result.changed
+    others += [FIRST_SECTION] if settings.length_of_long else []
     if settings.drawn:
         used["excerpts"] = settings.excerpts(_draws(result, settings.steps_of_draw))
     used |= {"layers": named_layers(network), "own_code": own_code, "not_in_settings": others}

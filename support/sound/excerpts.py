@@ -121,6 +121,7 @@ def load(
     offset: float | None = 0.0,
     duration: float | None = None,
     mono: bool = True,
+    may_be_silent: bool = False,
 ) -> np.ndarray:
     """Load an excerpt of a file, or that of a draw of a folder, or with an offset of None of a whole file.
 
@@ -128,4 +129,11 @@ def load(
     """
     if is_drawn(path, offset):
         return Excerpts(str(path), duration, sample_rate, mono, seed).samples(draw)
-    return load_audio(path, sample_rate=sample_rate, offset=offset, duration=duration, mono=mono)
+    return load_audio(
+        path,
+        sample_rate=sample_rate,
+        offset=offset,
+        duration=duration,
+        mono=mono,
+        may_be_silent=may_be_silent,
+    )

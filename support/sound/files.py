@@ -37,6 +37,7 @@ def load_audio(
     offset: float = 0.0,
     duration: float | None = None,
     mono: bool = True,
+    may_be_silent: bool = False,
 ) -> np.ndarray:
     """Read and resample a sound file: samples [shape=(n,)], or [shape=(2, n)] where mono is False.
 
@@ -49,6 +50,8 @@ def load_audio(
         The excerpt to read; a duration of None reads to the end.
     mono : bool
         Mix down to one channel, or take the first two (or the only one twice).
+    may_be_silent : bool
+        Whether an excerpt of a longer sound may be silent.
 
     Raises
     ------
@@ -62,7 +65,10 @@ def load_audio(
         samples, rate = _excerpt(path, name, offset, duration or math.inf, sample_rate)
     if not mono and len(samples) == 1:
         warnings.warn(f"{name} has one channel: stereo makes both channels the same; set stereo=False", stacklevel=2)
-    samples = _mixed(samples, rate, mono, f"{name} ({offset=}, {duration=})")
+    if may_be_silent and samples.size and np.abs(samples).max() < SILENT:
+        samples = np.zeros_like(samples[0] if mono else samples[[0, min(1, len(samples) - 1)]])
+    else:
+        samples = _mixed(samples, rate, mono, f"{name} ({offset=}, {duration=})")
     return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
 
 
@@ -80,6 +86,16 @@ def check_file(path: str | Path) -> str:
     if rate < 1000:
         raise ValueError(f"{name} has a sample rate of {rate} Hz in its header; give a file of at least 1000 Hz")
     return name
+
+
+def seconds_of(path: str | Path, *, offset: float = 0.0, duration: float | None = None) -> float | None:
+    """Return how long an excerpt is by the header of its file [s]; None where the header or the path says nothing."""
+    with contextlib.suppress(RuntimeError, TypeError, OSError, ValueError):
+        header = soundfile.info(_as_opened(path)) if is_file(path) else None
+        if header and 0 < header.frames < 2**40:  # streams say 0, or the largest number
+            rest = max(0.0, header.frames / header.samplerate - offset)
+            return min(rest, duration or rest)
+    return None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -438,3 +439,65 @@ def test_a_gpu_takes_the_same_steps(changes, load, stft):
         found.append((start.cpu(), samples.cpu()))
     for here, there in zip(*found, strict=True):
         assert (here - there).norm() < 0.02 * here.norm()
+
+
+# Networks at once ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def banded(terms, **how):
+    frequencies = np.linspace(0, 11025, 100)
+    noise = [torch.rand(1, 100, 1, n, generator=torch.Generator().manual_seed(n)) for n in (300, 400, 301)]
+    networks = band_networks(frequencies, widths=[1, 2, 8], filters=12)
+    return noise[0], audiocnn.Objective(networks, terms, style=noise[1], content=noise[2][..., :300], **how)
+
+
+@pytest.mark.parametrize("how", [{}, dict(segment=60), dict(loop=True)], ids=["whole", "segments", "loop"])
+def test_networks_at_once_give_what_they_give_one_by_one(how, two_threads, monkeypatch):
+    """Losses and gradient are the same with 2 threads, whatever the order in which the networks end."""
+    terms = [(audiocnn.DistributionLoss(), "conv_2", 2.0), (audiocnn.ContentLoss(), "width_8.conv_2", 3.0)]
+    terms += [(RhythmLoss(), "width_1.conv_1", 1.0), (losses.DiversityLoss(), "input", 1.0)]
+    image, objective = banded(terms if not how.get("loop") else terms[:1], **how)
+    at_once = objective.evaluate(image, by_network=True)
+    asked = []
+    monkeypatch.setattr(
+        fast, "in_threads", lambda function, items: [asked.append(len(items)), *map(function, items)][1:]
+    )
+    one_by_one = objective.evaluate(image, by_network=True)
+    assert asked == [3 if how.get("loop") else 4]
+    assert list(at_once[0]) == list(one_by_one[0])
+    for name, loss in one_by_one[0].items():
+        torch.testing.assert_close(at_once[0][name], loss, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(at_once[1], one_by_one[1], rtol=1e-4, atol=1e-7)
+
+
+def test_an_error_in_a_thread_is_said_and_the_threads_stay(two_threads):
+    def fail(number):
+        if number == 2:
+            raise ValueError("number 2")
+        return torch.get_num_threads()
+
+    with pytest.raises(ValueError, match="number 2"):
+        fast.in_threads(fail, [1, 2, 3])
+    assert torch.get_num_threads() == 2
+    assert fast.in_threads(fail, [1, 3, 4]) == [1, 1, 1]  # each of the threads leaves the other cores to the others
+
+
+def test_losses_of_ones_own_are_called_one_by_one(two_threads):
+    """In the thread of the notebook's cell, where their prints appear."""
+    seen = []
+
+    def own(features, target):
+        seen.append(threading.current_thread() is threading.main_thread())
+        return (features - target.mean()).square().mean()
+
+    image, objective = banded([(own, "conv_2", 1.0)])
+    objective.evaluate(image)
+    assert seen == [True] * 3
