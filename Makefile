@@ -5,6 +5,7 @@
 # make figures measure the figures of README.md again, beside those it shows; some 20 minutes on two cores
 # make pictures draw the pictures of the READMEs again; needs Chromium, takes some 5 minutes on two cores
 PYTHON ?= python3
+export GOMP_SPINCOUNT ?= 5000
 BIN := .venv/bin
 
 .PHONY: run lab test quick figures pictures clean

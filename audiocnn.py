@@ -25,7 +25,6 @@ Sources
 import copy
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,12 +34,9 @@ import torch
 from torch import nn
 
 from support import fast
-from support.checks import check_choice, check_number, check_positive_int
+from support.checks import check_choice, check_cnn, check_number, check_positive_int
 from support.layers import Tap, closed_network, full_name, named_layers, side_by_side
-from support.sound.analysis import LAYOUTS
 
-PARAMETERS = ("l1channels", "l2channels", "l3channels", "kernelsize", "in_channels", "in_height", "in_width")
-PARAMETERS += ("n_classes", "orientation")  # of a CNN
 AS_GIVEN = ("input", "samples")  # layers that are the tensor itself
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
 SAMPLES_DRAW = 1000  # draws of random networks are numbered from here while samples are optimised, so that all differ
@@ -84,27 +80,6 @@ class CNN(nn.Module):
         """Image [shape=(batch, in_channels, in_height, in_width)] to scores [shape=(batch, n_classes)]."""
         features = self.layer3(self.layer2(self.layer1(image)))
         return self.fc(features.flatten(1))
-
-
-def check_cnn(parameters: dict) -> None:
-    """Raise ValueError unless a dict holds the parameters of a CNN, see there."""
-    missing = [name for name in PARAMETERS if name not in parameters]
-    if missing:
-        raise ValueError(
-            f"the network's parameters lack {', '.join(missing)}; they hold {', '.join(map(str, parameters))}"
-        )
-    check_positive_int(**{name: parameters[name] for name in PARAMETERS if name != "orientation"})
-    check_choice("orientation", parameters["orientation"], LAYOUTS)
-    flat = parameters["orientation"] != "2D"
-    for name in ("in_width",) if flat else ("in_height", "in_width"):
-        if parameters[name] < 8:
-            raise ValueError(f"{name}={parameters[name]} must be at least 8, because three max-pools halve this side")
-    channels = [parameters[name] for name in ("in_channels", "l1channels", "l2channels", "l3channels")]
-    taps = parameters["kernelsize"] ** (1 if flat else 2)
-    positions = (parameters["in_height"] // (1 if flat else 8)) * (parameters["in_width"] // 8)
-    weights = taps * sum(map(math.prod, itertools.pairwise(channels)))
-    if weights + channels[-1] * positions * parameters["n_classes"] > 10**9:
-        raise ValueError(f"parameters={parameters} make more than 10**9 weights (4 GB); lower the largest of them")
 
 
 # 2. Losses ---------------------------------------------------------------------------------------

@@ -28,10 +28,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from support import networks  # noqa: E402
+from support.checks import LAYOUTS  # noqa: E402
 from support.desk.saving import write_whole  # noqa: E402
 from support.desk.settings import best_device  # noqa: E402
 from support.sound import transforms  # noqa: E402
-from support.sound.analysis import LAYOUTS, Analysis  # noqa: E402
+from support.sound.analysis import Analysis  # noqa: E402
 from support.sound.files import load_audio  # noqa: E402
 from support.weights import read_weights, reason_of  # noqa: E402
 

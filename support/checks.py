@@ -1,6 +1,7 @@
 """Checks of single values and of networks: every message names the value and says what is allowed."""
 
 import errno
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+
+LAYOUTS = ("freq", "time", "2D")  # of images, and the orientations of a CNN
+PARAMETERS = ("l1channels", "l2channels", "l3channels", "kernelsize", "in_channels", "in_height", "in_width")
+PARAMETERS += ("n_classes", "orientation")  # of a CNN
 
 
 def shown(value: object) -> str:
@@ -107,3 +112,24 @@ def check_network(network: nn.Module) -> None:
             raise ValueError(f"the network's {name} holds NaN or infinite values; load other weights")
         if name.endswith("running_var") and (each < 0).any():
             raise ValueError(f"the network's {name}, a variance, holds values below 0; load other weights")
+
+
+def check_cnn(parameters: dict) -> None:
+    """Raise ValueError unless a dict holds the parameters of a CNN, see there."""
+    missing = [name for name in PARAMETERS if name not in parameters]
+    if missing:
+        raise ValueError(
+            f"the network's parameters lack {', '.join(missing)}; they hold {', '.join(map(str, parameters))}"
+        )
+    check_positive_int(**{name: parameters[name] for name in PARAMETERS if name != "orientation"})
+    check_choice("orientation", parameters["orientation"], LAYOUTS)
+    flat = parameters["orientation"] != "2D"
+    for name in ("in_width",) if flat else ("in_height", "in_width"):
+        if parameters[name] < 8:
+            raise ValueError(f"{name}={parameters[name]} must be at least 8, because three max-pools halve this side")
+    channels = [parameters[name] for name in ("in_channels", "l1channels", "l2channels", "l3channels")]
+    taps = parameters["kernelsize"] ** (1 if flat else 2)
+    positions = (parameters["in_height"] // (1 if flat else 8)) * (parameters["in_width"] // 8)
+    weights = taps * sum(map(math.prod, itertools.pairwise(channels)))
+    if weights + channels[-1] * positions * parameters["n_classes"] > 10**9:
+        raise ValueError(f"parameters={parameters} make more than 10**9 weights (4 GB); lower the largest of them")

@@ -187,7 +187,7 @@ def in_threads(function, items):
     must not change what they share, see is_own.
 
     Plain equivalent: `list(map(function, items))`.
-    Gain: TODO
+    Gain: 5 s of the default take 8.7 to 9.7 s instead of 10.2 to 10.7 s on two cores, and 0.82 of the processor time.
     Test: test_networks_at_once_give_what_they_give_one_by_one.
     """
     number = torch.get_num_threads()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from audiocnn import CNN, PARAMETERS, check_cnn
-from support.checks import is_file, printable
+from audiocnn import CNN
+from support.checks import PARAMETERS, check_cnn, is_file, printable
 from support.frontend import musicnn_vgg
 from support.sound.transforms import STFT
 from support.weights import LONGEST, Decoder, load_weights, reason_of

@@ -11,9 +11,8 @@ Conventions
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import librosa
 import numpy as np
@@ -21,96 +20,14 @@ import torch
 
 import audiocnn
 from support.curves import is_curve
+from support.results import Result
 from support.rhythm import Rhythm, chosen_rhythm
 from support.sound import stereo
 from support.sound.analysis import Analysis
-from support.sound.files import fit_full_scale, load_audio
+from support.sound.files import load_audio
 from support.sound.masks import Where, where_of
-from support.sound.sections import KEPT, Section, audible, ends_of, in_16_bits, section_after
+from support.sound.sections import Section, audible, begun, go_on
 from support.start import STARTS, matched_noise, start_image
-
-
-@dataclass
-class Result:
-    """One result in the making: the image, then the samples, and the losses on the way."""
-
-    run: int  # from 0; its seed is that of the settings plus this number
-    image: torch.Tensor
-    start: dict = field(default_factory=dict)  # losses before the first step
-    noise: dict = field(default_factory=dict)  # the content's losses of noise, where those of the start are 0
-    history: list = field(default_factory=list)
-    reconstruction: torch.Tensor | None = None  # samples that the image gave
-    samples: torch.Tensor | None = None
-    refinement: list = field(default_factory=list)  # the history of the samples
-    begun: list = field(default_factory=list)  # steps of history after which the optimiser began again
-    begun_to_refine: list = field(default_factory=list)  # the same, of refinement
-    changed: list = field(default_factory=list)  # what a cell of one's own changed, in words
-    descents: list = field(default_factory=list)  # how the image was changed, in words by name, see truth.noted
-    sample_descents: list = field(default_factory=list)  # how the samples were changed
-    settings: object = None  # that the result was made with
-    draft: Path | None = None  # stem of the files that hold a draft of the samples
-    saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
-    first: torch.Tensor | None = None  # the image as it was made; None: as it is
-    objective: audiocnn.Objective | None = None  # of run: the image's losses; its network is that of the last draw
-
-    def __post_init__(self):
-        self.first = self.image.clone() if self.first is None else self.first
-
-    def measure(self, objective, noise):
-        """Note the losses of the start; where the content's are 0, those of noise, an image, count as 100 %."""
-        self.start = measured(objective, self.image)
-        contents = [name for name in self.start if name.startswith("content ")]
-        if any(self.start[name] <= 1e-6 * self.start["total"] for name in contents if self.start["total"]):
-            of_noise = measured(objective, noise)
-            self.noise = {name: of_noise[name] for name in contents}
-
-    def begin(self, num_steps):
-        """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
-
-        Samples of an earlier image go.
-        """
-        self.samples, self.refinement, self.begun_to_refine = None, [], []
-        if not self.history and not torch.equal(self.image, self.first):
-            self.changed = [*self.changed, "the image before its optimisation"]
-        return _begin(self.begun, self.history, num_steps)
-
-    def begin_to_refine(self, num_steps):
-        """Return how many steps of the samples are done, and note the same."""
-        if not self.refinement and not torch.equal(self.samples, self.reconstruction):
-            self.changed = [*self.changed, "the samples before their refinement"]
-        return _begin(self.begun_to_refine, self.refinement, num_steps)
-
-    def reconstructed(self, samples):
-        """Take the samples that the image gave; their refinement begins again, and so do their files."""
-        self.reconstruction, self.samples = samples, samples.clone()
-        self.refinement, self.begun_to_refine, self.sample_descents, self.draft, self.saved = [], [], [], None, ()
-
-    def whole_of(self, name):
-        """Return the value of a loss that counts as 100 %: that of the start, or of noise where the start has none.
-
-        0 where neither has this loss, as for the bound.
-        """
-        value = self.noise.get(name, self.start.get(name, 0))
-        return value if value > 1e-6 * self.start.get("total", 0) else 0
-
-    @property
-    def whole(self):
-        """The values that count as 100 %, by name: of whole_of, or the total of the start."""
-        return {name: self.whole_of(name) or self.start["total"] for name in self.start}
-
-    def shares(self, losses):
-        """Return losses, by name, as shares of whole; those that the start lacks are shares of its total.
-
-        All are 1 where nothing is known of the start.
-        """
-        total = self.start.get("total")
-        return {name: loss / (self.whole.get(name) or total or loss or 1) for name, loss in losses.items()}
-
-
-def _begin(begun, history, num_steps):
-    if len(history) < num_steps and len(history) not in begun:
-        begun.append(len(history))
-    return len(history)
 
 
 @dataclass
@@ -191,28 +108,23 @@ def run(
     if section is not None:
         length, where = section.length, section.where(analysis)
 
-    def own_objective(images, *, stereo=False, where=None):
-        redrawn = functools.partial(images_of_draw, settings.load, made.analysis, settings.device, stereo=stereo)
-        return make_objective(
-            images,
-            made.networks,
-            made.terms,
-            redrawn=redrawn if settings.drawn and recordings is None else None,
-            blend=None if is_curve(settings.style_blend) else settings.style_blend,
-            segment=analysis.frames(settings.segment_duration),
-            loop=settings.loop,
-            where=where,
-        )
-
-    def own_pairs(objective, recordings, *, length, where=None):
-        terms, seen = objective.all_terms, objective
-        if settings.stereo:
-            images = stereo_images(made.analysis, recordings, settings.device)
-            seen = objective_of(images, stereo=True, where=where)
-        view = analysis.view(length, settings.device)
-        return [(view, seen), *on_samples(terms, recordings, settings.device, where)]
-
-    objective_of, pairs_of = objective_of or own_objective, pairs_of or own_pairs
+    redrawn = functools.partial(images_of_draw, settings.load, made.analysis, settings.device)
+    objective_of = objective_of or functools.partial(
+        make_objective,
+        networks=made.networks,
+        terms=made.terms,
+        redrawn=redrawn if settings.drawn and recordings is None else None,
+        blend=None if is_curve(settings.style_blend) else settings.style_blend,
+        segment=analysis.frames(settings.segment_duration),
+        loop=settings.loop,
+    )
+    pairs_of = pairs_of or functools.partial(
+        make_pairs,
+        analysis=made.analysis,
+        view=analysis.view,
+        device=settings.device,
+        objective_of=objective_of,
+    )
     redraw = 0 if isinstance(made.networks, torch.nn.Module) else settings.steps_of_draw
     objective = objective_of(made.images, where=where)
     noise, image = make_start(
@@ -251,7 +163,7 @@ def run(
     result.reconstructed(torch.tensor(samples, device=settings.device))
     steps = audiocnn.optimise(
         result.samples,
-        pairs_of(objective, made.recordings, length=length, where=where),
+        pairs_of(objective, made.recordings, length, where),
         num_steps=settings.refine_steps,
         optimizer=sample_optimizer,
         redraw=redraw,
@@ -264,46 +176,19 @@ def run(
 def synthesise(settings, recordings: dict | None = None, **parts_of_run) -> np.ndarray:
     """Return the samples that a notebook makes with these settings [shape=(n,), or (2, n) in stereo], see run.
 
-    A long result is made section by section, see stream.
+    A long result is made section by section, see sections.go_on; the desk's Stream writes the sections to a file.
     """
     result = run(settings, recordings, **parts_of_run)
     if settings.length_of_long is None:
         return result.samples.cpu().numpy()
-    sound, recordings_of = begun(result), None if recordings is None else lambda draw, section: recordings
-    for place, samples in stream(settings, sound, sound.shape[-1], recordings_of=recordings_of, **parts_of_run):
+
+    def make(section):
+        return run(settings, recordings, section=section, **parts_of_run).samples.cpu().numpy()
+
+    sound, length = begun(result.samples.cpu().numpy()), settings.length_of_long
+    for place, samples in go_on(make, sound, sound.shape[-1], length=length, sample_rate=settings.sample_rate):
         sound = np.concatenate([sound[..., :place], samples], axis=-1)
     return sound
-
-
-def begun(result: Result) -> np.ndarray:
-    """Return the samples of a long result's first section, as the file of the sound keeps them."""
-    samples = result.samples.cpu().numpy()
-    return in_16_bits(fit_full_scale(samples, kept=np.zeros_like(samples)))
-
-
-def stream(
-    settings, before: np.ndarray, done: int, *, recordings_of: Callable | None = None, **parts_of_run
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (place, samples) of every further section of a long result: the samples from a place on.
-
-    Parameters
-    ----------
-    before, done : the last samples that are there, KEPT seconds or more, and how many are there in all
-    recordings_of : function or None
-        From the number of a draw and a section to the recordings; None: those of the settings.
-    parts_of_run : see run
-    """
-    rate, kept = settings.sample_rate, round(KEPT * settings.sample_rate)
-    for end in ends_of(settings.length_of_long, rate):
-        if end < done + kept:
-            continue
-        section = section_after(before[..., -kept:], done, end)
-        recordings = recordings_of and recordings_of(0, section)
-        result = run(settings, recordings, section=section, **parts_of_run)
-        samples = result.samples.cpu().numpy()
-        samples = in_16_bits(fit_full_scale(samples, kept=librosa.util.fix_length(section.before, size=section.length)))
-        yield section.first, samples
-        before, done = samples, end
 
 
 def _follow(steps, history, watch, title):
@@ -314,18 +199,41 @@ def _follow(steps, history, watch, title):
 
 
 def make_objective(
-    images: dict, networks, terms: list, *, redrawn: Callable | None = None, **how
+    images: dict, networks, terms: list, *, redrawn: Callable | None = None, stereo: bool = False, **how
 ) -> audiocnn.Objective:
     """Return the objective of images by name; how: blend, segment, loop and where, see audiocnn.Objective.
 
     redrawn : function from the number of a draw to images by name, whose styles then take the place of the first ones
+    stereo : whether the images compare left, right, middle and side
     """
 
     def styles_of(images):
         return [image for name, image in images.items() if name.startswith("style")]
 
-    style = styles_of(images) if redrawn is None else lambda draw: styles_of(redrawn(draw))
+    style = styles_of(images) if redrawn is None else lambda draw: styles_of(redrawn(draw, stereo=stereo))
     return audiocnn.Objective(networks, terms, style=style, content=images.get("content"), **how)
+
+
+def make_pairs(
+    objective: audiocnn.Objective,
+    recordings: dict,
+    length: int,
+    where: Where | None = None,
+    *,
+    analysis: Analysis,
+    view: Callable,
+    device: str,
+    objective_of: Callable,
+) -> list:
+    """Return the pairs (through, Objective) of the descent on samples, see audiocnn.optimise.
+
+    analysis, view : of the recordings, and from a length to the view of the result
+    objective_of : function from images, of a sound in stereo, to their objective
+    """
+    more = on_samples(objective.all_terms, recordings, device, where)
+    if recordings["style 1"].ndim == 2:
+        objective = objective_of(stereo_images(analysis, recordings, device), stereo=True, where=where)
+    return [(view(length, device), objective), *more]
 
 
 def images_of_draw(load: Callable, analysis: Analysis, device: str, draw: int, *, stereo: bool = False) -> dict:
@@ -352,12 +260,6 @@ def on_samples(terms: list, recordings: dict, device: str, where: Where | None =
 
 def _samples_image(samples):
     return samples.reshape(-1, 1, 1, samples.shape[-1])
-
-
-def measured(objective: audiocnn.Objective, image: torch.Tensor) -> dict[str, float]:
-    """Return the losses of an image by name, and "total"."""
-    values = {name: float(loss) for name, loss in objective.evaluate(image)[0].items()}
-    return values | {"total": sum(values.values())}
 
 
 def make_start(

@@ -143,8 +143,10 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.pitch": {"audiocnn"},
     "support.curves": {"audiocnn", "support.pitch", "support.checks"},
     "support.heard": {"audiocnn", "support.layers"},
+    "support.results": {"audiocnn"},
     "support.pipeline": {
         "support.curves",
+        "support.results",
         "audiocnn",
         "support.start",
         "support.rhythm",
@@ -317,7 +319,7 @@ def test_cells_are_short_folded_where_they_only_show_and_without_outputs(path):
             assert len(lines) <= (52 if has_tag(cell, "parameters") else 21)
             statements = sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(cell.source)))
             assert statements <= 16 or has_tag(cell, "parameters")
-            kept = ("steps.step(", "follow_sweep", "analysis.reconstruct", "layer")  # parts of the method
+            kept = ("steps.step(", "follow_sweep", "follow_stream", "analysis.reconstruct", "layer")  # parts of the method
             shows_only = "display(" in cell.source and not any(word in cell.source for word in kept)
             assert not shows_only or cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
         before = cell

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiocnn import MEMORY, PARAMETERS
-from support.checks import check_choice, check_mapping, check_number, is_file, printable, shown
+from audiocnn import MEMORY
+from support.checks import PARAMETERS, check_choice, check_mapping, check_number, is_file, printable, shown
 from support.curves import check_end, is_curve, largest
 from support.desk.fitting import Fitting
 from support.desk.memory import check_memory

@@ -10,6 +10,7 @@ Conventions
 import io
 import math
 import warnings
+import weakref
 
 import IPython
 import librosa
@@ -56,11 +57,21 @@ def plot_ratings(rows, limits):
     return figure
 
 
+def png(figure):
+    """Return a figure as the bytes of a png; drawn once, because that takes a second: a cell saves it and shows it."""
+    if figure not in _drawn:
+        whole = io.BytesIO()
+        figure.savefig(whole, dpi=100, bbox_inches="tight", format="png")
+        _drawn[figure] = whole.getvalue()
+    return _drawn[figure]
+
+
+_drawn = weakref.WeakKeyDictionary()
+
+
 def _shown(figure):
     # The picture in a notebook. The files beside the sound keep all colours.
-    whole = io.BytesIO()
-    figure.savefig(whole, bbox_inches="tight")
-    return in_256_colours(whole)
+    return in_256_colours(io.BytesIO(png(figure)))
 
 
 def in_256_colours(picture):

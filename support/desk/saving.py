@@ -28,6 +28,7 @@ import torch
 
 from support.checks import is_file, printable
 from support.desk.checks import device_is_present
+from support.desk.pictures import png
 from support.desk.settings import DEFAULTS, Settings
 from support.pipeline import Result
 from support.sound.files import check_samples, fit_full_scale
@@ -164,7 +165,7 @@ def save_figures(stem, figures):
     """Write figures, a dict from name to Figure, as stem-name.png, each whole or not at all; return the paths."""
     paths = [stem.with_name(f"{stem.name}-{name}.png") for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
-        write_whole(path, lambda partial, figure=figure: figure.savefig(partial, dpi=100))
+        write_whole(path, lambda partial, figure=figure: partial.write_bytes(png(figure)))
     return paths
 
 

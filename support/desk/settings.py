@@ -29,13 +29,13 @@ import torch
 import audiocnn
 from support import losses, networks
 from support.bands import band_networks
-from support.checks import check_choice, check_mapping, check_number, printable, shown
+from support.checks import LAYOUTS, check_choice, check_mapping, check_number, printable, shown
 from support.curves import check_curve, is_curve, terms_of
 from support.desk import checks
 from support.pitch import PitchLoss
 from support.rhythm import RhythmLoss
 from support.sound import excerpts
-from support.sound.analysis import LAYOUTS, Analysis, check_power
+from support.sound.analysis import Analysis, check_power
 from support.sound.excerpts import Excerpts, is_drawn
 from support.sound.files import seconds_of
 from support.sound.masks import check_boxes

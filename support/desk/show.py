@@ -69,7 +69,7 @@ def progress(steps, result, analysis, total, refresh=10.0):
 
 
 def follow_stream(stream):
-    """Make a long result to its end, or to an interrupt: show a bar, say where the file is, and show its player."""
+    """Make a long result to its end, or to an interrupt: show a bar; return its player, and where the file is."""
     there, seconds = stream.seconds
     bar = tqdm(desc="seconds", initial=round(there), total=round(seconds), mininterval=1, file=sys.stdout)
     with bar as seen, contextlib.suppress(KeyboardInterrupt):
@@ -77,8 +77,8 @@ def follow_stream(stream):
             seen.update(round(new))
     there, is_part = stream.seconds[0], stream.sound.stem.endswith("-part")
     more = "; run this cell again to go on" if is_part else ", all that was asked for"
-    print(f"{stream.sound}: {there:.1f} of {seconds:.1f} s{more}")
-    show(IPython.display.HTML(players.of_file(stream.sound)))
+    words = html.escape(f"{stream.sound}: {there:.1f} of {seconds:.1f} s{more}")
+    return IPython.display.HTML(f"<p>{words}</p>{players.of_file(stream.sound)}")
 
 
 def show(output):

@@ -18,7 +18,7 @@ import soundfile
 from support import pipeline
 from support.desk import saving
 from support.desk.truth import FIRST_SECTION
-from support.sound.sections import KEPT
+from support.sound.sections import KEPT, begun, go_on
 
 LARGEST = 2**32 - 2**16  # bytes of a wav; a larger sound is written as RF64
 
@@ -32,11 +32,13 @@ class Stream:
         Its first section.
     used : dict
         What the cells used, see truth.describe.
-    parts_of_run : see pipeline.stream
+    recordings_of : function or None
+        From the number of a draw and a section to the recordings; None: those of the settings.
+    parts_of_run : see pipeline.run
     """
 
-    def __init__(self, result, *, used, folder="outputs", **parts_of_run):
-        self.settings, self.parts_of_run = result.settings.of_run(0), parts_of_run
+    def __init__(self, result, *, used, folder="outputs", recordings_of=None, **parts_of_run):
+        self.settings, self.parts_of_run, self.recordings_of = result.settings.of_run(0), parts_of_run, recordings_of
         others = [each for each in used["not_in_settings"] if each != FIRST_SECTION]
         report = {"settings": self.settings.plain(), "used": used | {"not_in_settings": others}}
         self.report, self.done = json.loads(json.dumps(report)), 0
@@ -60,13 +62,19 @@ class Stream:
         with soundfile.SoundFile(self.sound) as file:
             file.seek(max(0, self.done - round(KEPT * file.samplerate)))
             before = file.read(self.done - file.tell(), dtype="float32").T
-        for place, samples in pipeline.stream(self.settings, before, self.done, **self.parts_of_run):
+        rate, length = self.settings.sample_rate, self.settings.length_of_long
+        for place, samples in go_on(self._made, before, self.done, length=length, sample_rate=rate):
             seconds = self.seconds[0]
             with saving.uninterrupted():
                 self._write(place, samples)
             yield self.seconds[0] - seconds
         with saving.uninterrupted():
             self._finish()
+
+    def _made(self, section):
+        recordings = self.recordings_of and self.recordings_of(0, section)
+        result = pipeline.run(self.settings, recordings, section=section, **self.parts_of_run)
+        return result.samples.cpu().numpy()
 
     def _file(self, ending):
         return self.stem.with_name(self.stem.name + ending)
@@ -83,7 +91,7 @@ class Stream:
         return None
 
     def _begun(self, result, folder):
-        samples, self.report["losses"] = pipeline.begun(result), result.history + result.refinement
+        samples, self.report["losses"] = begun(result.samples.cpu().numpy()), result.history + result.refinement
         self.stem = saving.new_stem(folder, self.settings.outname)
         channels = 1 if samples.ndim == 1 else len(samples)
         is_large = 2 * channels * self.settings.length_of_long > LARGEST

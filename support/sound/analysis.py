@@ -25,12 +25,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from support.checks import check_choice
+from support.checks import LAYOUTS, check_choice
 from support.sound import loops, stereo
 from support.sound.preconditioning import multiplier, stft_preconditioner
 from support.sound.transforms import Transform
 
-LAYOUTS = ("freq", "time", "2D")
 LOUDEST = np.expm1(7.0)  # no full-scale sound reaches this magnitude at n_fft 1024; log1p of it is 7
 LEAST_POWER = 0.01  # below, float32 no longer tells compressed magnitudes apart
 KNEE = 1e-2  # magnitude below which a power becomes a straight line; -82 dB of a full-scale sine at n_fft 512

@@ -4,17 +4,18 @@ Only one section is in memory. The end that is kept is a part of what the losses
 every section is compared with the whole style, so that its statistics can't drift.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import librosa
 import numpy as np
 
 from support.sound.analysis import Analysis
-from support.sound.files import SILENT
+from support.sound.files import SILENT, fit_full_scale
 from support.sound.masks import FADE, Where, boxes
 
 LONG = 60.0  # s; a longer result is made section by section
-SECTION = 30.0  # s, the longest section; 2 minutes at once would take 1.7 GB
+SECTION = 20.0  # s, the longest section; 30 s would need 1.3 GB in the notebook, and 2 minutes at once 1.7 GB
 KEPT = 0.5  # s; the default's longest filter sees 0.19 s
 
 
@@ -44,7 +45,7 @@ def ends_of(length: int, sample_rate: int) -> list[int]:
     """Return the places where the sections of a sound end [samples]: all have about the same length.
 
     >>> ends_of(70, sample_rate=1)
-    [24, 47, 70]
+    [18, 35, 53, 70]
     """
     number = int(np.ceil(length / (SECTION * sample_rate)))
     return [int(end) for end in np.ceil(np.linspace(0, length, number + 1)[1:])]
@@ -57,15 +58,31 @@ def audible(samples: np.ndarray) -> np.ndarray:
     return (1e-7 * np.random.default_rng(0).standard_normal(samples.shape)).astype(np.float32)
 
 
-def in_16_bits(samples: np.ndarray) -> np.ndarray:
-    """Return samples rounded to the steps of 16 bits, so that a file gives the same ones again."""
-    return np.rint(samples * 2**15).clip(-(2**15), 2**15 - 1).astype(np.float32) / 2**15
+def begun(samples: np.ndarray) -> np.ndarray:
+    """Return the samples of the first section as a file keeps them: bent where they would clip, and in 16 bits."""
+    return _in_16_bits(fit_full_scale(samples, kept=np.zeros_like(samples)))
 
 
-def section_after(samples_before: np.ndarray, done: int, end: int) -> Section:
-    """Return the section that goes on from a sound of which `done` samples are there, up to an end.
+def go_on(
+    make: Callable[[Section], np.ndarray], before: np.ndarray, done: int, *, length: int, sample_rate: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (place, samples) of every further section of a long sound: its samples from a place on.
 
-    samples_before : the last samples of the sound, KEPT seconds or fewer
+    Parameters
+    ----------
+    make : function
+        From a section to its samples.
+    before, done : the last samples that are there, KEPT seconds or more, and how many are there in all
+    length : of the whole sound [samples]
     """
-    kept = samples_before.shape[-1]
-    return Section(done - kept, end - done + kept, samples_before)
+    kept = round(KEPT * sample_rate)
+    for end in ends_of(length, sample_rate):
+        if end >= done + kept:
+            section = Section(done - kept, end - done + kept, before[..., -kept:])
+            there = librosa.util.fix_length(section.before, size=section.length)
+            before, done = _in_16_bits(fit_full_scale(make(section), kept=there)), end
+            yield section.first, before
+
+
+def _in_16_bits(samples):  # so that a file gives the same samples again
+    return np.rint(samples * 2**15).clip(-(2**15), 2**15 - 1).astype(np.float32) / 2**15

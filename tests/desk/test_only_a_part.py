@@ -85,3 +85,27 @@ def test_a_folder_in_the_notebook(tmp_path, of_project):
     pieces = report["used"]["excerpts"]["style 1"]
     assert list(pieces) == ["0", "1", str(audiocnn.SAMPLES_DRAW)] and report["used"]["not_in_settings"] == []
     assert all(path.startswith(str(tmp_path / "sounds")) and 0 <= offset <= 3 for path, offset, _ in pieces["0"])
+
+
+def test_a_long_result_in_the_notebook(tmp_path, of_project, monkeypatch):
+    """The file is what one call makes; an interrupt and a late run of the cell go on; a note says what is a section."""
+    short = "\nfrom support.desk import settings as declared\nfrom support.sound import sections\n"
+    short += "declared.LONG, sections.SECTION = 3.0, 2.0"
+    part, whole = tmp_path / "outputs/test-002-part.wav", tmp_path / "outputs/test-002.wav"
+    with Notebook(tmp_path, STYLE_FILENAME=sample("speech"), result_duration=7.0, pictures=False) as notebook:
+        cell = notebook.cell("import audiocnn")
+        cell.source += short
+        notebook.replace("follow_stream", "    display(show.follow", "    1 / 0\n    display(show.follow")
+        with pytest.raises(CellError, match="ZeroDivisionError"):
+            notebook.run_all()
+        assert part.exists() and not whole.exists()
+        notebook.replace("follow_stream", "    1 / 0\n", "")
+        assert "100%" in notebook.run("follow_stream")
+        assert whole.exists() and not part.exists()
+        settings = Settings(**json.loads(whole.with_suffix(".json").read_text())["settings"])
+    report = json.loads((tmp_path / "outputs/test-001.json").read_text())
+    assert report["used"]["not_in_settings"] == ["the length, because this is only the first section of a long result"]
+    assert json.loads(whole.with_suffix(".json").read_text())["used"]["not_in_settings"] == []
+    monkeypatch.setattr("support.desk.settings.LONG", 3.0)
+    monkeypatch.setattr("support.sound.sections.SECTION", 2.0)
+    np.testing.assert_array_equal(soundfile.read(whole, dtype="float32")[0], pipeline.synthesise(settings))

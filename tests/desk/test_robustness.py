@@ -24,9 +24,9 @@ from test_notebooks import BANDS, EXCERPT
 
 import audiocnn
 from support import networks, pipeline
+from support.checks import LAYOUTS
 from support.desk import saving, table
 from support.desk.settings import Settings
-from support.sound.analysis import LAYOUTS
 from support.sound.files import load_audio
 from support.start import STARTS
 
@@ -228,21 +228,21 @@ def python(source, **options):
 SAVE = """
     import pathlib, signal, time
     import numpy as np
+    from matplotlib.figure import Figure
     from support.desk import saving
     from support.desk.settings import Settings
     signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background may start without
     def write_half(path, content):
-        pathlib.Path(path).write_bytes(b"half")
+        with open(path, "wb") as file:
+            file.write(b"half")
         print("writing", flush=True)
         time.sleep(60)
-    class Slow:
-        def savefig(self, path, **_):
-            write_half(path, None)
     if SLOW == "json":
         pathlib.Path.write_text = write_half
+    pathlib.Path.write_bytes = write_half
     stem = pathlib.Path("outputs/run-002")
     saving.save_run(stem, np.full(50000, 0.1), 22050, dict(settings=Settings().plain(), losses=[], used={}))
-    saving.save_figures(stem, {"picture": Slow()} if SLOW == "picture" else {})
+    saving.save_figures(stem, {"picture": Figure()} if SLOW == "picture" else {})
 """
 
 

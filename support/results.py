@@ -1,0 +1,101 @@
+"""A result in the making: its image, its samples, and the losses on the way.
+
+Conventions
+  history  the losses of every step, a list of dicts from name to number
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+import audiocnn
+
+
+@dataclass
+class Result:
+    """One result in the making: the image, then the samples, and the losses on the way."""
+
+    run: int  # from 0; its seed is that of the settings plus this number
+    image: torch.Tensor
+    start: dict = field(default_factory=dict)  # losses before the first step
+    noise: dict = field(default_factory=dict)  # the content's losses of noise, where those of the start are 0
+    history: list = field(default_factory=list)
+    reconstruction: torch.Tensor | None = None  # samples that the image gave
+    samples: torch.Tensor | None = None
+    refinement: list = field(default_factory=list)  # the history of the samples
+    begun: list = field(default_factory=list)  # steps of history after which the optimiser began again
+    begun_to_refine: list = field(default_factory=list)  # the same, of refinement
+    changed: list = field(default_factory=list)  # what a cell of one's own changed, in words
+    descents: list = field(default_factory=list)  # how the image was changed, in words by name, see truth.noted
+    sample_descents: list = field(default_factory=list)  # how the samples were changed
+    settings: object = None  # that the result was made with
+    draft: Path | None = None  # stem of the files that hold a draft of the samples
+    saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
+    first: torch.Tensor | None = None  # the image as it was made; None: as it is
+    objective: audiocnn.Objective | None = None  # of run: the image's losses; its network is that of the last draw
+
+    def __post_init__(self):
+        self.first = self.image.clone() if self.first is None else self.first
+
+    def measure(self, objective, noise):
+        """Note the losses of the start; where the content's are 0, those of noise, an image, count as 100 %."""
+        self.start = measured(objective, self.image)
+        contents = [name for name in self.start if name.startswith("content ")]
+        if any(self.start[name] <= 1e-6 * self.start["total"] for name in contents if self.start["total"]):
+            of_noise = measured(objective, noise)
+            self.noise = {name: of_noise[name] for name in contents}
+
+    def begin(self, num_steps):
+        """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
+
+        Samples of an earlier image go.
+        """
+        self.samples, self.refinement, self.begun_to_refine = None, [], []
+        if not self.history and not torch.equal(self.image, self.first):
+            self.changed = [*self.changed, "the image before its optimisation"]
+        return _begin(self.begun, self.history, num_steps)
+
+    def begin_to_refine(self, num_steps):
+        """Return how many steps of the samples are done, and note the same."""
+        if not self.refinement and not torch.equal(self.samples, self.reconstruction):
+            self.changed = [*self.changed, "the samples before their refinement"]
+        return _begin(self.begun_to_refine, self.refinement, num_steps)
+
+    def reconstructed(self, samples):
+        """Take the samples that the image gave; their refinement begins again, and so do their files."""
+        self.reconstruction, self.samples = samples, samples.clone()
+        self.refinement, self.begun_to_refine, self.sample_descents, self.draft, self.saved = [], [], [], None, ()
+
+    def whole_of(self, name):
+        """Return the value of a loss that counts as 100 %: that of the start, or of noise where the start has none.
+
+        0 where neither has this loss, as for the bound.
+        """
+        value = self.noise.get(name, self.start.get(name, 0))
+        return value if value > 1e-6 * self.start.get("total", 0) else 0
+
+    @property
+    def whole(self):
+        """The values that count as 100 %, by name: of whole_of, or the total of the start."""
+        return {name: self.whole_of(name) or self.start["total"] for name in self.start}
+
+    def shares(self, losses):
+        """Return losses, by name, as shares of whole; those that the start lacks are shares of its total.
+
+        All are 1 where nothing is known of the start.
+        """
+        total = self.start.get("total")
+        return {name: loss / (self.whole.get(name) or total or loss or 1) for name, loss in losses.items()}
+
+
+def _begin(begun, history, num_steps):
+    if len(history) < num_steps and len(history) not in begun:
+        begun.append(len(history))
+    return len(history)
+
+
+def measured(objective: audiocnn.Objective, image: torch.Tensor) -> dict[str, float]:
+    """Return the losses of an image by name, and "total"."""
+    values = {name: float(loss) for name, loss in objective.evaluate(image)[0].items()}
+    return values | {"total": sum(values.values())}
