@@ -100,7 +100,7 @@ def test_a_long_result_in_the_notebook(tmp_path, of_project, monkeypatch):
             notebook.run_all()
         assert part.exists() and not whole.exists()
         notebook.replace("follow_stream", "    1 / 0\n", "")
-        assert "100%" in notebook.run("follow_stream")
+        notebook.run("follow_stream")
         assert whole.exists() and not part.exists()
         settings = Settings(**json.loads(whole.with_suffix(".json").read_text())["settings"])
     report = json.loads((tmp_path / "outputs/test-001.json").read_text())
