@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jupyter_client.manager import start_new_kernel
 
-from report import ROOT
+from report import ROOT, write_section
 
 NOTEBOOK = "neural_style_audio_pretrained.ipynb"
 OPTIMISATIONS = ('step("Optimisation', 'step("Refine the samples')
@@ -73,15 +73,18 @@ def main():
             (folder / each).symlink_to(ROOT / each)
         shutil.copy(ROOT / NOTEBOOK, folder)
         ready, rows = measure(folder)
-    print("| step | first line | cold [s] | after a change [s] |\n|---|---|---|---|")
+    table = ["| step | first line | at first [s] | after a change [s] |", "|---|---|---|---|"]
     for heading, source, first, again in rows:
-        line = source.strip().splitlines()[0][:60]
-        print(f"| {heading} | `{line}` | {first:.2f} | {'' if again is None else f'{again:.2f}'} |")
+        if max(first, again or 0) >= 0.05:
+            line = source.strip().splitlines()[0][:60]
+            table.append(f"| {heading} | `{line}` | {first:.2f} | {'' if again is None else f'{again:.2f}'} |")
     sound = next(number for number, row in enumerate(rows) if "players.compare" in row[1])
-    print(f"the kernel {ready:.1f} s, the first sound after {ready + sum(row[2] for row in rows[: sound + 1]):.1f} s")
     others = [row for row in rows if not any(each in row[1] for each in OPTIMISATIONS)]
     cold, again = (sum(row[column] or 0 for row in others) for column in (2, 3))
-    print(f"all cells but the optimisations: {cold:.1f} s, the kernel {ready:.1f} s; after a change {again:.1f} s")
+    first = ready + sum(row[2] for row in rows[: sound + 1])
+    text = f"The first sound is heard after {first:.1f} s, {ready:.1f} s of them for the kernel. All cells but the "
+    text += f"optimisations take {cold:.1f} s at first, and {again:.1f} s after a change."
+    write_section("cells", [*table, "", text])
 
 
 if __name__ == "__main__":

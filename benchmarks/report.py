@@ -27,7 +27,7 @@ def best_times(functions, *, repeats=5):
 
 def sgemm_speed():
     """Return the speed of this machine's matrix product in single precision [GFLOP/s]."""
-    import torch  # here, because start.py measures how long a first import takes
+    import torch  # here, because most scripts need no torch
 
     a, b = torch.randn(4096, 4096), torch.randn(4096, 1024)
     return 2 * 4096 * 4096 * 1024 / best_times([lambda: a @ b])[0] / 1e9

@@ -3,8 +3,10 @@
 import ast
 import functools
 import graphlib
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -188,6 +190,19 @@ def test_five_functions_take_settings():
     assert taking.pop("support.desk") == ["accept", "run_sweep"] and not any(taking.values())
 
 
+def test_threads_learn_how_long_to_wait_before_pytorch_is_imported():
+    """PyTorch reads the variable once: with the usual one, a busy core made the default 10 times as slow."""
+    for path in NOTEBOOKS:
+        sources = [cell.source for cell in cells(path) if cell.cell_type == "code"]
+        (sets,) = [number for number, source in enumerate(sources) if "GOMP_SPINCOUNT" in source]
+        assert sets < min(number for number, source in enumerate(sources) if "import torch" in source)
+    code = "import os, sys, support; print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "5000"]
+
+
 def test_stars_import_nothing():
     for path in [*LIBRARY, *SCRIPTS, *NOTEBOOKS]:
         assert "*" not in imported(parse(path)), path
@@ -319,7 +334,13 @@ def test_cells_are_short_folded_where_they_only_show_and_without_outputs(path):
             assert len(lines) <= (52 if has_tag(cell, "parameters") else 21)
             statements = sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(cell.source)))
             assert statements <= 16 or has_tag(cell, "parameters")
-            kept = ("steps.step(", "follow_sweep", "follow_stream", "analysis.reconstruct", "layer")  # parts of the method
+            kept = (
+                "steps.step(",
+                "follow_sweep",
+                "follow_stream",
+                "analysis.reconstruct",
+                "layer",
+            )  # parts of the method
             shows_only = "display(" in cell.source and not any(word in cell.source for word in kept)
             assert not shows_only or cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
         before = cell
