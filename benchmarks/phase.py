@@ -18,7 +18,7 @@ from report import ROOT, SEEDED, write_section
 
 # isort: split
 import audiocnn
-from support import pipeline
+from support import results
 from support.desk.settings import Settings
 from support.sound import phase, transforms
 from support.sound.files import load_audio
@@ -123,7 +123,7 @@ def refine(descent, samples, num_steps):
     """Refine samples in place; return the sums of the losses before and after, and the samples as an array."""
     view = descent.analysis.view(len(samples), samples.device)
     how = dict(num_steps=num_steps, through=view, precondition=descent.analysis.preconditioner)
-    losses = [pipeline.measured(descent.objective, view(samples))]
+    losses = [results.measured(descent.objective, view(samples))]
     losses += audiocnn.optimise(samples, descent.objective, **how)
     return [losses[0]["total"], losses[-1]["total"]], samples.cpu().numpy()
 

@@ -203,14 +203,16 @@ def make_objective(
 ) -> audiocnn.Objective:
     """Return the objective of images by name; how: blend, segment, loop and where, see audiocnn.Objective.
 
-    redrawn : function from the number of a draw to images by name, whose styles then take the place of the first ones
+    redrawn : function from the number of a draw to images by name, whose styles then take the place of the first ones;
+        in stereo, also with stereo=True
     stereo : whether the images compare left, right, middle and side
     """
 
     def styles_of(images):
         return [image for name, image in images.items() if name.startswith("style")]
 
-    style = styles_of(images) if redrawn is None else lambda draw: styles_of(redrawn(draw, stereo=stereo))
+    redrawn = functools.partial(redrawn, stereo=True) if redrawn and stereo else redrawn
+    style = styles_of(images) if redrawn is None else lambda draw: styles_of(redrawn(draw))
     return audiocnn.Objective(networks, terms, style=style, content=images.get("content"), **how)
 
 

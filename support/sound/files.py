@@ -69,6 +69,8 @@ def load_audio(
         samples = np.zeros_like(samples[0] if mono else samples[[0, min(1, len(samples) - 1)]])
     else:
         samples = _mixed(samples, rate, mono, f"{name} ({offset=}, {duration=})")
+    if rate == sample_rate:
+        return samples  # the first call of librosa.resample loads modules for a second: the first sound is heard sooner
     return librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
 
 

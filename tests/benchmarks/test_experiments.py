@@ -8,7 +8,7 @@ import audiocnn
 import experiments
 import metrics
 import quality
-from support import frontend, pipeline
+from support import frontend, pipeline, results
 from support.layers import features
 
 RATE = 22050
@@ -103,7 +103,7 @@ def test_half_of_the_filters_follow_the_result_from_the_second_draw_on(given):
     objective = pipeline.make_objective(parts.images, changes["networks"], changes["terms"])
     plain = pipeline.make_objective(parts.images, parts.networks, parts.terms)
     image = random_image(*parts.images["style 1"].shape)
-    found, expected = (pipeline.measured(each, image) for each in (objective, plain))
+    found, expected = (results.measured(each, image) for each in (objective, plain))
     assert found.pop("seen input") == 0 and found == pytest.approx(expected, rel=1e-6)
     before, after = (each(1)["width_4"] for each in (parts.networks, changes["networks"]))
     same = (before[0].weight == after[0].weight).flatten(1).all(dim=1)

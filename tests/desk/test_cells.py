@@ -170,7 +170,10 @@ EDITS = {
         LOOP.format(f"redraw={redraw},\n                precondition=masked and masked.in_image,", "num_steps")
         for redraw in ("settings.steps_of_draw", "2")
     ),
-    "optimizer": ("optimizer=optimizer,", "optimizer=functools.partial(audiocnn.lbfgs, history_size=3),"),
+    "optimizer": (
+        "optimizer=optimizer,\n                redraw",
+        "optimizer=functools.partial(audiocnn.lbfgs, history_size=3),\n                redraw",
+    ),
     "start": ("            seed=settings.seed + run,", "            seed=settings.seed + run + 1,"),
     "sample_redraw": tuple(
         LOOP.format(f"redraw={redraw},\n                precondition={PRECONDITION},", "refine_steps")

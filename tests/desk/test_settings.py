@@ -696,8 +696,8 @@ def test_an_excerpt_that_is_longer_than_its_file_warns(tmp_path):
 @pytest.mark.parametrize(
     ("given", "advice"),
     [
-        (dict(result_duration=900), "a shorter duration or result_duration"),
-        (dict(stereo=True, result_duration=250), "a shorter duration or result_duration"),
+        (dict(result_duration=900, loop=True), "a shorter duration or result_duration"),
+        (dict(stereo=True, result_duration=250, loop=True), "a shorter duration or result_duration"),
         (dict(filters=200_000), "fewer filters"),
         (dict(recipe="gatys", parameters=dict(l1channels=60_000)), "fewer filters, l1channels or runs"),
         (dict(runs=1000), "fewer filters, l1channels or runs"),
@@ -709,6 +709,7 @@ def test_what_needs_more_than_4_gb_says_so(given, advice, monkeypatch):
         silently(device="cpu", **given)
     assert advice in str(error.value)
     silently(device="cpu", result_duration=60)
+    silently(device="cpu", result_duration=10**6)  # is made section by section
 
 
 def test_fifteen_minutes_from_a_header(tmp_path, monkeypatch):
