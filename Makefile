@@ -2,7 +2,7 @@
 # make lab   set up and open JupyterLab
 # make test  set up, then formatter, linter and tests: two processes of one thread each
 # make quick the same without the tests that need a kernel or a browser
-# make figures measure the figures of README.md again, beside those it shows; some 25 minutes on two cores
+# make figures measure the figures of README.md again, beside those it shows; about half an hour on two cores
 # make pictures draw the pictures of the READMEs again; needs Chromium, takes some 5 minutes on two cores
 PYTHON ?= python3
 export GOMP_SPINCOUNT ?= 5000

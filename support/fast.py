@@ -2,8 +2,8 @@
 
 Everything here has a plain equivalent in PyTorch, which its docstring names with the gain and with the test
 that holds both to the same numbers. The seconds are of two CPU cores; `python benchmarks/speed.py` measures them,
-except for StackedConv and ScaledChannels, which were measured by hand, and recorded, which `python benchmarks/gpu.py`
-measures.
+except for StackedConv, ScaledChannels and in_threads, which were measured by hand, and recorded, which
+`python benchmarks/gpu.py` measures.
 
 Conventions
   rows   torch tensor [shape=(channels, positions)], the features of one layer

@@ -32,6 +32,7 @@ class Result:
     settings: object = None  # that the result was made with
     draft: Path | None = None  # stem of the files that hold a draft of the samples
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
+    long: tuple = ()  # of the file of a long result: the same, of its first section
     first: torch.Tensor | None = None  # the image as it was made; None: as it is
     objective: audiocnn.Objective | None = None  # of run: the image's losses; its network is that of the last draw
 
@@ -65,7 +66,8 @@ class Result:
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins again, and so do their files."""
         self.reconstruction, self.samples = samples, samples.clone()
-        self.refinement, self.begun_to_refine, self.sample_descents, self.draft, self.saved = [], [], [], None, ()
+        self.refinement, self.begun_to_refine, self.sample_descents = [], [], []
+        self.draft, self.saved, self.long = None, (), ()
 
     def whole_of(self, name):
         """Return the value of a loss that counts as 100 %: that of the start, or of noise where the start has none.

@@ -319,7 +319,7 @@ def save_state(result, path):
 KINDS = {
     int: ["run"],
     dict: ["settings"],
-    tuple: ["saved"],
+    tuple: ["saved", "long"],
     Path | None: ["draft"],
     torch.Tensor: ["image", "first"],
     torch.Tensor | None: ["reconstruction", "samples"],

@@ -42,7 +42,12 @@ class Stream:
         others = [each for each in used["not_in_settings"] if each != FIRST_SECTION]
         report = {"settings": self.settings.plain(), "used": used | {"not_in_settings": others}}
         self.report, self.done = json.loads(json.dumps(report)), 0
-        self.stem = self._found(Path(folder)) or self._begun(result, Path(folder))
+        self.stem, steps = result.long[0] if result.long else None, (len(result.history), len(result.refinement))
+        if self.stem and result.long[1] == steps and self._file(".json").is_file():
+            self.done = self.settings.length_of_long  # nothing is made again
+        else:
+            self.stem = self._found(Path(folder)) or self._begun(result, Path(folder))
+        result.long = (self.stem, steps)
 
     @property
     def sound(self):
