@@ -35,7 +35,8 @@ from torch import nn
 
 from support import fast
 from support.checks import check_choice, check_cnn, check_number, check_positive_int
-from support.layers import Tap, closed_network, full_name, named_layers, side_by_side
+from support.descent import Walk, goes_on
+from support.layers import Layers, Tap, full_name, side_by_side
 
 AS_GIVEN = ("input", "samples")  # layers that are the tensor itself
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
@@ -397,7 +398,8 @@ class Objective:
                     "layer"
                 )
         self.blend, self.segment, self.loop, self.where = _shares(blend, len(styles)), segment, loop, where
-        self.networks, self.drawn, self.network, self.chains = networks, None, None, []
+        self.networks, self.drawn, self.network = networks, None, None
+        self.taps, self.chains, self.at_input = {}, [], None
         self.draw(0)
         self.first_network = self.network
 
@@ -416,7 +418,9 @@ class Objective:
     def _insert(self):
         chains, known = [], {}
         for prefix, network in {} if self.network is None else side_by_side(self.network).items():
-            layers = list(named_layers(network))
+            tap = self.taps.get(prefix)
+            found = tap.found if tap and tap.is_like(network) else Layers(network)
+            layers = list(found.steps)
             here = [(term.layer.removeprefix(f"{prefix}."), term) for term in self.terms]
             here = sorted((pair for pair in here if pair[0] in layers), key=lambda pair: layers.index(pair[0]))
             known |= dict.fromkeys([*layers, *(full_name(prefix, layer) for layer in layers)])
@@ -426,11 +430,13 @@ class Objective:
                     "see an image; give a style or a content"
                 )
             if here:
-                alone = network is self.network
-                network = closed_network(network) if self.loop else network
-                tap = Tap(network, list(dict.fromkeys(layer for layer, _ in here)), self._images()[0])
+                if tap and found is tap.found:
+                    tap.renew(network)
+                else:
+                    wanted = list(dict.fromkeys(layer for layer, _ in here))
+                    tap = self.taps[prefix] = Tap(found, wanted, self._images()[0], closed=self.loop)
                 chains += self._chains_of(prefix, tap, here)
-                if alone:
+                if network is self.network:
                     tap.to(memory_format=torch.channels_last)
         for term in self.terms:
             if term.layer not in {*AS_GIVEN, *known}:
@@ -439,7 +445,9 @@ class Objective:
                     "'input', the image itself"
                 )
         at_input = [(term.layer, term) for term in self.terms if term.layer in AS_GIVEN]
-        return chains + self._chains_of("", _input, at_input)
+        if self.at_input is None or self.styles:  # no network changes them: a sixth of the time of a draw
+            self.at_input = self._chains_of("", _input, at_input)
+        return chains + self.at_input
 
     def _images(self):
         return self.sounds["style"] + self.sounds["content"]
@@ -450,7 +458,7 @@ class Objective:
         if not here:
             return []
         features = whole = [tap(image) for image in self._images()]  # of the styles, then of the content
-        overlap = _overlap(tap, self._images()[0], features[0]) if tap is not _input else None
+        overlap = tap.overlap if tap is not _input else None
         if self.where is not None:
             overlap = 0 if tap is _input else overlap
             features = [self._masked(tap, kind, each, overlap) for kind in self.sounds for each in self.sounds[kind]]
@@ -525,10 +533,11 @@ class Objective:
         changed = tensor.detach().requires_grad_()
         image = changed if through is None else through(changed)
         self._check(image)
-        gradient, losses, taps = torch.zeros_like(image), {}, {}
+        seen = image.detach().contiguous()  # torch.stft's output lies frame by frame, and each network would copy it
+        gradient, losses, taps = torch.zeros_like(seen), {}, {}
         for chain in self.chains:
             taps.setdefault(id(chain.tap), []).append(chain)  # a tap by hooks can't see two images at once
-        compute, apply = functools.partial(self._computed, image=image.detach()), fast.in_threads
+        compute, apply = functools.partial(self._computed, image=seen), fast.in_threads
         if image.device.type != "cpu" or fast.is_own(self.parts()):  # prints of one's own parts keep their order
             apply = map
         for places, added, found in itertools.chain.from_iterable(apply(compute, taps.values())):
@@ -548,10 +557,10 @@ class Objective:
             parts = self._parts(chain, image.shape[3] if places is None else len(places))
             for part in parts:
                 where = part if places is None else places[part]
-                piece = image[..., where].contiguous().requires_grad_()  # torch.stft's output lies frame by frame
-                found = [(each, each.weight * value) for each, value in chain.values(piece, part.start)]
-                gradient = torch.autograd.grad(sum(loss for _, loss in found), piece)[0] / len(parts)
-                computed.append((where, gradient, [(each, loss.detach() / len(parts)) for each, loss in found]))
+                piece = image[..., where].contiguous().requires_grad_()
+                found = [(each, each.weight / len(parts) * value) for each, value in chain.values(piece, part.start)]
+                gradient = torch.autograd.grad(sum(loss for _, loss in found), piece)[0]
+                computed.append((where, gradient, [(each, loss.detach()) for each, loss in found]))
         return computed
 
     def _check(self, image):
@@ -604,24 +613,6 @@ def _shares(blend, n_styles):
     return [share / sum(blend) for share in blend]
 
 
-def _overlap(tap, image, features):
-    # How many frames fewer the features have, if those of a cut image are the same; None where layers pad, stride, or
-    # see all frames at once.
-    overlap = max(image.shape[3] - each.shape[3] for each in features.values())
-    first, last = image.shape[3] // 4, image.shape[3] // 4 + overlap + 8
-    if overlap < 0 or last > image.shape[3]:
-        first, last = 1, image.shape[3]
-    if not 0 <= overlap < last - first:
-        return None
-    for name, part in tap(image[..., first:last].contiguous()).items():
-        whole = features[name][..., first:][..., : part.shape[3]]
-        if part.shape != whole.shape or part.shape[3] + overlap < last - first:
-            return None
-        if (part - whole).abs().max() > 1e-3 * whole.abs().max():
-            return None
-    return overlap
-
-
 # 4. Optimisation ---------------------------------------------------------------------------------
 
 
@@ -635,15 +626,16 @@ class ScaledLBFGS(torch.optim.LBFGS):
     def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Make one step; closure computes the loss and the gradients."""
         (group,) = self.param_groups
+        state = self.state[group["params"][0]]
 
         def scaled():
             loss = closure()
-            if "scale" not in group:
+            if "scale" not in state:
                 small = 0 < float(loss) < 1e-3
-                group["scale"] = 2.0 ** -np.floor(np.log2(float(loss))) if small else 1.0
+                state["scale"] = 2.0 ** -np.floor(np.log2(float(loss))) if small else 1.0
             for tensor in group["params"]:
-                tensor.grad = tensor.grad * group["scale"]
-            return loss * group["scale"]
+                tensor.grad = tensor.grad * state["scale"]
+            return loss * state["scale"]
 
         return super().step(scaled)
 
@@ -670,16 +662,22 @@ def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Opti
 
 @dataclass
 class Descent(Iterator):
-    """The steps of an optimisation, an iterator of losses by name, and how they are made, see optimise."""
+    """The steps of an optimisation, an iterator of losses by name, and how they are made, see optimise.
+
+    memory : dict or None
+        The tensor after the last whole step, and what the optimiser knows there.
+    """
 
     steps: Iterator
     pairs: list
     optimizer: Callable
     redraw: int
     precondition: Callable | None
+    memory: dict | None
 
     def __next__(self) -> dict[str, float]:
-        return next(self.steps)
+        losses, self.memory = next(self.steps)
+        return losses
 
 
 def optimise(
@@ -692,14 +690,14 @@ def optimise(
     redraw: int = 0,
     done: int = 0,
     precondition: Callable | None = None,
+    memory: dict | None = None,
 ) -> Descent:
     """Change an image, or samples, until the losses are small; give each step's losses by name, and "total".
 
     Parameters
     ----------
     tensor : torch.Tensor
-        Changed in place, only by whole steps: after an interrupt it holds the last finished step, and calling
-        optimise again goes on from there.
+        Changed in place, only by whole steps: after an interrupt it holds the last finished step.
     objective : Objective, or a list of (through, Objective) whose losses add up
     num_steps, done : int
         Steps (each of one or more evaluations) when all are done, and those that are done already.
@@ -708,70 +706,33 @@ def optimise(
     optimizer : function
         From a list of one tensor to a torch.optim.Optimizer, such as functools.partial(torch.optim.Adam, lr=0.01).
     redraw : int
-        After so many steps, the objective draws new random networks and the optimiser begins again; 0: never.
+        After so many steps, the objective draws new random networks; 0: never.
     precondition : function or None
         From the tensor to a symmetric linear map; the optimiser then moves another tensor, and this map of that is the
         change of the tensor. See Analysis.preconditioner.
+    memory : dict or None
+        Of an earlier Descent of this tensor, to go on as if it had not ended, bit for bit; None, or where the tensor
+        was changed since: the optimiser begins again.
     """
     pairs = objective if isinstance(objective, list) else [(through, objective)]
-    steps = _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition)
-    return Descent(steps, pairs, optimizer, redraw, precondition)
+    memory = memory if goes_on(memory, tensor) else None
+    steps = _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition, memory)
+    return Descent(steps, pairs, optimizer, redraw, precondition, memory)
 
 
-def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition):
-    first_draw = SAMPLES_DRAW if pairs[0][0] is not None else 0
-    length = redraw or max(1, num_steps)
-    while done < num_steps:
-        number, past = divmod(done, length)
-        for _, each in pairs:
-            each.draw(first_draw + number if redraw else 0)
-        change = precondition(tensor) if precondition else torch.clone
-        left = min(length - past, num_steps - done)
-        for losses in _descend(tensor, pairs, left, optimizer, change):
-            done += 1
-            yield losses
-
-
-def _made(make_optimizer, point):
-    optimizer = make_optimizer([point]) if callable(make_optimizer) else None
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"the optimiser {make_optimizer!r} must be a function from a list of tensors to a torch.optim.Optimizer; "
-            "write, for example, functools.partial(torch.optim.Adam, lr=0.02)"
-        )
-    return optimizer
-
-
-def _descend(tensor, pairs, num_steps, make_optimizer, change):
-    begin, point = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_()
-    functions = [functools.partial(each.evaluate, through=through) for through, each in pairs]
-    functions = [fast.recorded(f, each.parts(), tensor) for f, (_, each) in zip(functions, pairs, strict=True)]
-
-    def closure():
-        nonlocal seen, losses, changed, slope
-        if seen is None or not torch.equal(seen, point):  # a step begins with the point where the last one ended
-            losses, changed, gradient = {}, begin + change(point.detach()), 0
-            for number, evaluate in enumerate(functions, start=1):
-                found, added = evaluate(changed)
-                gradient = gradient + added
-                losses |= {f"{name} ({number})" if name in losses else name: loss for name, loss in found.items()}
-            for name, loss in losses.items():
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"the loss {name!r} is {loss}; lower its weight or change the start")
-            losses["total"] = sum(losses.values())
-            slope = change(gradient).contiguous()  # a symmetric map is its own gradient
-            seen = point.detach().clone()
-        point.grad = slope
-        return losses["total"]
-
-    losses, seen, changed, slope, optimizer = {}, None, None, None, _made(make_optimizer, point)
-    for step in range(1, num_steps + 1):
+def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition, memory):
+    first_draw, drawn = SAMPLES_DRAW if pairs[0][0] is not None else 0, None
+    walk = Walk(tensor, pairs, optimizer, precondition, memory) if done < num_steps else None
+    for step in range(done, num_steps):
+        number = first_draw + step // redraw if redraw else 0
         try:
-            optimizer.step(closure)
-            closure()  # of the point where the step ended
+            if number != drawn:
+                walk.draw(number)
+                drawn = number
+            values = walk.step()
         except FloatingPointError as error:
-            raise FloatingPointError(f"step {step}: {error}; step {step - 1} is kept") from None
-        values = {name: float(loss) for name, loss in losses.items()}
-        tensor.copy_(changed)  # last: after an interrupt, tensor and losses are of the same step
-        yield values
-    optimizer.state.clear()  # Python may find the optimizer late: for 5 minutes, 5 steps of 0.1 GB each
+            raise FloatingPointError(f"step {step + 1}: {error}; step {step} is kept") from None
+        tensor.copy_(walk.changed)  # last: after an interrupt, tensor and losses are of the same step
+        yield values, walk.memory()
+    if walk is not None:
+        walk.optimizer.state.clear()  # Python may find it late: for 5 minutes, 5 steps of 0.1 GB each

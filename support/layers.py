@@ -60,7 +60,7 @@ def named_layers(network: nn.Module) -> dict[str, str]:
     return {
         full_name(prefix, name): text
         for prefix, each in side_by_side(network).items()
-        for name, text in _Layers(each).described().items()
+        for name, text in Layers(each).described().items()
     }
 
 
@@ -85,10 +85,13 @@ class _Tracer(torch.fx.Tracer):
         return super().is_leaf_module(module, name) or not list(module.children())
 
 
-class _Layers:
-    # The layers of one network: on its graph, or where it can't be traced, its submodules.
+class Layers:
+    """The layers of one network: on its graph, or where the network can't be traced, its submodules.
 
-    def __init__(self, network):
+    steps : dict from a layer's name to its node or module
+    """
+
+    def __init__(self, network: nn.Module):
         self.network, self.root, self.graph = network, _Whole(network), None
         try:
             with _evaluating(network):
@@ -112,7 +115,8 @@ class _Layers:
             return step
         return self.root.get_submodule(step.target) if step.op == "call_module" else None
 
-    def described(self):
+    def described(self) -> dict[str, str]:
+        """List the layers: dict from name to a description."""
         return {name: str(self.module(name) or step.target) for name, step in self.steps.items()}
 
     def _kind(self, node):
@@ -170,19 +174,22 @@ class Tap(nn.Module):
 
     Parameters
     ----------
+    network : nn.Module, or its Layers, which take 2 ms to find
     layers : list of str
         Names as named_layers gives them, without the name of a network in front.
     image : torch.Tensor
         One of the images that the network will take. ValueError names the layer that can't take it.
     """
 
-    def __init__(self, network: nn.Module, layers: list[str], image: torch.Tensor):
+    def __init__(self, network: nn.Module | Layers, layers: list[str], image: torch.Tensor, *, closed: bool = False):
         super().__init__()
-        found = _Layers(network)
+        found = network if isinstance(network, Layers) else Layers(network)
         for name in layers:
             if name not in found.steps:
                 raise ValueError(f"there is no layer {name!r}; choose among {', '.join(found.steps)}")
         self.channels_last = {name: isinstance(found.module(name), CHANNELS_LAST) for name in layers}
+        self.found, self.closed, self.inputs = found, closed, {}
+        network = closed_network(found.network) if closed else found.network
         if found.graph is None:
             self.body = _Hooked(network, layers, image.dtype)
             warnings.warn(
@@ -191,9 +198,31 @@ class Tap(nn.Module):
                 stacklevel=2,
             )
         else:
-            self.body = _cut(found, layers, image.dtype)
+            self.body = _cut(found, _Whole(network), layers, image.dtype)
+            prepare = _Prepare(self.body)
             with torch.no_grad():
-                _Prepare(self.body).run(image)
+                prepare.run(image)
+            self.inputs = prepare.inputs
+        with torch.no_grad():
+            self.overlap = _overlap(self, image)
+
+    def is_like(self, network: nn.Module) -> bool:
+        """Whether a network differs from this tap's in its weights alone, so that renew can take it.
+
+        Modules of PyTorch that look alike do the same. What a module of one's own does is not known.
+        """
+        nodes = self.found.graph and self.body.graph.nodes
+        known = nodes and [node.target for node in nodes if node.op in ("call_module", "get_attr")] == [*self.inputs]
+        return bool(known) and not fast.is_own(network.modules()) and str(network) == str(self.found.network)
+
+    def renew(self, network: nn.Module) -> None:
+        """Take the modules of a network that is_like this one; a tap from the beginning takes three times as long."""
+        root = _Whole(closed_network(network) if self.closed else network)
+        dtype = next(iter(self.inputs.values())).dtype
+        for target, seen in self.inputs.items():
+            parent, _, name = target.rpartition(".")
+            part = _frozen(getattr(root.get_submodule(parent), name), dtype)
+            setattr(self.body.get_submodule(parent), name, fast.faster(part, seen))
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the features of an image by the layer's name."""
@@ -213,7 +242,7 @@ def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict
     """
     found = {}
     for prefix, each in side_by_side(network).items():
-        known, names = _Layers(each).steps, [name.removeprefix(f"{prefix}.") for name in layers]
+        known, names = Layers(each).steps, [name.removeprefix(f"{prefix}.") for name in layers]
         own = [name for name in dict.fromkeys(names) if name in known]
         found |= {full_name(prefix, name): value for name, value in Tap(each, own, image)(image).items()} if own else {}
     missing = [name for name in layers if not any(full == name or full.endswith(f".{name}") for full in found)]
@@ -222,8 +251,8 @@ def features(network: nn.Module, image: torch.Tensor, layers: list[str]) -> dict
     return found
 
 
-def _cut(found, layers, dtype):
-    # The graph as far as the layers, with copies of the modules that it needs.
+def _cut(found, root, layers, dtype):
+    # The graph as far as the layers, with copies of the modules of root that it needs.
     graph, copied = torch.fx.Graph(), {}
     needed, todo = set(), [found.steps[name] for name in layers]
     while todo:
@@ -237,7 +266,7 @@ def _cut(found, layers, dtype):
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             parent, _, name = node.target.rpartition(".")
-            parts[node.target] = _frozen(getattr(found.root.get_submodule(parent), name), dtype)
+            parts[node.target] = _frozen(getattr(root.get_submodule(parent), name), dtype)
     return torch.fx.GraphModule(parts, graph)
 
 
@@ -262,7 +291,7 @@ class _Prepare(torch.fx.Interpreter):
 
     def __init__(self, body):
         super().__init__(body)
-        self.extra_traceback, self.shapes = False, {}
+        self.extra_traceback, self.shapes, self.inputs = False, {}, {}
 
     def run_node(self, node):
         try:
@@ -281,6 +310,7 @@ class _Prepare(torch.fx.Interpreter):
     def call_module(self, target, args, kwargs):
         layer = self.fetch_attr(target)
         if sum(node.target == target for node in self.module.graph.nodes) == 1 and torch.is_tensor(args[0]):
+            self.inputs[target] = args[0][..., :1].clone()
             layer = fast.faster(layer, args[0])
             parent, _, name = target.rpartition(".")
             setattr(self.module.get_submodule(parent), name, layer)
@@ -318,6 +348,25 @@ class _Complete(Exception):
     pass
 
 
+def _overlap(tap, image):
+    # How many frames fewer the features have, if those of a cut image are the same; None where layers pad, stride, or
+    # see all frames at once.
+    features = tap(image)
+    overlap = max(image.shape[3] - each.shape[3] for each in features.values())
+    first, last = image.shape[3] // 4, image.shape[3] // 4 + overlap + 8
+    if overlap < 0 or last > image.shape[3]:
+        first, last = 1, image.shape[3]
+    if not 0 <= overlap < last - first:
+        return None
+    for name, part in tap(image[..., first:last].contiguous()).items():
+        whole = features[name][..., first:][..., : part.shape[3]]
+        if part.shape != whole.shape or part.shape[3] + overlap < last - first:
+            return None
+        if (part - whole).abs().max() > 1e-3 * whole.abs().max():
+            return None
+    return overlap
+
+
 def _four_axes(name, values, channels_last):
     values = values[0] if isinstance(values, tuple | list) else values
     if not torch.is_tensor(values) or values.ndim not in (2, 3, 4):
@@ -345,12 +394,12 @@ def layer_shapes(network: nn.Module, image: torch.Tensor) -> dict[str, tuple]:
     """
     shapes = {}
     for prefix, each in side_by_side(network).items():
-        found = _Layers(each)
+        found = Layers(each)
         if found.graph is None:
             values = _Hooked(each, list(found.steps), image.dtype)(image)  # their control flow may depend on numbers
             own = {name: tuple(value.shape) for name, value in values.items()}
         else:
-            run = _Prepare(_cut(found, list(found.steps), image.dtype).to("meta"))
+            run = _Prepare(_cut(found, found.root, list(found.steps), image.dtype).to("meta"))
             try:
                 run.run(image.to("meta"))
             except ValueError:
@@ -368,7 +417,7 @@ def receptive_fields(network: nn.Module) -> dict[str, int]:
     """
     fields = {}
     for prefix, each in side_by_side(network).items():
-        found, seen = _Layers(each), {}
+        found, seen = Layers(each), {}
         for node in found.graph.nodes if found.graph else ():
             field, step = (max(pair) for pair in zip((1, 1), *map(seen.get, node.all_input_nodes), strict=True))
             if node.op == "call_module":

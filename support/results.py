@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 import audiocnn
+from support.descent import goes_on
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Result:
     descents: list = field(default_factory=list)  # how the image was changed, in words by name, see truth.noted
     sample_descents: list = field(default_factory=list)  # how the samples were changed
     settings: object = None  # that the result was made with
+    memory: dict | None = None  # of the optimiser of the image, see audiocnn.Descent
+    sample_memory: dict | None = None  # the same, of the samples
     draft: Path | None = None  # stem of the files that hold a draft of the samples
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
     long: tuple = ()  # of the file of a long result: the same, of its first section
@@ -48,25 +51,32 @@ class Result:
             self.noise = {name: of_noise[name] for name in contents}
 
     def begin(self, num_steps):
-        """Return how many steps of the image are done; note that the optimiser begins again if num_steps are more.
+        """Return how many steps of the image are done; note where the optimiser begins again, without a memory.
 
         Samples of an earlier image go.
         """
-        self.samples, self.refinement, self.begun_to_refine = None, [], []
+        self.samples, self.refinement, self.begun_to_refine, self.sample_memory = None, [], [], None
         if not self.history and not torch.equal(self.image, self.first):
             self.changed = [*self.changed, "the image before its optimisation"]
-        return _begin(self.begun, self.history, num_steps)
+        return _begin(self.begun, self.history, num_steps, goes_on(self.memory, self.image))
 
     def begin_to_refine(self, num_steps):
         """Return how many steps of the samples are done, and note the same."""
         if not self.refinement and not torch.equal(self.samples, self.reconstruction):
             self.changed = [*self.changed, "the samples before their refinement"]
-        return _begin(self.begun_to_refine, self.refinement, num_steps)
+        return _begin(self.begun_to_refine, self.refinement, num_steps, goes_on(self.sample_memory, self.samples))
+
+    def remember(self, memory):
+        """Take what the optimiser knows after a whole step, see audiocnn.Descent; None after the last step."""
+        if self.samples is None:
+            self.memory = memory
+        else:
+            self.sample_memory = memory
 
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins again, and so do their files."""
         self.reconstruction, self.samples = samples, samples.clone()
-        self.refinement, self.begun_to_refine, self.sample_descents = [], [], []
+        self.refinement, self.begun_to_refine, self.sample_descents, self.sample_memory = [], [], [], None
         self.draft, self.saved, self.long = None, (), ()
 
     def whole_of(self, name):
@@ -91,8 +101,8 @@ class Result:
         return {name: loss / (self.whole.get(name) or total or loss or 1) for name, loss in losses.items()}
 
 
-def _begin(begun, history, num_steps):
-    if len(history) < num_steps and len(history) not in begun:
+def _begin(begun, history, num_steps, goes_on):
+    if len(history) < num_steps and not goes_on and len(history) not in begun:
         begun.append(len(history))
     return len(history)
 

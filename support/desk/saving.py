@@ -27,6 +27,7 @@ import soundfile
 import torch
 
 from support.checks import is_file, printable
+from support.descent import goes_on
 from support.desk.checks import device_is_present
 from support.desk.pictures import png
 from support.desk.settings import DEFAULTS, Settings
@@ -323,6 +324,7 @@ KINDS = {
     Path | None: ["draft"],
     torch.Tensor: ["image", "first"],
     torch.Tensor | None: ["reconstruction", "samples"],
+    dict | None: ["memory", "sample_memory"],
 }
 RESULT = {name: kind for kind, names in KINDS.items() for name in names}
 RESULT |= {name: {ALL: float} for name in ("start", "noise")}
@@ -335,8 +337,8 @@ KNOWN_PATHS = {f"{type(Path()).__module__}.{type(Path()).__name__}": Path}
 def load_state(path, like):
     """Return an unfinished result that save_state wrote, in place of one that was begun with the present settings.
 
-    The optimiser begins again. After a multiple of `redraw` steps it would have done so anyway, and the result is the
-    same, bit for bit, as without a pause; a warning says where this is not so.
+    The file holds what the optimiser knew, so that the result is the same, bit for bit on the same machine, as without
+    a pause. A warning says where the file holds no such memory: no show.progress saw the last step.
     """
     settings = like.settings
     if not is_file(path):
@@ -358,13 +360,11 @@ def load_state(path, like):
     changed = [name for name in changed if name not in ("num_steps", "refine_steps", "outname", "device", "threads")]
     if changed:
         warnings.warn(f"{printable(path)} was begun with other values of {', '.join(changed)}", stacklevel=2)
-    steps = (result.history, settings.num_steps), (result.refinement, settings.refine_steps)
-    for done in (len(history) for history, number in steps if 0 < len(history) < number):
-        if not settings.steps_of_draw or done % settings.steps_of_draw:
-            warnings.warn(
-                f"{printable(path)} holds {done} steps, not a multiple of redraw={settings.steps_of_draw}: "
-                "the optimiser begins "
-                "again there, and the result differs from one without a pause",
-                stacklevel=2,
-            )
+    unfinished = result.memory, result.image, result.history, settings.num_steps
+    if result.samples is not None:
+        unfinished = result.sample_memory, result.samples, result.refinement, settings.refine_steps
+    memory, tensor, history, num_steps = unfinished
+    if 0 < len(history) < num_steps and not goes_on(memory, tensor):
+        words = f"the optimiser begins again after step {len(history)}, and the result differs from one without a pause"
+        warnings.warn(f"{printable(path)} does not hold what the optimiser knew: {words}", stacklevel=2)
     return result

@@ -174,15 +174,15 @@ def test_an_interrupt_leaves_the_last_whole_step(name, of_samples, evaluations, 
 
 @pytest.mark.parametrize("of_samples", [False, True])
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_going_on_after_whole_draws_is_as_if_never_stopped(name, of_samples):
-    """Bit for bit, at every multiple of redraw; with new objects, as in another session."""
+def test_going_on_with_the_memory_is_as_if_never_stopped(name, of_samples):
+    """Bit for bit, at a redraw and between; with new objects, as in another session."""
     results, histories = [], []
-    for parts in ([9], [3, 9], [6, 9], [3, 6, 9]):
+    for parts in ([9], [3, 9], [4, 9], [2, 7, 8, 9]):
         analysis = analysis_of()
         view = analysis.view(LENGTH)
         tensor = noise() if of_samples else view(noise()).detach()
         how = dict(through=view, precondition=analysis.preconditioner) if of_samples else {}
-        history, done = [], 0
+        history, done, memory = [], 0, None
         for num_steps in parts:
             steps = audiocnn.optimise(
                 tensor,
@@ -191,9 +191,10 @@ def test_going_on_after_whole_draws_is_as_if_never_stopped(name, of_samples):
                 done=done,
                 redraw=3,
                 optimizer=OPTIMISERS[name][of_samples],
+                memory=memory,
                 **how,
             )
-            history, done = [*history, *steps], num_steps
+            history, done, memory = [*history, *steps], num_steps, steps.memory
         results.append(tensor)
         histories.append(history)
     assert all(torch.equal(result, results[0]) for result in results[1:])

@@ -1,0 +1,123 @@
+"""The steps of an optimiser, over draws of the networks and over pauses.
+
+Conventions
+  memory  dict that holds where an optimiser stands after a whole step: the tensor, the point, and the optimiser's state
+
+Sources
+  Berahas, Nocedal, Takac 2016, A multi-batch L-BFGS method for machine learning
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from support import fast
+
+MOST = 7  # evaluations of a step; the first of a descent takes up to 6, because its length is a guess
+
+
+def goes_on(memory: dict | None, tensor: torch.Tensor) -> bool:
+    """Whether an optimiser that has this memory can go on with the tensor as it is."""
+    return memory is not None and torch.equal(memory["tensor"].to(tensor.device), tensor)
+
+
+class Walk:
+    """An optimiser that moves a point; the tensor is where it began, plus what the preconditioner makes of the point.
+
+    Parameters
+    ----------
+    tensor, pairs, precondition, memory : see audiocnn.optimise
+    make_optimizer : function from a list of tensors to a torch.optim.Optimizer
+    """
+
+    def __init__(
+        self,
+        tensor: torch.Tensor,
+        pairs: list,
+        make_optimizer: Callable,
+        precondition: Callable | None,
+        memory: dict | None,
+    ):
+        self.pairs, self.make_optimizer, self.precondition = pairs, make_optimizer, precondition
+        self.begin_again(tensor)
+        if memory is not None and memory["optimizer"] == type(self.optimizer).__name__:
+            kept = _copied(memory, tensor.device)
+            self.begin_again(kept["begin"])
+            self.slope = kept["slope"]
+            self.point.data.copy_(kept["point"])
+            self.optimizer.state[self.point] = kept["state"]
+
+    def begin_again(self, tensor: torch.Tensor) -> None:
+        """Take another place where the tensor began: the optimiser knows nothing, and the preconditioner is new."""
+        self.begin, self.point = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_()
+        self.change = self.precondition(self.begin) if self.precondition else torch.clone
+        self.seen, self.slope, self.evaluated = None, None, 0
+        self.optimizer = self.make_optimizer([self.point]) if callable(self.make_optimizer) else None
+        if not isinstance(self.optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                f"the optimiser {self.make_optimizer!r} must be a function from a list of tensors to a "
+                "torch.optim.Optimizer; write, for example, functools.partial(torch.optim.Adam, lr=0.02)"
+            )
+
+    def memory(self) -> dict:
+        """Return the tensor at this point and what the optimiser knows, for a Walk that goes on."""
+        own = {name: getattr(self, name) for name in ("begin", "point", "slope")}
+        own |= {"tensor": self.changed, "state": self.optimizer.state[self.point]}
+        return _copied(own, self.begin.device) | {"optimizer": type(self.optimizer).__name__}
+
+    def draw(self, number: int) -> None:
+        """Take the networks of a draw; the optimiser keeps what it knows.
+
+        L-BFGS compares the gradients of two points, which have to be of one draw. Therefore the gradient that it
+        remembers is moved by as much as the draw changes the gradient at the present point.
+        """
+        for _, each in self.pairs:
+            each.draw(number)
+        evaluate = [functools.partial(each.evaluate, through=through) for through, each in self.pairs]
+        parts = [each.parts() for _, each in self.pairs]
+        self.functions = [fast.recorded(*each, self.begin) for each in zip(evaluate, parts, strict=True)]
+        self.seen, before = None, self.slope
+        state = self.optimizer.state[self.point]
+        if "prev_flat_grad" in state:
+            self.evaluate()
+            state["prev_flat_grad"].add_((self.slope - before).flatten(), alpha=state.get("scale", 1.0))
+
+    def evaluate(self) -> torch.Tensor:
+        """Compute losses and gradient at the point, unless they are known: a step begins where the last one ended."""
+        if self.seen is None or not torch.equal(self.seen, self.point):
+            losses, changed, gradient = {}, self.begin + self.change(self.point.detach()), 0
+            for number, evaluate in enumerate(self.functions, start=1):
+                found, added = evaluate(changed)
+                gradient = gradient + added
+                losses |= {f"{name} ({number})" if name in losses else name: loss for name, loss in found.items()}
+            for name, loss in losses.items():
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss {name!r} is {loss}; lower its weight or change the start")
+            losses["total"] = sum(losses.values())
+            self.losses, self.changed = losses, changed
+            self.slope = self.change(gradient).contiguous()  # a symmetric map is its own gradient
+            self.seen, self.evaluated = self.point.detach().clone(), self.evaluated + 1
+        self.point.grad = self.slope
+        return self.losses["total"]
+
+    def step(self) -> dict[str, float]:
+        """Make one step; return the losses of the point where the step ended.
+
+        A step takes one or two evaluations. One that takes more than MOST is a sign of places that have become quieter
+        than the preconditioner knows, and steeper: the next steps would take as many.
+        """
+        self.evaluated = 0
+        self.optimizer.step(self.evaluate)
+        self.evaluate()
+        if self.evaluated > MOST:
+            self.begin_again(self.changed)
+        return {name: float(loss) for name, loss in self.losses.items()}
+
+
+def _copied(value, device):  # what optimisers change in place; the steps that L-BFGS remembers never change
+    if isinstance(value, dict):
+        return {name: _copied(each, device) for name, each in value.items()}
+    if isinstance(value, list):
+        return [each.to(device) if torch.is_tensor(each) else each for each in value]
+    return value.detach().to(device, copy=True) if torch.is_tensor(value) else value
