@@ -104,13 +104,13 @@ class Walk:
     def step(self) -> dict[str, float]:
         """Make one step; return the losses of the point where the step ended.
 
-        A step takes one or two evaluations. One that takes more than MOST is a sign of places that have become quieter
-        than the preconditioner knows, and steeper: the next steps would take as many.
+        A step of one iteration takes one or two evaluations. More than MOST are a sign of places that have become
+        quieter than the preconditioner knows, and steeper: the next steps would take as many.
         """
         self.evaluated = 0
         self.optimizer.step(self.evaluate)
         self.evaluate()
-        if self.evaluated > MOST:
+        if self.evaluated > MOST and self.optimizer.defaults.get("max_iter") == 1:
             self.begin_again(self.changed)
         return {name: float(loss) for name, loss in self.losses.items()}
 

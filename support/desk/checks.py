@@ -22,7 +22,7 @@ from support.desk.fitting import Fitting
 from support.desk.memory import check_memory
 from support.sound.excerpts import files_of, is_folder
 from support.sound.files import check_file, seconds_of
-from support.sound.masks import check_inside
+from support.sound.masks import check_gap, check_inside
 from support.start import STARTS
 
 START_VALUES = ("lower", "upper", "mu", "sigma")
@@ -201,7 +201,10 @@ class Together(Fitting):
                         f"least {shortest / self.sample_rate + 5e-4:.3f} s, or {advice}"
                     )
         seconds = lengths["result"] / self.sample_rate
-        check_inside(self.where, seconds, self.sample_rate / 2)
+        styles = [length / self.sample_rate for name, length in lengths.items() if name.startswith("style")]
+        check_inside(self.where, result=seconds, style=min(styles), highest=self.sample_rate / 2)
+        if not self.is_transfer:
+            check_gap(self.where, styles[0])
         for name in CURVES:
             check_end(name, getattr(self, name), seconds)
         if message := check_memory(self._memory(lengths, len(transform.frequencies)), self.device):
@@ -286,6 +289,8 @@ class Together(Fitting):
             )
         if self.where and (self.loop or self.whichChannel == "time"):
             raise ValueError("where needs loop=False and whichChannel='freq' or '2D'; change these, or set where={}")
+        if "content" in self.where and not self.is_transfer:
+            _warn("where['content'] has no effect, because there is no content")
         if self.is_transfer and self.result_duration is not None:
             _warn(f"result_duration={self.result_duration} has no effect: in a transfer the content gives the length")
 
@@ -302,6 +307,8 @@ class Together(Fitting):
             raise ValueError(
                 f"where keeps the style, but excerpts of {drawn} are drawn; give one file and a number for offset"
             )
+        if self.offset and all(map(is_folder, self.files.values())):
+            _warn(f"offset={self.offset} has no effect, because excerpts of {drawn} are drawn")
         if not self.steps_of_draw:
             _warn(f"{drawn}: one excerpt is drawn and stays, because no random networks are drawn again")
 

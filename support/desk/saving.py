@@ -225,6 +225,7 @@ REPORT = {
         "not_in_settings": [str],
         "optimizer_began_after_steps": [int],
         "style_distance": float,
+        "excerpts": {ALL: {ALL: list}},
     },
     "level": {ALL: float},
     "losses": [{ALL: float}],
@@ -278,7 +279,7 @@ def _is_deep(value, left=20):
 def load_settings(path):
     """Return the Settings of a saved run, from its json file; running with them repeats the run.
 
-    A warning says what the settings alone would not repeat: parts that cells changed, an interrupted descent.
+    A warning says what the settings would not repeat: parts of cells, an interrupted descent, another folder's sounds.
     """
     report, path = read_report(path), printable(path)
     saved, used = report["settings"], report.get("used", {})
@@ -291,22 +292,21 @@ def load_settings(path):
     if "device" in saved and not device_is_present(saved["device"]):
         saved["device"] = None
     if used.get("not_in_settings"):
-        warnings.warn(
-            f"{path}: cells of the notebook made {', '.join(used['not_in_settings'])}, see 'used' in the file; the "
-            "settings alone give another sound",
-            stacklevel=2,
-        )
+        made = f"cells of the notebook made {', '.join(used['not_in_settings'])}, see 'used' in the file"
+        warnings.warn(f"{path}: {made}; the settings alone give another sound", stacklevel=2)
     began = used.get("optimizer_began_after_steps", [])
     if began not in ([], [0], [0, saved.get("num_steps")]):
-        warnings.warn(
-            f"{path}: the optimiser began again after steps {began}; one run to the end gives another result",
-            stacklevel=2,
-        )
+        again = f"the optimiser began again after steps {began}"
+        warnings.warn(f"{path}: {again}; one run to the end gives another result", stacklevel=2)
     with warnings.catch_warnings(action="ignore"):  # those of settings without effect were shown before
         try:
-            return Settings(**saved | {"sweep": {}}).of_run(0)
+            settings = Settings(**saved | {"sweep": {}}).of_run(0)
         except (OSError, ValueError, OverflowError) as error:  # the last of whole numbers with hundreds of digits
             raise ValueError(f"{path}: {_first_line(error)}") from error
+    if other := settings.with_other_excerpts(used.get("excerpts", {})):
+        had = f"{', '.join(other)} had other files in this run, see 'excerpts' in the file"
+        warnings.warn(f"{path}: {had}; the settings give another sound now", stacklevel=2)
+    return settings
 
 
 def save_state(result, path):

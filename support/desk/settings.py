@@ -11,6 +11,7 @@ Conventions
 """
 
 import ast
+import contextlib
 import copy
 import functools
 import inspect
@@ -382,6 +383,13 @@ class Settings(checks.Together):
         }
         return {name: {str(draw): each.pieces(draw) for draw in draws} for name, each in every.items()}
 
+    def with_other_excerpts(self, saved):
+        """Return the paths of styles whose excerpts are not the ones of a json; missing files are named later."""
+        with contextlib.suppress(OSError, ValueError):
+            now = plain(self.excerpts({int(draw) for drawn in saved.values() for draw in drawn}))
+            return [self.files[name] for name in now if now[name] != saved.get(name)]
+        return []
+
     @property
     def is_transfer(self):
         """Whether there is a content; otherwise the result is a texture."""
@@ -474,6 +482,21 @@ class Settings(checks.Together):
             settings._set(name, _frozen(value))
         settings._set("given", types.MappingProxyType({name: getattr(settings, name) for name in DEFAULTS}))
         return settings
+
+    def alone(self, hertz=None):
+        """Return the settings that make the first style again, given as samples, or only its bands of frequency."""
+        unset = dict.fromkeys([*checks.CURVES, "start", "result_duration"])  # they may need a content or two styles
+        return self.changed(
+            **unset,
+            STYLE_FILENAME="style 1",
+            CONTENT_FILENAME=None,
+            offset=0.0,
+            loop=False,
+            where={"change": {"hertz": hertz}} if hertz else {},
+            runs=1,
+            sweep={},
+            outname="alone",
+        )
 
     def points(self):
         """Return every combination of the sweep's values, a list of dicts."""

@@ -58,9 +58,9 @@ def _inside(values, intervals, slope):
 def check_boxes(name: str, value: object) -> None:
     """Raise ValueError unless a value holds intervals for masks, by the names of Where's masks, as where_of takes them.
 
-    >>> check_boxes("where", {"change": {"seconds": [(2, 1)]}})
+    >>> check_boxes("where", {"change": {"minutes": [(1, 2)]}})
     Traceback (most recent call last):
-    ValueError: where['change']['seconds']: (2, 1) must be a pair from and to, two numbers of at least 0 in their order
+    ValueError: where['change']: a unit='minutes' is unknown; choose one of seconds, hertz
     """
     check_mapping(name, value)
     for mask, given in value.items():
@@ -70,24 +70,43 @@ def check_boxes(name: str, value: object) -> None:
             check_choice(f"{name}[{mask!r}]: a unit", unit, ("seconds", "hertz"))
             for pair in intervals if isinstance(intervals, list | tuple) and intervals else [intervals]:
                 two = isinstance(pair, list | tuple) and len(pair) == 2
-                if not two or not all(isinstance(each, int | float) for each in pair) or not 0 <= pair[0] < pair[1]:
+                numbers = two and all(isinstance(each, int | float) and not isinstance(each, bool) for each in pair)
+                if not numbers or not 0 <= pair[0] < pair[1] < np.inf:  # NaN fails too
                     raise ValueError(
-                        f"{name}[{mask!r}][{unit!r}]: {pair!r} must be a pair from and to, two numbers of at least 0 "
-                        "in their order"
+                        f"{name}[{mask!r}][{unit!r}]: {pair!r} must be a pair from and to, two finite numbers of at "
+                        "least 0 in their order"
                     )
 
 
-def check_inside(given: Mapping, seconds: float, highest: float) -> None:
-    """Raise ValueError where an interval of where_of begins beyond the result, or beyond the highest frequency."""
+def check_inside(given: Mapping, *, result: float, style: float, highest: float) -> None:
+    """Raise ValueError where an interval of where_of begins beyond a sound, or beyond the highest frequency.
+
+    result, style : float [s]
+        How long the result is, and the shortest style.
+    """
     for name, each in given.items():
-        ends = {"hertz": highest} if name == "style" else {"hertz": highest, "seconds": seconds}
-        for unit, end in ends.items():
+        sound, seconds = ("style", style) if name == "style" else ("result", result)
+        for unit, end in {"hertz": highest, "seconds": seconds}.items():
             for first, last in each.get(unit, ()):
                 if first >= end:
                     raise ValueError(
-                        f"where[{name!r}][{unit!r}]: from {first} to {last} is beyond the result, which ends at "
-                        f"{end:.5g} {'Hz' if unit == 'hertz' else 's'}; choose an interval inside of the result"
+                        f"where[{name!r}][{unit!r}]: from {first} to {last} is beyond the {sound}, which ends at "
+                        f"{end:.5g} {'Hz' if unit == 'hertz' else 's'}; choose an interval inside of the {sound}"
                     )
+
+
+def check_gap(given: Mapping, style: float) -> None:
+    """Raise ValueError where more of a style [s] may change than is left for the statistics, in a texture."""
+    gap = end = 0.0
+    for first, last in sorted(given.get("change", {}).get("seconds", ())):
+        gap += max(0.0, min(last, style) - max(first, end))
+        end = max(end, last)
+    if gap > style - gap + FADE:
+        raise ValueError(
+            f"where['change']['seconds']: of {style:.2f} s of the style, {gap:.2f} s may change, more than the other "
+            f"{style - gap:.2f} s, which the statistics are taken from; choose shorter intervals, or give a longer "
+            "recording"
+        )
 
 
 def of_array(weights: np.ndarray, analysis: Analysis) -> Mask:

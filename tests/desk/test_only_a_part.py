@@ -2,14 +2,17 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 from kernel import CHECKED, REFINE, ROOT, SETTINGS, CellError, Notebook, sample
 
 import audiocnn
 from support import pipeline
+from support.desk import saving
 from support.desk.settings import Settings
 from support.sound.files import fit_full_scale, load_audio
 
@@ -79,12 +82,43 @@ def test_a_folder_in_the_notebook(tmp_path, of_project):
         soundfile.write(tmp_path / f"sounds/{name}.wav", samples, RATE)
     with Notebook(tmp_path, pictures=False, STYLE_FILENAME=str(tmp_path / "sounds"), redraw=2) as notebook:
         notebook.run_all()
+        notebook.execute(notebook.cell(HEARD).source.replace("None, None", "None, [[500, 2000]]"))
     samples, report = saved(tmp_path, "test-001")
     settings = Settings(**{name: value for name, value in report["settings"].items() if name != "own"})
     np.testing.assert_allclose(fit_full_scale(pipeline.synthesise(settings)), samples, atol=1e-3)
     pieces = report["used"]["excerpts"]["style 1"]
     assert list(pieces) == ["0", "1", str(audiocnn.SAMPLES_DRAW)] and report["used"]["not_in_settings"] == []
     assert all(path.startswith(str(tmp_path / "sounds")) and 0 <= offset <= 3 for path, offset, _ in pieces["0"])
+    with warnings.catch_warnings(action="error"):
+        assert saving.load_settings(tmp_path / "outputs/test-001.json") == settings
+    (tmp_path / "sounds/fire.wav").unlink()
+    with pytest.warns(UserWarning, match="sounds had other files in this run, .* the settings give another sound now"):
+        saving.load_settings(tmp_path / "outputs/test-001.json")
+
+
+TWO = dict(STYLE_FILENAME=["samples/rain.flac", "samples/fire.flac"])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        TWO | dict(style_blend=[1, 3]),
+        TWO | dict(style_blend=[[0, [1, 0]], [1, [0, 1]]], result_duration=1.0),
+        dict(CONTENT_FILENAME="samples/speech.flac", start="content"),
+        dict(loop=True),
+        dict(STYLE_FILENAME="samples"),
+    ],
+    ids=["shares", "curve", "content", "loop", "folder"],
+)
+def test_a_band_of_the_style_is_made_again_whatever_the_run_was(given, load):
+    """Without what the run alone needs: a content, other styles, a circle, a folder. The other bands stay."""
+    settings = Settings(**given, duration=2.0, filters=16, widths=[1, 8], num_steps=2, refine_steps=2)
+    style = load("rain", duration=2.0)
+    made = pipeline.synthesise(settings.alone([[500, 2000]]), {"style 1": style})
+    frequencies, power = scipy.signal.welch(np.stack([made - style, style]), RATE, nperseg=4096)
+    low, inside = frequencies < 400, (frequencies > 500) & (frequencies < 2000)
+    leak, change = (10 * np.log10(np.divide(*power[:, bins].sum(axis=1))) for bins in (low, inside))
+    assert leak < -40 and change > -20
 
 
 def test_a_long_result_in_the_notebook(tmp_path, of_project, monkeypatch):

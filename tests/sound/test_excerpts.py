@@ -128,5 +128,7 @@ def test_a_folder_without_sounds_and_a_fixed_network(tmp_path, folder):
         Settings(STYLE_FILENAME=str(tmp_path / "empty")).check_files()
     with pytest.warns(UserWarning, match="one excerpt is drawn and stays, because no random networks are drawn again"):
         Settings(STYLE_FILENAME=str(folder), redraw=0, duration=2.0)
+    with pytest.warns(UserWarning, match=r"offset=3\.0 has no effect, because excerpts of .* are drawn"):
+        Settings(STYLE_FILENAME=str(folder), offset=3.0, duration=2.0)
     with pytest.raises(FileNotFoundError):
         Settings(STYLE_FILENAME=str(folder), CONTENT_FILENAME=str(folder)).check_files()

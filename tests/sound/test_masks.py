@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import librosa
 import numpy as np
 import pytest
 import scipy.signal
@@ -22,6 +23,7 @@ STFT_OF_DEFAULT = STFT(sample_rate=RATE, n_fft=512, hop_length=128)
 TRANSFORMS = {
     "stft": STFT_OF_DEFAULT,
     "cqt": CQT(sample_rate=RATE, hop_length=128, bins_per_octave=24, fmin=110.0, n_octaves=6),
+    "long windows": STFT(sample_rate=RATE, n_fft=2048, hop_length=512),
 }
 QUICK = dict(filters=24, num_steps=6, refine_steps=6, redraw=3, threads=1)
 
@@ -33,6 +35,13 @@ def noise(seed, length=RATE):
 def where(kept, transform=STFT_OF_DEFAULT, **given):
     analysis = Analysis(transform=transform)
     return masks.Where(analysis=analysis, kept=kept, **{name: masks.boxes(**each) for name, each in given.items()})
+
+
+def click(samples, place, near=32):
+    """How far samples around a place can't be predicted, as a share of the worst of 100 places, as test_loops.py."""
+    error = np.abs(np.convolve(samples, librosa.lpc(samples.astype(np.float64), order=16))[: len(samples)])
+    elsewhere = [error[k - near : k + near].max() for k in range(4 * near, len(samples) - 4 * near, 2 * near)]
+    return error[place - near : place + near].max() / np.percentile(elsewhere, 99)
 
 
 def decibels(difference, sound, lowest, highest):
@@ -78,8 +87,16 @@ def test_a_mask_of_ones_own_has_values_from_0_to_1(value):
         ({"keep": {}}, "where: a mask='keep' is unknown; choose one of change, style, content"),
         ({"change": {"minutes": [[1, 2]]}}, "a unit='minutes' is unknown; choose one of seconds, hertz"),
         ({"change": {"seconds": [2, 4]}}, "where['change']['seconds']: 2 must be a pair from and to"),
-        ({"change": {"seconds": [[4, 2]]}}, "(4, 2) must be a pair from and to, two numbers of at least 0 in"),
+        ({"change": {"seconds": [[4, 2]]}}, "(4, 2) must be a pair from and to, two finite numbers of at least 0 in"),
         ({"change": {"seconds": []}}, "() must be a pair"),
+        ({"change": {"seconds": [[False, True]]}}, "(False, True) must be a pair"),
+        ({"change": {"hertz": [[2000, np.inf]]}}, "(2000, inf) must be a pair from and to, two finite numbers"),
+        ({"change": {"hertz": [[np.nan, 3]]}}, "(nan, 3) must be a pair"),
+        ({"style": {"seconds": [[6, 7]]}}, "from 6 to 7 is beyond the style, which ends at 5 s"),
+        (
+            {"change": {"seconds": [[0.5, 2], [1, 3.5]]}},
+            "of 5.00 s of the style, 3.00 s may change, more than the other",
+        ),
         ({"change": {"seconds": [[9, 10]]}}, "from 9 to 10 is beyond the result, which ends at 5 s"),
         ({"change": {"hertz": [[12000, 20000]]}}, "from 12000 to 20000 is beyond the result, which ends at 11025 Hz"),
         (3, "where=3 must be a dict"),
@@ -88,6 +105,21 @@ def test_a_mask_of_ones_own_has_values_from_0_to_1(value):
 def test_intervals_that_make_no_sense(given, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         Settings(where=given, STYLE_FILENAME="samples/brook.flac")
+
+
+def test_what_a_gap_may_be():
+    """As long as the rest, what goes on beyond the recording, and anything in a transfer."""
+    for seconds, given in (
+        ([2.5, 5], {}),
+        ([4.9, 30], dict(result_duration=30.0)),
+        ([0, 5], dict(CONTENT_FILENAME="c")),
+    ):
+        Settings(where={"change": {"seconds": [seconds]}}, **given)
+
+
+def test_a_content_that_is_not_there_does_not_count():
+    with pytest.warns(UserWarning, match=re.escape("where['content'] has no effect, because there is no content")):
+        Settings(where={"content": {"seconds": [[1, 2]]}})
 
 
 def test_masks_need_a_line_of_time():
@@ -103,7 +135,7 @@ def test_kept_samples_are_the_same_bits(name):
     kept, new, transform = noise(0), noise(1), TRANSFORMS[name]
     made = where(kept, transform, change={"seconds": [(0.4, 0.6)]})
     mixed = made.mixed(new)
-    beyond = masks.FADE + transform.n_fft_of_refinement / 2 / RATE + transform.hop_length / RATE
+    beyond = masks.FADE + transform.n_fft_of_refinement / 2 / RATE  # as support/desk/README.md says
     first, last = int((0.4 - beyond) * RATE), int((0.6 + beyond) * RATE)
     np.testing.assert_array_equal(np.delete(mixed, slice(first, last)), np.delete(kept, slice(first, last)))
     inside = slice(int((0.4 + beyond) * RATE), int((0.6 - beyond) * RATE))
@@ -205,7 +237,8 @@ def test_pitch_counts_where_the_content_counts_in_time():
 
 @pytest.mark.slow
 def test_a_gap_is_filled_and_the_rest_stays(load):
-    style = load("brook", duration=3.0)
+    """At the edges of the silent gap is a click, and none where the gap is filled, measured as the seam of a loop."""
+    style = load("babble", duration=3.0)
     style[RATE : RATE + RATE // 2] = 0
     settings = Settings(**QUICK, where={"change": {"seconds": [[1, 1.5]]}})
     made = pipeline.synthesise(settings, {"style 1": style})
@@ -213,7 +246,8 @@ def test_a_gap_is_filled_and_the_rest_stays(load):
     np.testing.assert_array_equal(made[kept], style[kept])
     filled, around = made[RATE : RATE + RATE // 2], style[kept]
     assert abs(20 * np.log10(filled.std() / around.std())) < 3
-    assert np.abs(np.diff(made[int(0.9 * RATE) : int(1.6 * RATE)])).max() < 1.5 * np.abs(np.diff(around)).max()
+    edges = RATE, RATE + RATE // 2
+    assert max(click(made, edge) for edge in edges) < 1.2 and max(click(style, edge) for edge in edges) > 2
 
 
 @pytest.mark.slow
