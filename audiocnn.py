@@ -732,6 +732,12 @@ def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition):
             yield losses
 
 
+def check_optimizers(*optimizers: Callable) -> None:
+    """Raise TypeError unless each is a function from a list of tensors to an optimiser, before any step is done."""
+    for each in optimizers:
+        _made(each, torch.zeros(1, requires_grad=True))
+
+
 def _made(make_optimizer, point):
     optimizer = make_optimizer([point]) if callable(make_optimizer) else None
     if not isinstance(optimizer, torch.optim.Optimizer):

@@ -155,6 +155,14 @@ def test_another_optimiser_in_the_cell(notebook):
         saving.load_settings(notebook.folder / "outputs/adam-001.json")
 
 
+@pytest.mark.parametrize("wrong", ["'adam'", "torch.optim.Adam([torch.zeros(1)])"])
+def test_a_wrong_optimiser_of_the_samples_is_said_before_the_optimisation(wrong, notebook):
+    edit = ("sample_optimizer = audiocnn.lbfgs", f"sample_optimizer = {wrong}")
+    with pytest.raises(CellError, match=r"must be a function from a list of tensors .*functools.partial\(torch.optim"):
+        run_edited(notebook, "wrong", edit)
+    assert notebook.execute("print(len(results[0].history))") == "0\n"
+
+
 LOOP = "{}\n            )\n            for values in show.progress(descent, result, of_result, settings.{}):"
 OTHER = """short = transforms.STFT(sample_rate=22050, n_fft=256, hop_length=64)
     other = dataclasses.replace(of_result, transform=short)
