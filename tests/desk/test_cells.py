@@ -155,6 +155,15 @@ def test_another_optimiser_in_the_cell(notebook):
         saving.load_settings(notebook.folder / "outputs/adam-001.json")
 
 
+def test_the_last_cell_names_what_a_sweep_made_and_what_failed(notebook):
+    run_edited(notebook, "short")
+    notebook.execute("reports = [{'outname': 'short-seed0'}, {'outname': 'short-seed1', 'failed': 'killed'}]")
+    printed = notebook.run("# If nothing is shown below")
+    assert re.search(
+        r"^outputs/short-001.wav: .*\nruns of the sweep, .*: short-seed0\nfailed runs.*: short-seed1$", printed, re.M
+    )
+
+
 @pytest.mark.parametrize("wrong", ["'adam'", "torch.optim.Adam([torch.zeros(1)])"])
 def test_a_wrong_optimiser_of_the_samples_is_said_before_the_optimisation(wrong, notebook):
     edit = ("sample_optimizer = audiocnn.lbfgs", f"sample_optimizer = {wrong}")
