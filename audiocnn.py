@@ -35,7 +35,7 @@ from torch import nn
 
 from support import fast
 from support.checks import check_choice, check_cnn, check_number, check_positive_int
-from support.descent import Walk, goes_on
+from support.descent import Walk, goes_on, made_optimizer
 from support.layers import Layers, Tap, full_name, side_by_side
 
 AS_GIVEN = ("input", "samples")  # layers that are the tensor itself
@@ -718,6 +718,12 @@ def optimise(
     memory = memory if goes_on(memory, tensor) else None
     steps = _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition, memory)
     return Descent(steps, pairs, optimizer, redraw, precondition, memory)
+
+
+def check_optimizers(*optimizers: Callable) -> None:
+    """Raise TypeError unless each is a function from a list of tensors to an optimiser, before any step is done."""
+    for each in optimizers:
+        made_optimizer(each, torch.zeros(1, requires_grad=True))
 
 
 def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition, memory):

@@ -22,6 +22,17 @@ def goes_on(memory: dict | None, tensor: torch.Tensor) -> bool:
     return memory is not None and torch.equal(memory["tensor"].to(tensor.device), tensor)
 
 
+def made_optimizer(make_optimizer: Callable, point: torch.Tensor) -> torch.optim.Optimizer:
+    """Return the optimiser of a point; TypeError for what is not a function to an optimiser."""
+    optimizer = make_optimizer([point]) if callable(make_optimizer) else None
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"the optimiser {make_optimizer!r} must be a function from a list of tensors to a torch.optim.Optimizer; "
+            "write, for example, functools.partial(torch.optim.Adam, lr=0.02)"
+        )
+    return optimizer
+
+
 class Walk:
     """An optimiser that moves a point; the tensor is where it began, plus what the preconditioner makes of the point.
 
@@ -53,12 +64,7 @@ class Walk:
         self.begin, self.point = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_()
         self.change = self.precondition(self.begin) if self.precondition else torch.clone
         self.seen, self.slope, self.evaluated = None, None, 0
-        self.optimizer = self.make_optimizer([self.point]) if callable(self.make_optimizer) else None
-        if not isinstance(self.optimizer, torch.optim.Optimizer):
-            raise TypeError(
-                f"the optimiser {self.make_optimizer!r} must be a function from a list of tensors to a "
-                "torch.optim.Optimizer; write, for example, functools.partial(torch.optim.Adam, lr=0.02)"
-            )
+        self.optimizer = made_optimizer(self.make_optimizer, self.point)
 
     def memory(self) -> dict:
         """Return the tensor at this point and what the optimiser knows, for a Walk that goes on."""

@@ -93,6 +93,7 @@ def run(
         Take the place of what the settings stand for, as `analysis` does, see Parts: a fixed network keeps its
         filters to the end.
     """
+    audiocnn.check_optimizers(optimizer, sample_optimizer)
     torch.set_num_threads(settings.threads)
     check = analysis is None and not changes and section is None
     given = settings.load(section=section) if recordings is None else recordings

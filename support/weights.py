@@ -1,7 +1,8 @@
 """Pickled parameters and saved weights, read as data: nothing in a file is ever run as code.
 
 pickle and torch.load are not used: they take the hash of nested tuples, which overflows the stack and ends the kernel
-or takes 2**n steps, and they give a memo any size. Here, reading takes at most 3 times the size of the file and 0.5 GB.
+or takes 2**n steps, and they give a memo any size. Here, reading takes at most 3 times the size of
+the weights, of which there are at most 4 GB, and 0.5 GB.
 """
 
 import io
@@ -21,6 +22,7 @@ from torch import nn
 from support.checks import is_file, printable
 
 WRAPPED = re.compile(r"^((module|_orig_mod|model)\.)+")  # in front of names: of DataParallel, torch.compile, Lightning
+MOST = 2**32  # bytes of weights, 4 GB: those of the largest CNN, see checks.check_cnn
 LONGEST = 2**22  # bytes of a pickle without its weights: at most 5 s; a tensor takes 150
 HARMLESS = "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET INT "
 HARMLESS += (
@@ -110,7 +112,7 @@ def read_weights(path: str | Path, known: Mapping = KNOWN) -> object:
 
     known : as Decoder takes it
     """
-    storages, left = {}, Path(path).stat().st_size
+    storages, left = {}, min(Path(path).stat().st_size, MOST)
 
     def stored(place):
         nonlocal left
@@ -120,7 +122,7 @@ def read_weights(path: str | Path, known: Mapping = KNOWN) -> object:
         if key not in storages:
             left -= count * dtype.itemsize
             if count < 0 or left < 0:
-                raise ValueError("it promises more weights than the file holds")
+                raise ValueError("it promises more weights than the file holds, or more than 4 GB")
             storages[key] = torch.zeros(count, dtype=dtype)
         return storages[key]
 
@@ -162,7 +164,7 @@ def _read_safetensors(file):
         raise ValueError(f"its header is not json: {error}") from error
     if not isinstance(header, dict):
         raise ValueError(f"its header is a {type(header).__name__} and not a dict")
-    left = size
+    left = min(size, MOST)
     for name, place in header.items():
         if name != "__metadata__":
             dtype, shape, begin, end = _place(name, place)
@@ -170,7 +172,7 @@ def _read_safetensors(file):
                 raise ValueError(f"{name!r:.80} lies outside the file, which holds {size} bytes of weights")
             left -= end - begin
             if left < 0:  # parts that overlap could take any memory
-                raise ValueError("it promises more weights than the file holds")
+                raise ValueError("it promises more weights than the file holds, or more than 4 GB")
             file.seek(8 + length + begin)
             found[name] = torch.zeros(shape, dtype=dtype)
             _fill(found[name].view(-1), file)

@@ -134,7 +134,8 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.sound": {"support.checks"},
     "support.fast": {"support.checks"},
     "support.layers": {"support.fast", "support.checks"},
-    "audiocnn": {"support.layers", "support.fast", "support.sound", "support.checks"},
+    "support.descent": {"support.fast"},
+    "audiocnn": {"support.layers", "support.fast", "support.descent", "support.sound", "support.checks"},
     "support.bands": {"support.checks"},
     "support.start": {"support.checks"},
     "support.losses": {"audiocnn"},
@@ -145,7 +146,7 @@ ROOMS = {  # which rooms a room may import, beside itself
     "support.pitch": {"audiocnn"},
     "support.curves": {"audiocnn", "support.pitch", "support.checks"},
     "support.heard": {"audiocnn", "support.layers"},
-    "support.results": {"audiocnn"},
+    "support.results": {"audiocnn", "support.descent"},
     "support.pipeline": {
         "support.curves",
         "support.results",

@@ -168,7 +168,8 @@ def _row(path, report, differing):
     keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
     keys = html.escape(json.dumps(keys))
     words = "<br>".join(html.escape(word) for word in settings_in_words(settings, differing))
-    cells = [*heard(path), in_words(distance), _losses(report), _words(words), in_words(level), f"<time>{saved}</time>"]
+    when = "<br>".join(f"<time>{part}</time>" for part in saved.split())  # 1,440 px with the list of files are enough
+    cells = [*heard(path), in_words(distance), _losses(report), _words(words), in_words(level), when]
     name = f"<th scope='row'>{html.escape(path.stem)}</th>"
     return f"<tr data-keys='{keys}'>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

@@ -9,13 +9,16 @@ Conventions
 """
 
 import os
+import shlex
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from support.sound.files import UNKNOWN, check_file, load_audio
+from support.checks import printable
+from support.sound.files import check_file, load_audio, seconds_of
 
 PIECE = 1.0  # s; the default's longest filter sees 0.19 s, so that most of its features see one piece
 FADE = 0.01  # s, from one piece to the next
@@ -50,7 +53,7 @@ class Excerpts:
         return self._drawn(draw)[1]
 
     def _drawn(self, draw):
-        random, pieces, joined = np.random.default_rng([self.seed, draw]), [], None
+        random, pieces, joined, faulty = np.random.default_rng([self.seed, draw]), [], None, {}
         files = files_of(self.path)
         paths, seconds = list(files), np.array(list(files.values()))
         length, fade = round(self.duration * self.sample_rate), round(FADE * self.sample_rate)
@@ -58,41 +61,73 @@ class Excerpts:
             number = random.choice(len(paths), p=seconds / seconds.sum())
             offset = round(random.uniform(0, max(0.0, seconds[number] - PIECE)), 3)
             piece = (paths[number], offset, float(min(PIECE, seconds[number])))
-            samples = self._loaded(*piece)
-            if samples is None:
+            try:
+                samples = self._loaded(*piece)
+            except ValueError as error:  # a file that is damaged in its middle takes no others with it
+                faulty.setdefault(piece[0], str(error))
+                continue
+            if not samples.any():
                 continue
             pieces.append(piece)
             joined = samples if joined is None else _joined(joined, samples, fade)
             if joined.shape[-1] >= length:
+                _warn_of(faulty.values())
                 return pieces, joined[..., :length]
-        raise ValueError(f"{self.path} is nearly silent, or its files are nearly empty; choose another folder")
+        for reason in faulty.values():
+            raise ValueError(reason)
+        raise ValueError(
+            f"{printable(self.path)} is nearly silent, or its files are nearly empty; choose another folder"
+        )
 
     def _loaded(self, path, offset, duration):
-        how = dict(sample_rate=self.sample_rate, offset=offset, duration=duration, mono=self.mono)
-        try:
-            return load_audio(path, **how)
-        except ValueError as error:
-            if "silent" in str(error):
-                return None
-            raise
+        return load_audio(
+            path,
+            sample_rate=self.sample_rate,
+            offset=offset,
+            duration=duration,
+            mono=self.mono,
+            may_be_silent=True,
+        )
 
 
 def files_of(path: str | Path) -> dict[str, float]:
-    """Return the seconds of a file, or of every sound file in a folder and its folders, by path, in their order."""
-    path, kinds = Path(path), soundfile.available_formats()
-    inside = sorted(each for each in path.rglob("*") if each.suffix[1:].upper() in kinds and each.is_file())
-    files = {str(each): _seconds(each) for each in (inside if path.is_dir() else [path])}
+    """Return the seconds of a file, or of every sound file in a folder and its folders, by path, in their order.
+
+    Of a folder, a warning names the files that can't be read. Hidden files are left out: "._NAME.wav", which macOS
+    puts beside NAME.wav on other disks, is not a sound.
+    """
+    path, kinds, files, faulty = Path(path), soundfile.available_formats(), {}, []
+    if not path.is_dir():
+        return {str(path): _seconds(path)}
+    for each in sorted(path.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in each.relative_to(path).parts)
+        if each.suffix[1:].upper() in kinds and not is_hidden and each.is_file():
+            try:
+                files[str(each)] = _seconds(each)
+            except (ValueError, OSError) as error:
+                faulty.append(str(error))
     if not files:
-        raise ValueError(f"the folder {path} has no sound file; put wav, flac, ogg or mp3 files into this folder")
+        reason = f" that can be read ({faulty[0]})" if faulty else ""
+        raise ValueError(
+            f"the folder {printable(path)} has no sound file{reason}; put wav, flac, ogg or mp3 files into this folder"
+        )
+    _warn_of(faulty)
     return files
 
 
 def _seconds(path):
-    check_file(path)
-    header = soundfile.info(path)
-    if not 0 < header.frames < UNKNOWN:
-        raise ValueError(f"{path} says no length in its header; convert it by: ffmpeg -i {path} converted.wav")
-    return header.frames / header.samplerate
+    name, seconds = check_file(path), seconds_of(path)
+    if not seconds:
+        line = f"ffmpeg -i {shlex.quote(name)} converted.wav"
+        raise ValueError(f"{name} says no length in its header; convert it by: {line}")
+    return seconds
+
+
+def _warn_of(reasons):
+    reasons = list(reasons)
+    if reasons:
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        warnings.warn(f"left out of the style: {'; '.join(reasons[:3])}{more}", stacklevel=2)
 
 
 def _joined(one, two, fade):

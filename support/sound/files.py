@@ -61,7 +61,7 @@ def load_audio(
     name = check_file(path)
     if not offset >= 0 or (duration is not None and not duration > 0):
         raise ValueError(f"{offset=} must be at least 0 and {duration=} positive or None")
-    with _explained(name, "set a smaller offset, or "):
+    with _explained(name, "set a smaller offset, or " if offset else ""):
         samples, rate = _excerpt(path, name, offset, duration or math.inf, sample_rate)
     if not mono and len(samples) == 1:
         warnings.warn(f"{name} has one channel: stereo makes both channels the same; set stereo=False", stacklevel=2)
@@ -108,8 +108,10 @@ def _explained(name, beyond=""):
     except soundfile.LibsndfileError as error:
         hint = beyond if "seek" in error.error_string else ""
         line = f"ffmpeg -i {shlex.quote(name)} converted.wav"
+        # libsndfile says of a page of html that is named .mp3 that it does not exist.
+        reason = "it holds no mp3" if "does not exist" in error.error_string else error.error_string
         raise ValueError(
-            f"{name} is not a sound file that libsndfile can read ({error.error_string}); {hint}convert it by: {line}"
+            f"{name} is not a sound file that libsndfile can read ({reason}); {hint}convert it by: {line}"
         ) from error
 
 

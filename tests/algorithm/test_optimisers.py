@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import audiocnn
+from support import pipeline
 from support.bands import band_networks
+from support.desk.settings import Settings
 from support.sound.analysis import Analysis
 from support.sound.transforms import STFT
 
@@ -225,6 +227,17 @@ def test_what_is_not_a_function_to_an_optimiser_is_refused(wrong):
     objective = audiocnn.Objective(None, [(audiocnn.BoundLoss(), "input", 1.0)], style=image)
     with pytest.raises(TypeError, match=r"must be a function from a list of tensors to a torch.optim.Optimizer; write"):
         next(audiocnn.optimise(image, objective, num_steps=1, optimizer=wrong))
+
+
+@pytest.mark.parametrize("wrong", [torch.optim.Adam([torch.zeros(1)]), "adam", lambda tensors: None])
+@pytest.mark.parametrize("which", ["optimizer", "sample_optimizer"])
+def test_a_wrong_optimiser_of_the_samples_is_refused_before_the_first_step(which, wrong):
+    """Not after the optimisation of the image, which may take minutes; no sound is loaded either."""
+    seen = []
+    with pytest.raises(TypeError, match=r"must be a function from a list of tensors to a torch.optim.Optimizer; write"):
+        pipeline.run(Settings(), watch=lambda *given: seen.append(given), **{which: wrong})
+    assert seen == []
+    audiocnn.check_optimizers(audiocnn.lbfgs, torch.optim.Adam, lambda tensors: torch.optim.SGD(tensors, lr=1.0))
 
 
 @pytest.mark.parametrize("number", [10**12, 10**7, -1, 0, 2.5, True, "50"])

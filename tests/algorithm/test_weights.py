@@ -299,6 +299,25 @@ def test_promises_of_more_weights_than_the_file_holds(tmp_path, parameters):
         networks.build_network(parameters, model_path=tmp_path / "net.pth")
 
 
+def test_more_than_4_gb_of_weights_are_not_read(tmp_path, parameters):
+    """A file of 32 GB with holes takes no place on a disk, and would end the kernel of most machines."""
+    header = json.dumps({"fc.bias": dict(dtype="F32", shape=[2**33], data_offsets=[0, 2**35])}).encode()
+    holes = dict(safe=struct.pack("<Q", len(header)) + header, old=b"")
+    weights_file(
+        tmp_path / "one.pth", parameters, lambda s: {"b": torch.ones(77)}, _use_new_zipfile_serialization=False
+    )
+    old = (tmp_path / "one.pth").read_bytes()
+    start = old.index(b"K\x4d", old.index(b"cpu"))
+    holes["old"] = old[:start] + b"\x8a\x05\0\0\0\0\x02" + old[start + 2 :]  # 2**33 numbers of 4 bytes
+    for name, content in holes.items():
+        with open(tmp_path / f"{name}.pth", "wb") as file:
+            file.write(content)
+            file.truncate(2**35 + len(content))
+    report = report_of(*(tmp_path / f"{name}.pth" for name in holes))
+    assert all("weights than the file holds, or more than 4 GB" in said for said in report["outcomes"].values()), report
+    assert report["gigabytes"] < 0.5
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -218,6 +218,10 @@ def test_a_heading_of_the_table_of_runs_sorts_by_mouse_and_keys(page, lab, tmp_p
     page.keyboard.press("Space")
     assert order() == ["third", "second", "first"]
 
+    page.set_viewport_size({"width": 1440, "height": 1000})  # with the list of files beside, nothing is cut
+    page.wait_for_function(
+        "[...panel().node.querySelectorAll('.runs')].every(each => each.scrollWidth <= each.clientWidth)"
+    )
     page.set_viewport_size({"width": 1100, "height": 1000})  # where every letter once had a line of its own
     page.wait_for_function("panel().node.getBoundingClientRect().right <= 1100")
     rows = "[...panel().node.querySelectorAll('.runs tr')].map(row => row.getBoundingClientRect().height)"

@@ -155,6 +155,23 @@ def test_another_optimiser_in_the_cell(notebook):
         saving.load_settings(notebook.folder / "outputs/adam-001.json")
 
 
+def test_the_last_cell_names_what_a_sweep_made_and_what_failed(notebook):
+    run_edited(notebook, "short")
+    notebook.execute("reports = [{'outname': 'short-seed0'}, {'outname': 'short-seed1', 'failed': 'killed'}]")
+    printed = notebook.run("# If nothing is shown below")
+    assert re.search(
+        r"^outputs/short-001.wav: .*\nruns of the sweep, .*: short-seed0\nfailed runs.*: short-seed1$", printed, re.M
+    )
+
+
+@pytest.mark.parametrize("wrong", ["'adam'", "torch.optim.Adam([torch.zeros(1)])"])
+def test_a_wrong_optimiser_of_the_samples_is_said_before_the_optimisation(wrong, notebook):
+    edit = ("sample_optimizer = audiocnn.lbfgs", f"sample_optimizer = {wrong}")
+    with pytest.raises(CellError, match=r"must be a function from a list of tensors .*functools.partial\(torch.optim"):
+        run_edited(notebook, "wrong", edit)
+    assert notebook.execute("print(len(results[0].history))") == "0\n"
+
+
 LOOP = "{}\n            )\n            for values in show.progress(descent, result, of_result, settings.{}):"
 OTHER = """short = transforms.STFT(sample_rate=22050, n_fft=256, hop_length=64)
     other = dataclasses.replace(of_result, transform=short)

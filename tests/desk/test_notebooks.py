@@ -61,6 +61,13 @@ def test_shared_cells_are_identical():
 
 
 @pytest.mark.parametrize("name", [STFT, CQT])
+def test_names_are_shown_as_text_not_code(name):
+    """A name of a file, or the outname of a stranger's json, may be <img src=x onerror=...>; Markdown would run it."""
+    shown = [cell.source for cell in cells(name, "code") if re.search(r"Markdown|HTML|Javascript|Latex", cell.source)]
+    assert shown == []
+
+
+@pytest.mark.parametrize("name", [STFT, CQT])
 def test_form(name):
     everything = cells(name)
     for before, cell in zip([None, *everything], everything, strict=False):

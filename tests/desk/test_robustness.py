@@ -296,7 +296,7 @@ def test_a_kill_while_optimising_leaves_earlier_runs_alone(tmp_path, monkeypatch
 
 
 def test_a_disk_that_fills_while_optimising_leaves_earlier_runs_alone(tmp_path, monkeypatch, earlier):
-    full = "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); return Markdown('full')"
+    full = "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); return 'full'"
     with pytest.raises(nbclient.exceptions.CellExecutionError, match="Error") as error:
         executed_until(tmp_path, monkeypatch, "import resource", full)
     assert "save the sound elsewhere: saving.save_result(" in str(error.value)

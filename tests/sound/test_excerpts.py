@@ -1,7 +1,10 @@
 """Folders and long files as one style: which pieces a draw has, and that they are those of the files."""
 
+import os
 import re
 import tracemalloc
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,3 +135,58 @@ def test_a_folder_without_sounds_and_a_fixed_network(tmp_path, folder):
         Settings(STYLE_FILENAME=str(folder), offset=3.0, duration=2.0)
     with pytest.raises(FileNotFoundError):
         Settings(STYLE_FILENAME=str(folder), CONTENT_FILENAME=str(folder)).check_files()
+
+
+def spoil(path, how):
+    """A file that can't be read, or only in part; what a stranger's folder may hold."""
+    if how == "NaN":
+        soundfile.write(path, np.full(30 * RATE, np.nan), RATE, subtype="FLOAT")
+    elif how == "empty":
+        soundfile.write(path, np.zeros(0), RATE)
+    else:
+        path.write_bytes({"text": b"This is a letter.", "macOS": bytes(4096)}[how])
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "reason"),
+    [
+        ("letter.wav", "text", r"left out of the style: .*letter.wav is not a sound file"),
+        ("silent.wav", "NaN", r"left out of the style: .*silent.wav .* holds NaN"),
+        ("deeper/empty.wav", "empty", r"left out of the style: .*empty.wav says no length in its header"),
+        ("._a.wav", "macOS", None),
+        (".trash/a.wav", "text", None),
+    ],
+)
+def test_a_bad_file_takes_no_others_with_it(name, how, reason, folder):
+    """All others are heard, and a note names the file and the reason; what is hidden is not a sound of the folder."""
+    good = files_of(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    spoil(folder / name, how)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Settings(STYLE_FILENAME=str(folder), duration=2.0).check_files()
+        heard = {path for draw in range(20) for path, _, _ in Excerpts(str(folder), 5.0, RATE).pieces(draw)}
+    assert set(list(good)[::2]) <= heard <= set(good)  # the short one is rarely drawn
+    said = [str(each.message) for each in caught]
+    assert all(re.match(reason, each) for each in said) if reason else said == []
+    assert bool(said) == bool(reason)
+    for path in good:
+        os.remove(path)
+    with pytest.raises(ValueError, match=re.escape(Path(name).name) if reason else "has no sound file; put wav"):
+        Excerpts(str(folder), 5.0, RATE).samples(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_in_a_folder_that_are_not_text(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    try:
+        os.mkdir(folder)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    with pytest.raises(ValueError, match=r"the folder .*caf\? has no sound file") as error:
+        files_of(os.fsdecode(folder))
+    str(error.value).encode()  # can be shown
+    soundfile.write(folder + b"/\xe9t\xe9.wav", 0.1 * np.random.default_rng(0).standard_normal(3 * RATE), RATE)
+    settings = Settings(STYLE_FILENAME=os.fsdecode(folder), duration=2.0, sample_rate=RATE)
+    settings.check_files()
+    assert settings.load()["style 1"].shape == (2 * RATE,)

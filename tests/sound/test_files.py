@@ -227,6 +227,20 @@ def test_formats_of_phones_and_without_a_header_name_the_line_that_converts_them
         load(raw)
 
 
+def test_a_page_of_html_that_was_saved_as_mp3_is_not_called_missing(tmp_path):
+    path = tmp_path / "song.mp3"
+    path.write_text("<!DOCTYPE html><html>404 Not Found</html>")
+    with pytest.raises(ValueError, match=r"song.mp3 is not a sound file .*\(it holds no mp3\); convert it by: ffmpeg"):
+        load(path)
+
+
+def test_a_smaller_offset_is_not_the_advice_where_there_is_none(tmp_path):
+    """DWVW can't be read through Python's soundfile, wherever the excerpt begins."""
+    soundfile.write(tmp_path / "old.aiff", NOISE, RATE, subtype="DWVW_16")
+    with pytest.raises(ValueError, match=r"old.aiff is not a sound file .*failed.*\); convert it by: ffmpeg"):
+        load(tmp_path / "old.aiff")
+
+
 @pytest.mark.parametrize("excerpt", [dict(offset=1e308), dict(offset=10**400), dict(offset=float("nan"))])
 def test_excerpts_that_no_file_has(excerpt, wav):
     with pytest.raises(ValueError, match=r"offset="):
