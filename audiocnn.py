@@ -41,6 +41,7 @@ from support.layers import Layers, Tap, full_name, side_by_side
 AS_GIVEN = ("input", "samples")  # layers that are the tensor itself
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
 SAMPLES_DRAW = 1000  # draws of random networks are numbered from here while samples are optimised, so that all differ
+RECORDED = 10  # steps of a draw below which a recording for a GPU would take longer than it saves
 MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 5 steps of 5 minutes take 5.3e8
 
 
@@ -728,7 +729,8 @@ def check_optimizers(*optimizers: Callable) -> None:
 
 def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition, memory):
     first_draw, drawn = SAMPLES_DRAW if pairs[0][0] is not None else 0, None
-    walk = Walk(tensor, pairs, optimizer, precondition, memory) if done < num_steps else None
+    record = not 0 < redraw < RECORDED
+    walk = Walk(tensor, pairs, optimizer, precondition, memory, record) if done < num_steps else None
     for step in range(done, num_steps):
         number = first_draw + step // redraw if redraw else 0
         try:

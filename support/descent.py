@@ -40,6 +40,7 @@ class Walk:
     ----------
     tensor, pairs, precondition, memory : see audiocnn.optimise
     make_optimizer : function from a list of tensors to a torch.optim.Optimizer
+    record : whether the calls of a GPU are recorded, see fast.recorded
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Walk:
         make_optimizer: Callable,
         precondition: Callable | None,
         memory: dict | None,
+        record: bool = True,
     ):
         self.pairs, self.make_optimizer, self.precondition = pairs, make_optimizer, precondition
+        self.record = record
         self.begin_again(tensor)
         if memory is not None and memory["optimizer"] == type(self.optimizer).__name__:
             kept = _copied(memory, tensor.device)
@@ -80,9 +83,10 @@ class Walk:
         """
         for _, each in self.pairs:
             each.draw(number)
-        evaluate = [functools.partial(each.evaluate, through=through) for through, each in self.pairs]
-        parts = [each.parts() for _, each in self.pairs]
-        self.functions = [fast.recorded(*each, self.begin) for each in zip(evaluate, parts, strict=True)]
+        self.functions = [functools.partial(each.evaluate, through=through) for through, each in self.pairs]
+        if self.record:
+            parts = [each.parts() for _, each in self.pairs]
+            self.functions = [fast.recorded(*each, self.begin) for each in zip(self.functions, parts, strict=True)]
         self.seen, before = None, self.slope
         state = self.optimizer.state[self.point]
         if "prev_flat_grad" in state:

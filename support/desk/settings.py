@@ -133,7 +133,7 @@ class Settings(checks.Together):
     '0 and more; higher: nearer to the content; None: 30, "gatys": 1'
     style_weight: float | tuple = _setting(None, LOSSES, _cost_or_curve, 1.0, (1e9, 1e7))
     '0 and more; higher: nearer to the style; None: 1, "gatys": 1e9, in a transfer 1e7'
-    filters: int = _setting(320, NETWORK, _number(1, most=10**9, whole=True))
+    filters: int = _setting(160, NETWORK, _number(1, most=10**9, whole=True))
     'filters of each network of "bands"; 80: a quick draft'
     num_steps: int = _setting(None, OPTIMISE, _steps, 60, 300)
     'steps on the spectrogram, 0 and more; None: 60, "gatys": 300'
@@ -174,7 +174,7 @@ class Settings(checks.Together):
     'frames; lengths of the filters of "bands", one network each'
     pattern_share: float = _setting(0.8, NETWORK, _number(0, most=1))
     "0 to 1; share of these filters that see a random pattern of bins; the others: a band"
-    redraw: int = _setting(20, START, _steps)
+    redraw: int = _setting(5, START, _steps)
     'steps after which "bands" draws new random filters; 0: the same filters to the end'
     model_path: str | None = _setting(None, NETWORK, _optional(checks.check_path))
     'weights of "gatys"; None: random weights'
@@ -214,8 +214,8 @@ class Settings(checks.Together):
     '"noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, transfer: content'
     start_values: dict = _setting(dict(lower=0.0, upper=1.0, mu=0.1, sigma=0.05), START, checks.check_start_values)
     'limits, mean, deviation of the start "samples"'
-    phase_iterations: int = _setting(None, SOUND, _number(1, most=10**4, whole=True), 200, 200)
-    "iterations of the reconstruction; more: cleaner, slower; None: 200, constant-Q: 80"
+    phase_iterations: int = _setting(None, SOUND, _number(1, most=10**4, whole=True), 50, 200)
+    'iterations of the reconstruction; more: cleaner; None: 50, "gatys": 200, constant-Q: 80'
     # Many runs, and the device
     runs: int = _setting(1, NETWORK, _number(1, most=1000, whole=True))
     "separate results, each with the next seed"

@@ -90,7 +90,7 @@ def test_a_setting_that_the_notebook_lacks_is_named(transform):
         with pytest.raises(ValueError, match=rf"has no line for {each.name}; add {line} to the settings cell, run the"):
             Settings.of(names, transform=transform)
     names = {name: value for name, value in names_of().items() if name not in ("seed", "filters")}
-    with pytest.raises(ValueError, match="no line for filters, seed; add filters = 320, seed = 0 to"):
+    with pytest.raises(ValueError, match="no line for filters, seed; add filters = 160, seed = 0 to"):
         Settings.of(names, transform=transform)
     with pytest.raises(ValueError, match="transform='mel' is unknown; choose one of stft, cqt"):
         Settings.of(names_of(), transform="mel")
@@ -150,7 +150,7 @@ def test_misspelt_settings_are_refused_in_changes():
 @pytest.mark.parametrize("transform", ["stft", "cqt"])
 def test_a_recipe_fills_in_every_setting_that_is_none(recipe, content, transform, expected):
     settings = Settings(recipe=recipe, CONTENT_FILENAME=content, transform=transform)
-    hops = {"bands": (512, 128, 200), "gatys": (1024, 256, 200)}[recipe] if transform == "stft" else (None, 128, 80)
+    hops = {"bands": (512, 128, 50), "gatys": (1024, 256, 200)}[recipe] if transform == "stft" else (None, 128, 80)
     expected = expected | dict(zip(("N_FFT", "K_HOP", "phase_iterations"), hops, strict=True))
     assert chosen(settings, expected) == expected
     assert settings.device == best_device()
