@@ -22,7 +22,7 @@ OTHER |= dict(content_layers_default=["relu_2"], content_level="free", style_ble
 OTHER |= dict(style_weight=3.0, content_weight=3.0, rhythm_weight=1.0, diversity_weight=1.0, pitch_weight=1.0)
 OTHER |= dict(boundopt=False, where={"change": {"hertz": [[100, 200]]}})
 OTHER |= dict(reg_weight=1.0, start="rand", start_values=dict(lower=0.1, upper=0.9, mu=0.2, sigma=0.1))
-OTHER |= dict(result_duration=2.0, segment_duration=None, redraw=5, num_steps=7, phase_iterations=8, loop=True)
+OTHER |= dict(result_duration=2.0, segment_duration=None, redraw=6, num_steps=7, phase_iterations=8, loop=True)
 OTHER |= dict(refine_steps=3, outname="other", sweep={"seed": [1, 2]})
 OTHER |= dict(own={"my_weight": 2.0}, threads=3)
 
