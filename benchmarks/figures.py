@@ -1,7 +1,7 @@
 """The figures of the project's README.md again: python benchmarks/figures.py [PART ...].
 
 Each part measures some figures and prints them beside those that README.md shows. A figure that moved by more than its
-spread is named, and the script then exits with 1. All parts take about half an hour in one process on two idle cores.
+spread is named, and the script then exits with 1. All parts take about TIME minutes on two idle cores.
 README.md is read, never written. The spreads allow for another number of threads, and of times for another machine.
 """
 
@@ -26,8 +26,6 @@ from report import ROOT
 
 RATE = quality.RATE
 NUMBER = r"(\d+(?:\.\d+)?)"
-RACED = race.TEXTURES  # of metrics.REPORTING
-DRAFT = race.DRAFTS["80 filters, 10 + 10 steps"]
 # The pairs of quality.PAIRS in which both recipes keep 0.8 of the content, and the weights around this level.
 PAIRS, LEVEL = [quality.PAIRS[n] for n in (0, 1, 3, 5)], 0.8
 WEIGHTS = {"default": ("content_weight", (10.0, 30.0, 100.0)), "gatys": ("style_weight", (1e2, 1e4))}
@@ -61,65 +59,40 @@ class Claim:
 # 1. What is measured -----------------------------------------------------------------------------
 
 
-@functools.cache
-def texture(name, method):
-    """Return the seconds and the figures of one texture by a method: distance, listener, copying."""
+def recording(name):
+    """Return the distance, the listener and the copying of the default for one recording, and of another take."""
     style, other = metrics.takes(name, RATE)
-    length, began = int(quality.SECONDS * RATE), time.perf_counter()
-    makers = {
-        "default": lambda: quality.default(style, length=length),
-        "draft": lambda: quality.default(style, length=length, **DRAFT),
-        "Gatys recipe": lambda: quality.baseline(style, length=length),
-        "Antognini 2019": lambda: list(race.antognini(style))[-1][1:],
-        "noise": lambda: metrics.matched_noise(style),
-        "another take": lambda: other,
-    }
-    made = makers[method]()
-    seconds, made = made if isinstance(made, tuple) else (time.perf_counter() - began, made)
-    figures = quality.score_texture(made, style, other)
-    found = np.array([seconds, *(figures[column] for column in race.COLUMNS)])
-    print(name, method, found.round(3), flush=True)
+    made = quality.default(style, length=int(quality.SECONDS * RATE))
+    scores = [quality.score_texture(sound, style, other) for sound in (made, other)]
+    found = [[each[column] for column in race.COLUMNS] for each in scores]
+    print(name, np.round(found, 3).tolist(), flush=True)
     return found
 
 
-def mean_texture(names, method):
-    """Return the mean of what texture returns for some names."""
-    return np.mean([texture(name, method) for name in names], axis=0)
-
-
-def methods():
-    """Return the figures of the table of methods; the times are multiples of the default's."""
-    quality.default(metrics.takes("rain", RATE)[0], num_steps=1, refine_steps=1, filters=8)  # compiles
-    default, *others = (
-        mean_texture(RACED, method) for method in ("default", "draft", "Gatys recipe", "Antognini 2019")
-    )
-    rows = [[each[0] / default[0], *each[1:]] for each in others]
-    _, *noise = mean_texture(RACED, "noise")
-    return [default[:1], default[1:], *rows, noise, mean_texture(RACED, "another take")[2:]]
-
-
 def recordings():
-    """Return the means over twelve recordings: the default, and another take."""
-    default, take = (mean_texture(metrics.REPORTING, each)[1:] for each in ("default", "another take"))
+    """Return the means over twelve recordings."""
+    default, take = np.mean(quality.in_parallel(recording, metrics.REPORTING), axis=0)
     return [[*default, *take[1:]]]
 
 
+def transfer(pair):
+    """Return by how many percent the default is nearer to the style than the Gatys recipe is, in one transfer."""
+    content, style = (quality.excerpt(name) for name in pair)
+    found = {}
+    for recipe, (setting, weights) in WEIGHTS.items():
+        make = quality.default if recipe == "default" else functools.partial(quality.baseline, filters=1024)
+        for weight in weights:
+            made = make(style, content, **{setting: weight})
+            found[f"{recipe}, {weight}"] = quality.score_transfer(made, content, style)
+    curves = quality.curves_of(found)
+    default, gatys = (quality.at_level(curves[recipe], LEVEL)[0] for recipe in WEIGHTS)
+    print(pair, 100 * (1 - default / gatys), flush=True)
+    return 100 * (1 - default / gatys)
+
+
 def transfers():
-    """Return by how many percent the default is nearer to the style than the Gatys recipe is."""
-    gains = []
-    for pair in PAIRS:
-        content, style = (quality.excerpt(name) for name in pair)
-        found = {}
-        for recipe, (setting, weights) in WEIGHTS.items():
-            make = quality.default if recipe == "default" else functools.partial(quality.baseline, filters=1024)
-            for weight in weights:
-                made = make(style, content, **{setting: weight})
-                found[f"{recipe}, {weight}"] = quality.score_transfer(made, content, style)
-        curves = quality.curves_of(found)
-        default, gatys = (quality.at_level(curves[recipe], LEVEL)[0] for recipe in WEIGHTS)
-        gains.append(100 * (1 - default / gatys))
-        print(pair, gains[-1], flush=True)
-    return [[np.mean(gains)]]
+    """Return the mean over the transfers."""
+    return [[np.mean(quality.in_parallel(transfer, PAIRS))]]
 
 
 def usual():
@@ -130,28 +103,30 @@ def usual():
 
 def beats():
     """Return the least and the highest share of the rhythm's peak, with and without rhythm, and the listeners."""
-    columns, found = rhythm.RHYTHM_COLUMNS, {}
-    for weight in (None, 0.0):
-        rows = [rhythm.rhythm_figures("reporting", name, weight) for name in rhythm.RHYTHMIC["reporting"]]
-        found[weight] = np.array(rows)
-        print(weight, found[weight].round(3), flush=True)
-    shares = [found[weight][:, columns.index("its share")] for weight in found]
-    listeners = [found[weight][:, columns.index("listener")].mean() for weight in (0.0, None)]
+    columns, names = rhythm.RHYTHM_COLUMNS, rhythm.RHYTHMIC["reporting"]
+    rows = [("reporting", name, weight) for weight in (None, 0.0) for name in names]
+    found = np.array(quality.in_parallel(rhythm.rhythm_figures, *zip(*rows, strict=True)))
+    print(found.round(3), flush=True)
+    with_rhythm, without = found[: len(names)], found[len(names) :]
+    shares = [each[:, columns.index("its share")] for each in (with_rhythm, without)]
+    listeners = [each[:, columns.index("listener")].mean() for each in (without, with_rhythm)]
     return [[shares[0].min(), shares[0].max(), shares[1].min(), shares[1].max(), *listeners]]
+
+
+def melody(a, b, notes, other):
+    """Return the chroma that is kept and the listener, of each method for one pair of truth.py, and of the truth."""
+    content, style, answer = (truth.load_part(name) for name in (f"{a}_{notes}", f"{b}_{other}", f"{b}_{notes}"))
+    made = [truth.METHODS[name](style, content) for name in list(truth.METHODS)[:3]] + [answer]
+    chroma = [metrics.chroma_kept(sound, content, RATE, feature=librosa.feature.chroma_cqt) for sound in made]
+    found = [[kept, metrics.likeness(sound, style, RATE)] for kept, sound in zip(chroma, made, strict=True)]
+    print(a, b, np.round(found, 3).tolist(), flush=True)
+    return found
 
 
 def pitch():
     """Return the chroma that is kept in every third pair of truth.py, and the listener without and with pitch."""
-    found = {}
-    for a, b, melody, other in truth.pairs("reporting")[::3]:
-        content, style, answer = (truth.load_part(name) for name in (f"{a}_{melody}", f"{b}_{other}", f"{b}_{melody}"))
-        made = {name: truth.METHODS[name](style, content) for name in list(truth.METHODS)[:3]} | {"truth": answer}
-        for name, sound in made.items():
-            chroma = metrics.chroma_kept(sound, content, RATE, feature=librosa.feature.chroma_cqt)
-            found.setdefault(name, []).append((chroma, metrics.likeness(sound, style, RATE)))
-        print(a, b, {name: np.round(each[-1], 3) for name, each in found.items()}, flush=True)
-    means = {name: np.mean(each, axis=0) for name, each in found.items()}
-    default, without, gatys, answer = (means[name] for name in (*list(truth.METHODS)[:3], "truth"))
+    found = quality.in_parallel(melody, *zip(*truth.pairs("reporting")[::3], strict=True))
+    default, without, gatys, answer = np.mean(found, axis=0)  # in the order of truth.METHODS
     return [[default[0], without[0], gatys[0], answer[0]], [without[1], default[1]]]
 
 
@@ -170,21 +145,8 @@ class Part(NamedTuple):
     claims: tuple
 
 
-SOUND = 0.06, 0.02, 0.02  # spreads of distance, listener and copying, as means over four textures
-OLDER = 0.12, 0.04, 0.04  # the same for methods without new filters
+SOUND = 0.06, 0.02, 0.02  # spreads of distance, listener and copying, as means over textures
 PARTS = {
-    "methods": Part(
-        methods,
-        (
-            Claim("time (1: {} s)", (3.7,)),
-            Claim("| this project, default | 1 | {} | {} | {} |", SOUND),
-            Claim("| this project, quick draft (80 filters, 10 + 10 steps) | {} | {} | {} | {} |", (0.1, *OLDER)),
-            Claim("200 steps, as fast as this project computes it | {} | {} | {} | {} |", (2.0, *OLDER)),
-            Claim("our port), 50 steps | {} | {} | {} | {} |", (1.0, *OLDER)),
-            Claim("| noise with the spectrum of the style | | {} | {} | {} |", SOUND),
-            Claim("| another take of the same recording | | 1 | {} | {} |", SOUND[1:]),
-        ),
-    ),
     "recordings": Part(
         recordings,
         (

@@ -22,21 +22,17 @@ from report import README, ROOT, best_times
 
 # isort: split
 import audiocnn
+import mosaic
 from support.start import matched_noise
 
 RATE = quality.RATE
 TEXTURES = ("water_stream", "birds", "babble", "singing")
 TRANSFERS = (("piano", "water_stream"), ("rooster", "frogs"))
-DRAFTS = {"80 filters, 5 + 5 steps": dict(filters=80, num_steps=5, refine_steps=5)}
-DRAFTS |= {"80 filters, 10 + 10 steps": dict(filters=80, num_steps=10, refine_steps=10)}
-DRAFTS |= {"160 filters, 20 + 20 steps": dict(filters=160, num_steps=20, refine_steps=20, redraw=10)}
-DRAFTS |= {"320 filters, 30 + 30 steps": dict(num_steps=30, refine_steps=30, redraw=15)}
-DRAFTS |= {"the default (320 filters, 60 + 60 steps)": {}}
-# The default before new filters, the preconditioner, balanced channels, the diversity loss, the free level of the
-# content, and the loss of pitch; all are switched off.
-BEFORE = dict(widths=(1, 2, 4, 8, 16, 32), filters=640, pattern_share=0.67, redraw=0, precondition=False)
-BEFORE |= dict(statistic="distribution", content_level="same", diversity_weight=0, pitch_weight=0)
-EARLIER = {"300 + 150 steps": BEFORE | dict(num_steps=300, refine_steps=150)}
+SHARES = {"1/8": 8, "1/4": 15, "1/2": 30, "the default:": 60, "twice": 120}  # of the default's steps
+STEPS = {
+    f"{share} {steps} + {steps} steps": dict(num_steps=steps, refine_steps=steps) for share, steps in SHARES.items()
+}
+DRAFT = dict(filters=80, num_steps=10, refine_steps=10)  # as the notebooks recommend it
 CHECKPOINTS = (10, 25, 50, 100, 200)
 COLUMNS = ("distance ratio", "listener", "copy score")
 TRANSFER_COLUMNS = ("distance to the style", "like the style", "rhythm kept", "pitch kept", "copy score")
@@ -45,7 +41,7 @@ TRANSFER_COLUMNS = ("distance to the style", "like the style", "rhythm kept", "p
 # 1. Methods: functions that yield (title, seconds, samples) ---------------------------------------
 
 
-def default(style, content=None, *, points=DRAFTS):
+def default(style, content=None, *, points=STEPS):
     """Make the sound by the default, with other settings for each point."""
     for title, changes in points.items():
         began = time.perf_counter()
@@ -75,6 +71,14 @@ def antognini(style, content=None, *, filters=512, widths=(2, 4, 8, 16, 64, 128)
     yield from checkpoints(settings, recordings, networks=network.to(settings.device))
 
 
+def mosaicing(style, content=None):
+    """Make the sound of the best matching pieces of the style; of a texture, of those that match noise."""
+    began = time.perf_counter()
+    content = matched_noise(style, length=int(quality.SECONDS * RATE)) if content is None else content
+    made = mosaic.mosaic(content, style, sample_rate=RATE)
+    yield "50 iterations", time.perf_counter() - began, made
+
+
 def _length(content):  # of a texture; a transfer is as long as its content
     return {} if content is not None else dict(length=int(quality.SECONDS * RATE))
 
@@ -93,9 +97,9 @@ def checkpoints(settings, recordings, *, networks=None):
 
 METHODS = {
     "default": default,
-    "earlier default": functools.partial(default, points=EARLIER),
     "Gatys recipe": gatys,
     "Antognini 2019": antognini,
+    "mosaicing": mosaicing,
 }
 
 
@@ -106,12 +110,15 @@ def race():
     """Return the rows of all tables."""
     warm_up = default(metrics.takes("rain", RATE)[0], points={"": dict(num_steps=1, refine_steps=1, filters=8)})
     list(warm_up)  # compiles what the first run would compile
-    textures = {method: [] for method in METHODS}
+    textures, marks = {method: [] for method in METHODS}, {}
     for name in TEXTURES:
         style, other = metrics.takes(name, RATE)
         score = functools.partial(quality.score_texture, style=style, other=other)
         for method, points in _points(style, None, score, COLUMNS).items():
             textures[method].append(points)
+        for method, sound in (("another take", other), ("noise of its spectrum", metrics.matched_noise(style))):
+            figures = score(sound)
+            marks.setdefault(method, []).append({"": [0.0, *(figures[column] for column in COLUMNS)]})
     transfers = {method: [] for method in METHODS}
     for pair in TRANSFERS:
         content, style = (quality.excerpt(name) for name in pair)
@@ -121,7 +128,8 @@ def race():
     textures, transfers = (
         {method: _mean(each) for method, each in kind.items() if each[0]} for kind in (textures, transfers)
     )
-    return [*_rows(textures, COLUMNS), "", *reach(textures), "", *_rows(transfers, TRANSFER_COLUMNS)]
+    marks = {method: _mean(each) for method, each in marks.items()}
+    return [*_rows(textures | marks, COLUMNS), "", *reach(textures), "", *_rows(transfers, TRANSFER_COLUMNS)]
 
 
 def _points(style, content, score, columns):
@@ -155,8 +163,7 @@ def reach(textures):
             min(point[1] for point in textures["Gatys recipe"].values()),
             max(point[2] for point in textures["Gatys recipe"].values()),
         ),
-        "the earlier default": tuple(list(textures["earlier default"].values())[-1][1:3]),
-        "the default": tuple(textures["default"]["the default (320 filters, 60 + 60 steps)"][1:3]),
+        "the default": next(tuple(each[1:3]) for title, each in textures["default"].items() if "the default" in title),
     }
     rows = [f"| seconds to reach | {' | '.join(textures)} |", "|---" * (len(textures) + 1) + "|"]
     for name, (distance, likeness) in best.items():
@@ -171,27 +178,37 @@ def reach(textures):
 
 
 def draw():
-    """Save the curves of README.md's table: ratio and listener of textures, style distance of transfers, over seconds.
+    """Save README.md's picture: the listener and copying of textures, the style distance of transfers, over seconds.
 
-    The columns of a table are the method, the work, the seconds and the figures.
+    The columns of a table are the method, the work, the seconds and the figures; a method of 0 s marks a level.
     """
     section = README.read_text().partition("<!-- default: begin -->")[2].partition("<!-- default: end -->")[0]
     textures, transfers = {}, {}
     for line in section.splitlines():
         method, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        if method in METHODS:
+        if len(cells) > 1 and cells[1].replace(".", "").isdigit():
             methods = textures if len(cells) == 2 + len(COLUMNS) else transfers
             methods.setdefault(method, []).append([float(cell) for cell in cells[1:]])
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    panels = ((textures, 1, "textures: distance ratio"), (textures, 2, "textures: listener"))
-    for ax, (methods, column, title) in zip(axes, (*panels, (transfers, 1, "transfers: style distance")), strict=True):
-        for color, method in enumerate(METHODS):
-            points = np.array(methods.get(method, []))
-            if len(points):
+    panels = (
+        (textures, 2, "textures: likeness to the style, in a listener network's ears"),
+        (textures, 3, "textures: copying"),
+    )
+    for ax, (methods, column, title) in zip(
+        axes, (*panels, (transfers, 1, "transfers: distance to the style")), strict=True
+    ):
+        for color, method in enumerate(textures):
+            points = np.array(methods.get(method, np.zeros((0, 2))))
+            if len(points) and points[0, 0]:
                 ax.plot(points[:, 0], points[:, column], f"C{color}o-", label=method)
-        ax.set(xscale="log", xlabel="seconds of computing", title=title)
+            elif len(points):
+                ax.axhline(
+                    points[0, column], color="0.6", linestyle="--" if "noise" in method else "-", label=method, zorder=0
+                )
+        ax.set(xscale="log", xlabel="seconds of computing for 5 s of sound", title=title)
+        ax.xaxis.set_major_formatter("{x:g}")
     axes[0].legend()
-    figure.savefig(ROOT / "benchmarks/quality_over_seconds.png", dpi=70)
+    figure.savefig(ROOT / "benchmarks/quality_over_seconds.png", dpi=80)
     plt.close(figure)
 
 

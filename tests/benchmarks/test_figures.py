@@ -42,17 +42,3 @@ def test_a_figure_that_moved_by_more_than_its_spread_is_named():
         assert [row.split(" | ")[0] for row in moved] == [f"| {figure}" for figure in expected]
     with pytest.raises(ValueError, match=r"README.md has 'a distance of .*' 0 times, and must once; change figures.py"):
         claim.figures("It has no distance.")
-
-
-@pytest.mark.slow
-def test_a_texture_is_measured_once_for_all_parts(monkeypatch):
-    """The four textures of the table are four of the twelve recordings."""
-    assert set(figures.RACED) < set(figures.metrics.REPORTING)
-    made = []
-    monkeypatch.setattr(figures.quality, "default", lambda style, **_: made.append(len(style)) or style)
-    figures.texture.cache_clear()
-    _, distance, listener, copied = figures.texture("singing", "default")
-    assert (distance, listener) == (0, pytest.approx(1)) and copied > 0.99
-    figures.mean_texture(["singing"], "default")
-    assert len(made) == 1
-    figures.texture.cache_clear()
