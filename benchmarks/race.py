@@ -32,7 +32,6 @@ SHARES = {"1/8": 8, "1/4": 15, "1/2": 30, "the default:": 60, "twice": 120}  # o
 STEPS = {
     f"{share} {steps} + {steps} steps": dict(num_steps=steps, refine_steps=steps) for share, steps in SHARES.items()
 }
-DRAFT = dict(filters=80, num_steps=10, refine_steps=10)  # as the notebooks recommend it
 CHECKPOINTS = (10, 25, 50, 100, 200)
 COLUMNS = ("distance ratio", "listener", "copy score")
 TRANSFER_COLUMNS = ("distance to the style", "like the style", "rhythm kept", "pitch kept", "copy score")

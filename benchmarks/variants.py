@@ -1,48 +1,43 @@
 """The effect of settings on the sound: python benchmarks/variants.py TABLE, see below.
 
 Recipes: the default with one setting changed. Networks: other random networks, and other scales of the distance of the
-style. Both on four textures of those that settings are chosen on. Transfers: other losses and starts, without the loss
-of pitch, on six pairs that quality.py does not report on. Diversity: weights of this loss, on all ten textures for
-tuning. Features: other lengths and stereo, each on recordings that need it. Rhythm, long partials and voices have
-tables of their own, see rhythm.py.
+style. Both on four textures of those that settings are chosen on. Diversity: weights of this loss, on all ten textures
+for tuning. Rhythm, long partials and voices have tables of their own, see rhythm.py.
 """
 
 import argparse
 import functools
-import itertools
 import time
 
 import numpy as np
-import scipy.signal
 import torch
 
 import metrics
 import quality
-from report import ROOT, write_section
+from report import write_section
 
 # isort: split
 import audiocnn
 from support.bands import band_networks
 from support.desk.settings import Settings
-from support.losses import FreeContentLoss
-from support.sound import stereo
-from support.sound.files import load_audio
 
 RATE = quality.RATE
 TUNED = ("frogs", "speech", "choir", "piano")
-TEXTURES = ("water_stream", "fire")
 WIDTHS = Settings().widths
-LENGTHS = ((3, 5.0), (30, 5.0), (30, None))  # seconds, segment_duration
 RECIPES = {
     "the default": {},
     "80 filters": dict(filters=80),
-    "160 filters": dict(filters=160),
-    "640 filters": dict(filters=640),
-    "half the steps": dict(num_steps=30, refine_steps=30, redraw=10),
-    "twice the steps": dict(num_steps=120, refine_steps=120),
+    "120 filters": dict(filters=120),
+    "320 filters": dict(filters=320),
+    "320 filters, new ones every 20 steps": dict(filters=320, redraw=20),
+    "80 filters, new ones every 3 steps": dict(filters=80, redraw=3),
     "new filters every 10 steps": dict(redraw=10),
+    "new filters every 20 steps": dict(redraw=20),
     "the same filters to the end": dict(redraw=0),
-    "the same 640 filters to the end": dict(redraw=0, filters=640),
+    "50 + 50 steps": dict(num_steps=50, refine_steps=50),
+    "half the steps": dict(num_steps=30, refine_steps=30),
+    "twice the steps": dict(num_steps=120, refine_steps=120),
+    "200 iterations of the reconstruction": dict(phase_iterations=200),
     "no preconditioner": dict(precondition=False),
     "no refinement": dict(refine_steps=0),
     "no steps on the spectrogram": dict(num_steps=0, refine_steps=120),
@@ -173,123 +168,13 @@ def compare_textures(variants, textures=TUNED):
     return rows
 
 
-class Louder(FreeContentLoss):
-    """Frames that are louder than the content's are compared at the content's level too."""
-
-    def distance(self, features, target):
-        levels = features.square().sum(dim=(0, 1, 2))
-        gain = ((target.levels + target.floor) / (levels + target.floor)).sqrt()
-        gain = gain.clamp(1 / self.largest_gain, self.largest_gain)
-        return (target.counts * (gain * features - target.features).square()).mean()
-
-
-TRANSFERS = {
-    "the default": {},
-    "content of the same level": dict(content_level="same"),
-    "frames quieter by up to 3 times": dict(losses={"content": FreeContentLoss(largest_gain=3)}),
-    "frames quieter by up to 10 times": dict(losses={"content": FreeContentLoss(largest_gain=10)}),
-    "frames quieter or louder by up to 3 times": dict(losses={"content": Louder(largest_gain=3)}),
-    "every channel divided by the geometric mean of its own and the mean variance": balanced(0.5),
-}
-PAIRS = (
-    ("piano", "frogs"),
-    ("choir", "drum_loop"),
-    ("birdsong", "fire"),
-    ("guitar", "steam_engine"),
-    ("laughter", "vinyl_crackle"),
-    ("guitar", "tabla"),
-)
-WEIGHTS, LEVELS = (60.0, 200.0), (0.8, 0.75, 0.7)
-
-
-def make_transfers(content, style):
-    """Return the curve of a pair for each variant: points (content kept, style distance, likeness to the style)."""
-    sounds = [quality.excerpt(name) for name in (content, style)]
-    curves = []
-    for changes in TRANSFERS.values():
-        points = []
-        for weight in WEIGHTS:
-            made = quality.default(sounds[1], sounds[0], content_weight=weight, pitch_weight=0.0, **changes)
-            figures = quality.score_transfer(made, *sounds)
-            kept = (figures["rhythm kept"] + figures["pitch kept"]) / 2
-            points.append((kept, figures["distance to the style"], figures["like the style"]))
-        curves.append(points)
-        print(content, style, changes, points, flush=True)
-    return curves
-
-
-def compare_transfers(curves):
-    """Return rows: style distance and likeness against the default's, where both keep as much of the content."""
-    titles = [f"{name} at {level}" for level in LEVELS for name in ("style distance", "likeness", "pairs")]
-    rows = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    for number, name in enumerate(TRANSFERS):
-        cells = []
-        for level in LEVELS:
-            here, base = (np.array([quality.at_level(curve[n], level) for curve in curves]) for n in (number, 0))
-            both = np.isfinite(here[:, 0]) & np.isfinite(base[:, 0])
-            if both.any():
-                farther, more_alike = (here / base)[both, 0] - 1, (here - base)[both, 1]
-                cells += [f"{farther.mean():+.0%} (at most {farther.max():+.0%})", f"{more_alike.mean():+.2f}"]
-            else:
-                cells += ["-", "-"]
-            cells.append(str(both.sum()))
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    return rows
-
-
-def compare_lengths():
-    """Return rows: textures longer and shorter than their style, in parts of 3 s."""
-    rows = ["| texture | length | segment_duration | distance ratio of each 3 s | mean |", "|---|---|---|---|---|"]
-    for texture in TEXTURES:
-        style, other = metrics.takes(texture, RATE)
-        for seconds, segment in LENGTHS:
-            made = quality.default(style, length=seconds * RATE, segment_duration=segment)
-            ratios = [metrics.statistics_distance(part, style, other, RATE) for part in np.split(made, seconds // 3)]
-            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-            rows.append(f"| {texture} | {seconds} s | {segment} | {each} | {np.mean(ratios):.2f} |")
-            print(rows[-1], flush=True)
-    return rows
-
-
-def stereo_of(name):
-    """Return stereo of a recording: its thirds play together, on the left, in the middle and on the right."""
-    samples = load_audio(ROOT / f"samples/{name}.flac", sample_rate=RATE)[RATE // 4 : -RATE // 4]
-    left, middle, right = np.split(samples[: len(samples) // 3 * 3], 3)
-    late = [np.pad(part, (9, 0))[: len(part)] for part in (left, right)]  # 0.4 ms, to the other ear
-    return np.stack([left + 0.7 * middle + 0.4 * late[1], 0.4 * late[0] + 0.7 * middle + 0.8 * right]) * 0.7
-
-
-def compare_stereo():
-    """Return rows: the distances of the four planes, and the coherence of left and right."""
-    rows = ["| stereo texture | left | right | middle | side | coherence, style's |", "|---|---|---|---|---|---|"]
-    for name in ("fire", "applause", "water_stream"):
-        style = stereo_of(name).astype(np.float32)
-        mono = quality.default(style.mean(axis=0))
-        for kind, made in (
-            ("", quality.default(style)),
-            (", widened only", stereo.widen(mono, like=style)),
-        ):
-            planes = zip(stereo.planes(made), stereo.planes(style), strict=True)
-            values = [metrics.difference(*pair, RATE) for pair in planes]
-            values += [scipy.signal.coherence(*both, fs=RATE, nperseg=512)[1].mean() ** 0.5 for both in (made, style)]
-            rows.append("| {}{} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.2f}, {:.2f} |".format(name, kind, *values))
-            print(rows[-1], flush=True)
-    return rows
-
-
 def main():
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("recipes", "networks", "diversity", "transfers", "features"))
+    parser.add_argument("table", choices=("recipes", "networks", "diversity"))
     table = parser.parse_args().table
     metrics.listener_network()  # a missing package stops the script here
-    if table == "features":
-        compared = [compare() for compare in (compare_lengths, compare_stereo)]
-        write_section("features", itertools.chain(*([*rows, ""] for rows in compared)))
-    elif table == "transfers":
-        curves = quality.in_parallel(make_transfers, *zip(*PAIRS, strict=True))
-        write_section("variants", compare_transfers(curves))
-    elif table == "diversity":
+    if table == "diversity":
         write_section(table, compare_textures(DIVERSITY, metrics.TUNING))
     else:
         write_section(table, compare_textures(RECIPES if table == "recipes" else NETWORKS))

@@ -61,7 +61,7 @@ def png(figure):
     """Return a figure as the bytes of a png; drawn once, because that takes a second: a cell saves it and shows it."""
     if figure not in _drawn:
         whole = io.BytesIO()
-        figure.savefig(whole, dpi=100, bbox_inches="tight", format="png")
+        figure.savefig(whole, dpi=100, format="png")
         _drawn[figure] = whole.getvalue()
     return _drawn[figure]
 
