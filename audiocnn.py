@@ -35,13 +35,13 @@ from torch import nn
 
 from support import fast
 from support.checks import check_choice, check_cnn, check_number, check_positive_int
-from support.descent import Walk, goes_on, made_optimizer
+from support.descent import Walk, made_optimizer
 from support.layers import Layers, Tap, full_name, side_by_side
 
 AS_GIVEN = ("input", "samples")  # layers that are the tensor itself
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
 SAMPLES_DRAW = 1000  # draws of random networks are numbered from here while samples are optimised, so that all differ
-RECORDED = 10  # steps of a draw below which a recording for a GPU would take longer than it saves
+SHORTEST_RECORDED = 10  # steps; of shorter draws, a recording for a GPU would take longer than it saves
 MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 5 steps of 5 minutes take 5.3e8
 
 
@@ -406,7 +406,7 @@ class Objective:
 
     def draw(self, number: int) -> None:
         """Take the networks of a draw, and compute the targets of all losses again."""
-        if number == self.drawn:
+        if number == self.drawn and self.chains:  # an interrupt in a draw leaves no chains
             return
         if self.styles and self.drawn is not None:
             self.sounds["style"] = self.styles(number)
@@ -436,6 +436,7 @@ class Objective:
                 else:
                     wanted = list(dict.fromkeys(layer for layer, _ in here))
                     tap = self.taps[prefix] = Tap(found, wanted, self._images()[0], closed=self.loop)
+                    tap.find_overlap(self._images()[0])
                 chains += self._chains_of(prefix, tap, here)
                 if network is self.network:
                     tap.to(memory_format=torch.channels_last)
@@ -446,7 +447,7 @@ class Objective:
                     "'input', the image itself"
                 )
         at_input = [(term.layer, term) for term in self.terms if term.layer in AS_GIVEN]
-        if self.at_input is None or self.styles:  # no network changes them: a sixth of the time of a draw
+        if self.at_input is None or self.styles:  # no network changes them; to make them takes a sixth of a draw
             self.at_input = self._chains_of("", _input, at_input)
         return chains + self.at_input
 
@@ -633,7 +634,7 @@ class ScaledLBFGS(torch.optim.LBFGS):
             loss = closure()
             if "scale" not in state:
                 small = 0 < float(loss) < 1e-3
-                state["scale"] = 2.0 ** -np.floor(np.log2(float(loss))) if small else 1.0
+                state["scale"] = float(2.0 ** -np.floor(np.log2(float(loss)))) if small else 1.0
             for tensor in group["params"]:
                 tensor.grad = tensor.grad * state["scale"]
             return loss * state["scale"]
@@ -666,7 +667,9 @@ class Descent(Iterator):
     """The steps of an optimisation, an iterator of losses by name, and how they are made, see optimise.
 
     memory : dict or None
-        The tensor after the last whole step, and what the optimiser knows there.
+        What the optimiser knows after the last whole step.
+    begins : bool
+        Whether the optimiser began without what an earlier one knew.
     """
 
     steps: Iterator
@@ -674,7 +677,8 @@ class Descent(Iterator):
     optimizer: Callable
     redraw: int
     precondition: Callable | None
-    memory: dict | None
+    memory: dict | None = None
+    begins: bool = True
 
     def __next__(self) -> dict[str, float]:
         losses, self.memory = next(self.steps)
@@ -712,13 +716,14 @@ def optimise(
         From the tensor to a symmetric linear map; the optimiser then moves another tensor, and this map of that is the
         change of the tensor. See Analysis.preconditioner.
     memory : dict or None
-        Of an earlier Descent of this tensor, to go on as if it had not ended, bit for bit; None, or where the tensor
-        was changed since: the optimiser begins again.
+        Of an earlier Descent with the same arguments, to go on as if it had not ended, bit for bit. None, or where the
+        tensor, the optimiser or the preconditioner is another one: the optimiser begins again.
     """
     pairs = objective if isinstance(objective, list) else [(through, objective)]
-    memory = memory if goes_on(memory, tensor) else None
-    steps = _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition, memory)
-    return Descent(steps, pairs, optimizer, redraw, precondition, memory)
+    record = not 0 < redraw < SHORTEST_RECORDED
+    walk = Walk(tensor, pairs, optimizer, precondition, memory, record) if done < num_steps else None
+    steps = _steps(tensor, walk, num_steps, redraw, done, SAMPLES_DRAW if pairs[0][0] is not None else 0)
+    return Descent(steps, pairs, optimizer, redraw, precondition, begins=walk is None or walk.begins)
 
 
 def check_optimizers(*optimizers: Callable) -> None:
@@ -727,10 +732,8 @@ def check_optimizers(*optimizers: Callable) -> None:
         made_optimizer(each, torch.zeros(1, requires_grad=True))
 
 
-def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition, memory):
-    first_draw, drawn = SAMPLES_DRAW if pairs[0][0] is not None else 0, None
-    record = not 0 < redraw < RECORDED
-    walk = Walk(tensor, pairs, optimizer, precondition, memory, record) if done < num_steps else None
+def _steps(tensor, walk, num_steps, redraw, done, first_draw):
+    drawn = None
     for step in range(done, num_steps):
         number = first_draw + step // redraw if redraw else 0
         try:
@@ -740,7 +743,8 @@ def _steps(tensor, pairs, num_steps, optimizer, redraw, done, precondition, memo
             values = walk.step()
         except FloatingPointError as error:
             raise FloatingPointError(f"step {step + 1}: {error}; step {step} is kept") from None
+        memory = walk.memory()
         tensor.copy_(walk.changed)  # last: after an interrupt, tensor and losses are of the same step
-        yield values, walk.memory()
+        yield values, memory
     if walk is not None:
-        walk.optimizer.state.clear()  # Python may find it late: for 5 minutes, 5 steps of 0.1 GB each
+        walk.optimizer.state.clear()  # Python may free it late: for 5 minutes, 5 steps of 0.1 GB each

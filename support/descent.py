@@ -1,7 +1,7 @@
 """The steps of an optimiser, over draws of the networks and over pauses.
 
 Conventions
-  memory  dict that holds where an optimiser stands after a whole step: the tensor, the point, and the optimiser's state
+  memory  dict with what an optimiser knows after a whole step: the tensor, the point, the slope, and its own state
 
 Sources
   Berahas, Nocedal, Takac 2016, A multi-batch L-BFGS method for machine learning
@@ -14,12 +14,19 @@ import torch
 
 from support import fast
 
-MOST = 7  # evaluations of a step; the first of a descent takes up to 6, because its length is a guess
+MOST_EVALUATIONS = 7  # of a step of one iteration that is not the first one of an optimiser, whose length is a guess
+MEMORY = {"tensor", "begin", "point", "slope", "state", "optimizer"}  # the keys of a memory
 
 
 def goes_on(memory: dict | None, tensor: torch.Tensor) -> bool:
-    """Whether an optimiser that has this memory can go on with the tensor as it is."""
+    """Whether a memory belongs to the tensor as it is."""
     return memory is not None and torch.equal(memory["tensor"].to(tensor.device), tensor)
+
+
+def check_memory(memory: object) -> None:
+    """Raise ValueError for what is neither None nor a whole memory."""
+    if memory is not None and not (isinstance(memory, dict) and memory.keys() == MEMORY):
+        raise ValueError("what the optimiser knew is not whole")
 
 
 def made_optimizer(make_optimizer: Callable, point: torch.Tensor) -> torch.optim.Optimizer:
@@ -41,6 +48,11 @@ class Walk:
     tensor, pairs, precondition, memory : see audiocnn.optimise
     make_optimizer : function from a list of tensors to a torch.optim.Optimizer
     record : whether the calls of a GPU are recorded, see fast.recorded
+
+    Attributes
+    ----------
+    begins : whether the optimiser began without the memory: there is none, or it is that of another tensor, optimiser
+        or preconditioner
     """
 
     def __init__(
@@ -49,31 +61,38 @@ class Walk:
         pairs: list,
         make_optimizer: Callable,
         precondition: Callable | None,
-        memory: dict | None,
+        memory: dict | None = None,
         record: bool = True,
     ):
         self.pairs, self.make_optimizer, self.precondition = pairs, make_optimizer, precondition
-        self.record = record
-        self.begin_again(tensor)
-        if memory is not None and memory["optimizer"] == type(self.optimizer).__name__:
-            kept = _copied(memory, tensor.device)
-            self.begin_again(kept["begin"])
-            self.slope = kept["slope"]
-            self.point.data.copy_(kept["point"])
-            self.optimizer.state[self.point] = kept["state"]
+        self.record, self.begins = record, not goes_on(memory, tensor)
+        if not self.begins:
+            self.begin_again(memory["begin"].to(tensor.device))
+            self.begins = not self._remembers(_copied(memory, tensor.device))
+        if self.begins:
+            self.begin_again(tensor)
+
+    def _remembers(self, memory):
+        if memory["optimizer"] != repr(self.optimizer):
+            return False
+        self.point.data.copy_(memory["point"])
+        self.slope, self.is_first = memory["slope"], not memory["state"]
+        if memory["state"]:
+            self.optimizer.state[self.point] = memory["state"]
+        return torch.equal(self.begin + self.change(self.point.detach()), memory["tensor"])
 
     def begin_again(self, tensor: torch.Tensor) -> None:
         """Take another place where the tensor began: the optimiser knows nothing, and the preconditioner is new."""
         self.begin, self.point = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_()
         self.change = self.precondition(self.begin) if self.precondition else torch.clone
-        self.seen, self.slope, self.evaluated = None, None, 0
+        self.seen, self.slope, self.is_first = None, None, True
         self.optimizer = made_optimizer(self.make_optimizer, self.point)
 
     def memory(self) -> dict:
-        """Return the tensor at this point and what the optimiser knows, for a Walk that goes on."""
+        """Return what the optimiser knows at this point, for a Walk that goes on."""
         own = {name: getattr(self, name) for name in ("begin", "point", "slope")}
-        own |= {"tensor": self.changed, "state": self.optimizer.state[self.point]}
-        return _copied(own, self.begin.device) | {"optimizer": type(self.optimizer).__name__}
+        own |= {"tensor": self.changed, "state": self.optimizer.state.get(self.point, {})}
+        return _copied(own, self.begin.device) | {"optimizer": repr(self.optimizer)}
 
     def draw(self, number: int) -> None:
         """Take the networks of a draw; the optimiser keeps what it knows.
@@ -87,8 +106,8 @@ class Walk:
         if self.record:
             parts = [each.parts() for _, each in self.pairs]
             self.functions = [fast.recorded(*each, self.begin) for each in zip(self.functions, parts, strict=True)]
-        self.seen, before = None, self.slope
-        state = self.optimizer.state[self.point]
+        self.seen, before, self.evaluated = None, self.slope, 0
+        state = self.optimizer.state.get(self.point, {})
         if "prev_flat_grad" in state:
             self.evaluate()
             state["prev_flat_grad"].add_((self.slope - before).flatten(), alpha=state.get("scale", 1.0))
@@ -114,13 +133,14 @@ class Walk:
     def step(self) -> dict[str, float]:
         """Make one step; return the losses of the point where the step ended.
 
-        A step of one iteration takes one or two evaluations. More than MOST are a sign of places that have become
-        quieter than the preconditioner knows, and steeper: the next steps would take as many.
+        A step of one iteration takes one or two evaluations. Where a step takes many, some places have become quieter
+        since the preconditioner was made, and the losses are steeper there: the next steps would take as many.
         """
-        self.evaluated = 0
+        self.evaluated, is_first, self.is_first = 0, self.is_first, False
         self.optimizer.step(self.evaluate)
         self.evaluate()
-        if self.evaluated > MOST and self.optimizer.defaults.get("max_iter") == 1:
+        one_iteration = self.optimizer.defaults.get("max_iter") == 1
+        if self.evaluated > MOST_EVALUATIONS and one_iteration and not is_first:
             self.begin_again(self.changed)
         return {name: float(loss) for name, loss in self.losses.items()}
 

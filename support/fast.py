@@ -256,7 +256,7 @@ def _looks_at_numbers(objective, image):  # of the GPU, for example in an `if`
 
 def faster(layer, image):
     """Return a faster layer with the same output for images like this one, or the layer itself."""
-    if type(layer) is not nn.Conv2d or image.device.type != "cpu" or image.dtype != torch.float32:
+    if type(layer) is not nn.Conv2d or image.device.type != "cpu" or image.dtype != torch.float32 or image.ndim != 4:
         return layer
     if layer._forward_pre_hooks:  # of a weight norm or a spectral norm, which make the weight when they are called
         return layer

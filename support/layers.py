@@ -188,7 +188,7 @@ class Tap(nn.Module):
             if name not in found.steps:
                 raise ValueError(f"there is no layer {name!r}; choose among {', '.join(found.steps)}")
         self.channels_last = {name: isinstance(found.module(name), CHANNELS_LAST) for name in layers}
-        self.found, self.closed, self.inputs = found, closed, {}
+        self.found, self.closed, self.dtype, self.inputs, self.overlap = found, closed, image.dtype, {}, None
         network = closed_network(found.network) if closed else found.network
         if found.graph is None:
             self.body = _Hooked(network, layers, image.dtype)
@@ -203,25 +203,32 @@ class Tap(nn.Module):
             with torch.no_grad():
                 prepare.run(image)
             self.inputs = prepare.inputs
-        with torch.no_grad():
-            self.overlap = _overlap(self, image)
+
+    @torch.no_grad()
+    def find_overlap(self, image: torch.Tensor) -> None:
+        """Find how many frames fewer than an image its features have, if those of a cut image are the same."""
+        self.overlap = _overlap(self, image)
 
     def is_like(self, network: nn.Module) -> bool:
-        """Whether a network differs from this tap's in its weights alone, so that renew can take it.
+        """Whether a network differs from this tap's in its weights alone, so that renew may take its modules.
 
-        Modules of PyTorch that look alike do the same. What a module of one's own does is not known.
+        True only where PyTorch's own modules stand one after the other, without hooks between them.
         """
-        nodes = self.found.graph and self.body.graph.nodes
-        known = nodes and [node.target for node in nodes if node.op in ("call_module", "get_attr")] == [*self.inputs]
-        return bool(known) and not fast.is_own(network.modules()) and str(network) == str(self.found.network)
+        if not self.inputs or self.found.graph is None:
+            return False
+        targets = [node.target for node in self.body.graph.nodes if node.op in ("call_module", "get_attr")]
+        modules = list(network.modules())
+        hooked = any(each._forward_hooks or each._forward_pre_hooks for each in modules if [*each.children()])
+        changed = any("forward" in vars(each) or isinstance(each, torch.fx.GraphModule) for each in modules)
+        own = hooked or changed or fast.is_own(modules)
+        return targets == [*self.inputs] and not own and str(network) == str(self.found.network)
 
     def renew(self, network: nn.Module) -> None:
         """Take the modules of a network that is_like this one; a tap from the beginning takes three times as long."""
         root = _Whole(closed_network(network) if self.closed else network)
-        dtype = next(iter(self.inputs.values())).dtype
         for target, seen in self.inputs.items():
             parent, _, name = target.rpartition(".")
-            part = _frozen(getattr(root.get_submodule(parent), name), dtype)
+            part = _frozen(getattr(root.get_submodule(parent), name), self.dtype)
             setattr(self.body.get_submodule(parent), name, fast.faster(part, seen))
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -67,11 +67,20 @@ class Result:
         return _begin(self.begun_to_refine, self.refinement, num_steps, goes_on(self.sample_memory, self.samples))
 
     def remember(self, memory):
-        """Take what the optimiser knows after a whole step, see audiocnn.Descent; None after the last step."""
+        """Take what the optimiser knows after a whole step, see audiocnn.Descent.
+
+        None after the last step: if num_steps is raised then, the optimiser begins again.
+        """
         if self.samples is None:
             self.memory = memory
         else:
             self.sample_memory = memory
+
+    def note_begun(self):
+        """Note that the optimiser began without what an earlier one knew."""
+        begun, history = (self.begun, self.history) if self.samples is None else (self.begun_to_refine, self.refinement)
+        if len(history) not in begun:
+            begun.append(len(history))
 
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins again, and so do their files."""

@@ -27,7 +27,7 @@ import soundfile
 import torch
 
 from support.checks import is_file, printable
-from support.descent import goes_on
+from support.descent import check_memory, goes_on
 from support.desk.checks import device_is_present
 from support.desk.pictures import png
 from support.desk.settings import DEFAULTS, Settings
@@ -324,7 +324,6 @@ KINDS = {
     Path | None: ["draft"],
     torch.Tensor: ["image", "first"],
     torch.Tensor | None: ["reconstruction", "samples"],
-    dict | None: ["memory", "sample_memory"],
 }
 RESULT = {name: kind for kind, names in KINDS.items() for name in names}
 RESULT |= {name: {ALL: float} for name in ("start", "noise")}
@@ -338,7 +337,7 @@ def load_state(path, like):
     """Return an unfinished result that save_state wrote, in place of one that was begun with the present settings.
 
     The file holds what the optimiser knew, so that the result is the same, bit for bit on the same machine, as without
-    a pause. A warning says where the file holds no such memory: no show.progress saw the last step.
+    a pause; a warning says where it does not, because no show.progress saw the last step.
     """
     settings = like.settings
     if not is_file(path):
@@ -346,6 +345,7 @@ def load_state(path, like):
     try:
         kept = read_weights(path, KNOWN | KNOWN_PATHS)
         _check_kind("the file", kept, RESULT)
+        check_memory(kept["memory"]), check_memory(kept["sample_memory"])
         changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
         if kept["image"].shape != like.image.shape:
             raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")

@@ -42,6 +42,8 @@ def progress(steps, result, analysis, total, refresh=10.0):
     if len(history) < total:
         descents = result.descents if result.samples is None else result.sample_descents
         descents.append(noted(steps, analysis, result.samples))
+        if getattr(steps, "begins", True):
+            result.note_begun()
     gc.collect()  # figures of earlier runs refer to themselves, and Python collects them late
     shown, due = show(IPython.display.Markdown("")), time.monotonic() + refresh
     # On standard output, because JupyterLab shows standard error in a red box.
@@ -65,6 +67,8 @@ def progress(steps, result, analysis, total, refresh=10.0):
                     shown.update(pictures.plot_progress(result, analysis))
                     due = time.monotonic() + max(refresh, 10 * (time.monotonic() - began))
             result.remember(None)  # of 30 s, what L-BFGS knows takes 0.2 GB
+            with contextlib.suppress(AttributeError):  # steps of one's own may have no place for this
+                steps.memory = None
         finally:
             if shown:
                 shown.update(IPython.display.Markdown(""))

@@ -515,6 +515,61 @@ def test_faster_layers_take_the_place_of_those_in_any_network():
     torch.testing.assert_close(tap(image)["add_1"], network(image), **CLOSE)
 
 
+def chain(seed, *, shift=0.0, kind="plain"):
+    """Convolutions, of which a kind does something between them that its printed form does not show."""
+    torch.manual_seed(seed)
+    first, last = nn.Conv2d(8, 6, (1, 11), padding="same"), nn.Conv2d(6, 4, (1, 3))
+    if kind == "a traced module":
+        first = torch.fx.symbolic_trace(first)
+        node = next(node for node in first.graph.nodes if node.op == "output")
+        with first.graph.inserting_before(node):
+            node.args = (first.graph.call_function(torch.add, (node.args[0], shift)),)
+        first.recompile()
+    network = nn.Sequential(nn.Sequential(first, nn.ReLU()), last)
+    if kind == "a hook":
+        network[0].register_forward_hook(lambda module, inputs, output: output + shift)
+    if kind == "another forward":
+        network[0].forward = lambda image: torch.relu(first(image)) + shift
+    return network
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "a traced module", "a hook", "another forward"])
+def test_a_new_draw_gives_what_a_new_objective_gives(kind, loop):
+    """Networks that look alike, of which some do something else."""
+    image, style = torch.rand(2, 1, 8, 1, 60, generator=torch.Generator().manual_seed(0))
+    terms = [(audiocnn.StyleLoss(), "conv_2", 1.0), (audiocnn.DistributionLoss(), "relu_1", 1.0)]
+
+    def networks(draw):
+        return chain(draw, shift=float(draw), kind=kind)
+
+    how = dict(style=style, loop=loop)
+    objective = audiocnn.Objective(networks, terms, **how)
+    for draw in (1, 2):
+        objective.draw(draw)
+        (losses, gradient), (expected, slope) = (
+            each.evaluate(image) for each in (objective, audiocnn.Objective(networks(draw), terms, **how))
+        )
+        assert losses.keys() == expected.keys()
+        torch.testing.assert_close(list(losses.values()), list(expected.values()), rtol=1e-4, atol=0)
+        torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=1e-3 * slope.abs().max().item())
+
+
+def test_networks_whose_layers_are_functions_alone_are_drawn_again():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Identity()
+
+        def forward(self, image):
+            return image - 0.5
+
+    image = torch.rand(1, 8, 1, 60)
+    objective = audiocnn.Objective(lambda draw: Shifted(), [(audiocnn.StyleLoss(), "sub_1", 1.0)], style=image)
+    objective.draw(1)
+    assert float(objective(image)["style sub_1"]) == pytest.approx(0, abs=1e-6)
+
+
 def with_norm():
     return nn.Sequential(OrderedDict(first=nn.Conv2d(2, 3, 3), norm=nn.BatchNorm2d(3), act=nn.ReLU()))
 

@@ -12,6 +12,7 @@ from support.bands import band_networks
 from support.desk.settings import Settings
 from support.sound.analysis import Analysis
 from support.sound.transforms import STFT
+from support.weights import KNOWN, read_weights
 
 LENGTH = 6000
 STYLE = (0.1 * np.random.default_rng(1).standard_normal(LENGTH)).cumsum().astype(np.float32) % 0.5 - 0.25
@@ -201,6 +202,74 @@ def test_going_on_with_the_memory_is_as_if_never_stopped(name, of_samples):
         histories.append(history)
     assert all(torch.equal(result, results[0]) for result in results[1:])
     assert all(history == histories[0] for history in histories[1:]) and len(histories[0]) == 9
+
+
+def descent_of(tensor, memory=None, *, num_steps=4, **how):
+    """Steps towards zeros, a mean square at the image itself."""
+    objective = audiocnn.Objective(None, [(audiocnn.ContentLoss(), "input", 1.0)], content=torch.zeros_like(tensor))
+    done = 0 if memory is None else 4
+    return audiocnn.optimise(tensor, objective, num_steps=num_steps, done=done, memory=memory, **how)
+
+
+OTHERS = {
+    "a longer history": dict(optimizer=functools.partial(audiocnn.lbfgs, history_size=9)),
+    "a shorter history": dict(optimizer=functools.partial(audiocnn.lbfgs, history_size=2)),
+    "adam": dict(optimizer=torch.optim.Adam),
+    "another preconditioner": dict(precondition=lambda tensor: lambda change: 0.1 * change),
+    "an edited image": dict(),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_memory_of_something_else_is_left_out(name):
+    """The descent says that the optimiser begins again, and goes on from the tensor as it is."""
+    tensor = torch.randn(1, 9, 1, 50, generator=torch.Generator().manual_seed(0))
+    steps = descent_of(tensor, optimizer=functools.partial(audiocnn.lbfgs, history_size=4))
+    assert steps.begins
+    list(steps)
+    tensor += 0.5 * (name == "an edited image")
+    before, how = tensor.clone(), dict(optimizer=functools.partial(audiocnn.lbfgs, history_size=4)) | OTHERS[name]
+    more = descent_of(tensor, steps.memory, num_steps=6, **how)
+    assert more.begins and torch.equal(tensor, before)
+    assert [each["total"] for each in more][-1] <= float(before.square().mean())
+    tensor = before.clone()
+    steps = descent_of(tensor)
+    list(steps)
+    assert not descent_of(tensor, steps.memory, num_steps=6).begins  # otherwise this test shows nothing
+
+
+def test_the_first_step_may_take_many_evaluations():
+    """Of a million numbers it takes 8, because its length is a guess; the second one then finds the optimum."""
+    tensor = torch.randn(1, 1000, 1, 1000, generator=torch.Generator().manual_seed(0))
+    totals = [each["total"] for each in descent_of(tensor, num_steps=3)]
+    assert totals[0] > 0.1 and totals[-1] < 1e-9
+
+
+def test_the_memory_of_small_losses_is_read_again(tmp_path):
+    """The scale of L-BFGS is a plain number, which a file of weights may hold."""
+    tensor = 1e-4 * torch.randn(1, 9, 1, 50, generator=torch.Generator().manual_seed(0))
+    steps = descent_of(tensor)
+    next(steps)
+    torch.save(steps.memory, tmp_path / "memory.pth")
+    again = read_weights(tmp_path / "memory.pth", KNOWN)
+    assert again["state"]["scale"] == steps.memory["state"]["scale"] > 1
+    assert not descent_of(tensor, again, num_steps=6).begins
+
+
+def test_a_draw_that_was_interrupted_is_made_again():
+    analysis, draws = analysis_of(), []
+    objective, image = objective_of(analysis, draws), analysis.view(LENGTH)(noise())
+    expected, before = total_of(objective, image, 1), objective._insert
+    objective.draw(0)
+    objective._insert = lambda: raise_interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        objective.draw(1)
+    objective._insert = before
+    assert total_of(objective, image, 1) == expected
+
+
+def raise_interrupt():
+    raise KeyboardInterrupt
 
 
 def test_no_steps_change_nothing():

@@ -38,6 +38,7 @@ from torch import nn
 
 import audiocnn
 from support import pipeline
+from support.descent import MEMORY
 from support.desk import saving, show, sweeps, truth
 from support.desk.settings import Settings
 from support.sound.analysis import Analysis
@@ -421,7 +422,8 @@ def test_a_result_that_was_saved_comes_back_in_every_field(tmp_path):
     result.begin_to_refine(1)
     result.sample_descents = [{"optimizer": "lbfgs", "redraw": 20, "objectives": [["the image", [["a", "b", 1.0]]]]}]
     result.refinement.append({"total": 0.25})
-    result.remember({"tensor": result.samples.clone(), "state": {"old_dirs": [torch.arange(900.0), torch.ones(900)]}})
+    memory = dict.fromkeys(MEMORY) | {"tensor": result.samples.clone()}
+    result.remember(memory | {"state": {"old_dirs": [torch.arange(900.0), torch.ones(900)]}})
     saving.save_result(result, used={}, draft=True, folder=tmp_path / "outputs")
     saving.save_state(result, tmp_path / "mine.pth")
     drafted = saving.load_state(tmp_path / "mine.pth", like=begun(**SMALL))
@@ -432,7 +434,11 @@ def test_a_result_that_was_saved_comes_back_in_every_field(tmp_path):
     assert saving.save_result(again, used={}, folder=tmp_path / "outputs") == drafted.saved[0]  # and is not saved twice
     for each in dataclasses.fields(drafted):
         was, now = getattr(drafted, each.name), getattr(again, each.name)
-        if isinstance(was, torch.Tensor) or each.name == "sample_memory":
+        if each.name == "sample_memory":
+            assert now.keys() == was.keys()
+            torch.testing.assert_close(now["tensor"], was["tensor"], rtol=0, atol=0)
+            torch.testing.assert_close(now["state"], was["state"], rtol=0, atol=0)
+        elif isinstance(was, torch.Tensor):
             torch.testing.assert_close(now, was, rtol=0, atol=0)
         else:
             assert now == was, each.name
