@@ -3,7 +3,7 @@
 python benchmarks/race.py draws the picture of the table in benchmarks/README.md again, without measuring.
 
 Each method makes the same textures and transfers several times, with more and more work. Only the computing from
-samples to samples counts, in all threads of one process; measuring the quality does not count.
+samples to samples counts, in seconds of one core; measuring the quality does not count.
 
 Sources
   Antognini, Hoffman, Weiss 2019, arXiv:1806.08002: six separate random networks, 512 filters each, Gram matrices
@@ -43,9 +43,9 @@ TRANSFER_COLUMNS = ("distance to the style", "like the style", "rhythm kept", "p
 def default(style, content=None, *, points=STEPS):
     """Make the sound by the default, with other settings for each point."""
     for title, changes in points.items():
-        began = time.perf_counter()
+        began = time.process_time()
         samples = quality.default(style, content, **_length(content), **changes)
-        yield title, time.perf_counter() - began, samples
+        yield title, time.process_time() - began, samples
 
 
 def gatys(style, content=None):
@@ -72,10 +72,10 @@ def antognini(style, content=None, *, filters=512, widths=(2, 4, 8, 16, 64, 128)
 
 def mosaicing(style, content=None):
     """Make the sound of the best matching pieces of the style; of a texture, of those that match noise."""
-    began = time.perf_counter()
+    began = time.process_time()
     content = matched_noise(style, length=int(quality.SECONDS * RATE)) if content is None else content
     made = mosaic.mosaic(content, style, sample_rate=RATE)
-    yield "50 iterations", time.perf_counter() - began, made
+    yield "50 iterations", time.process_time() - began, made
 
 
 def _length(content):  # of a texture; a transfer is as long as its content
@@ -84,14 +84,14 @@ def _length(content):  # of a texture; a transfer is as long as its content
 
 def checkpoints(settings, recordings, *, networks=None):
     """Optimise a spectrogram; at each checkpoint, find the phase by librosa's Griffin-Lim."""
-    began, spent = time.perf_counter(), 0.0
+    began, spent = time.process_time(), 0.0
     descent = quality.Descent(settings, recordings, networks=networks)
     for step, _ in enumerate(descent.steps, start=1):
         if step in CHECKPOINTS:
-            stopped = time.perf_counter()
+            stopped = time.process_time()
             made = descent.by_librosa()
-            yield f"{step} steps", time.perf_counter() - began - spent, made
-            spent += time.perf_counter() - stopped  # the phase of this checkpoint and its measurement count only once
+            yield f"{step} steps", time.process_time() - began - spent, made
+            spent += time.process_time() - stopped  # the phase of this checkpoint and its measurement count only once
 
 
 METHODS = {
@@ -107,28 +107,35 @@ METHODS = {
 
 def race():
     """Return the rows of all tables."""
-    warm_up = default(metrics.takes("rain", RATE)[0], points={"": dict(num_steps=1, refine_steps=1, filters=8)})
-    list(warm_up)  # compiles what the first run would compile
-    textures, marks = {method: [] for method in METHODS}, {}
-    for name in TEXTURES:
-        style, other = metrics.takes(name, RATE)
-        score = functools.partial(quality.score_texture, style=style, other=other)
-        for method, points in _points(style, None, score, COLUMNS).items():
-            textures[method].append(points)
-        for method, sound in (("another take", other), ("noise of its spectrum", metrics.matched_noise(style))):
-            figures = score(sound)
-            marks.setdefault(method, []).append({"": [0.0, *(figures[column] for column in COLUMNS)]})
-    transfers = {method: [] for method in METHODS}
-    for pair in TRANSFERS:
-        content, style = (quality.excerpt(name) for name in pair)
-        score = functools.partial(quality.score_transfer, content=content, style=style)
-        for method, points in _points(style, content, score, TRANSFER_COLUMNS).items():
-            transfers[method].append(points)
-    textures, transfers = (
-        {method: _mean(each) for method, each in kind.items() if each[0]} for kind in (textures, transfers)
-    )
-    marks = {method: _mean(each) for method, each in marks.items()}
+    textures, marks = zip(*quality.in_parallel(of_texture, TEXTURES), strict=True)
+    transfers = quality.in_parallel(of_transfer, TRANSFERS)
+    textures, marks, transfers = (_means(each) for each in (textures, marks, transfers))
     return [*_rows(textures | marks, COLUMNS), "", *reach(textures), "", *_rows(transfers, TRANSFER_COLUMNS)]
+
+
+def of_texture(name):
+    """Return the points of all methods for one texture, and those that mark the ends of the scale, of 0 s."""
+    warm_up()
+    style, other = metrics.takes(name, RATE)
+    score = functools.partial(quality.score_texture, style=style, other=other)
+    found, marks = _points(style, None, score, COLUMNS), {}
+    for method, sound in (("another take", other), ("noise of its spectrum", metrics.matched_noise(style))):
+        figures = score(sound)
+        marks[method] = {"": [0.0, *(figures[column] for column in COLUMNS)]}
+    return found, marks
+
+
+def of_transfer(pair):
+    """Return the points of all methods for one transfer."""
+    warm_up()
+    content, style = (quality.excerpt(name) for name in pair)
+    score = functools.partial(quality.score_transfer, content=content, style=style)
+    return _points(style, content, score, TRANSFER_COLUMNS)
+
+
+def warm_up():
+    """Compile what the first run would compile."""
+    list(default(metrics.takes("rain", RATE)[0], points={"": dict(num_steps=1, refine_steps=1, filters=8)}))
 
 
 def _points(style, content, score, columns):
@@ -142,12 +149,16 @@ def _points(style, content, score, columns):
     return found
 
 
-def _mean(tables):  # over the sounds: {title: [seconds, figures]}
-    return {title: np.mean([table[title] for table in tables], axis=0) for title in tables[0]}
+def _means(sounds):  # over the sounds: {method: {title: [seconds, figures]}}
+    methods = {method: [sound[method] for sound in sounds] for method in sounds[0] if sounds[0][method]}
+    return {
+        method: {title: np.mean([each[title] for each in points], axis=0) for title in points[0]}
+        for method, points in methods.items()
+    }
 
 
 def _rows(methods, columns):
-    rows = [f"| method | work | seconds | {' | '.join(columns)} |", "|---" * (len(columns) + 3) + "|"]
+    rows = [f"| method | work | core seconds | {' | '.join(columns)} |", "|---" * (len(columns) + 3) + "|"]
     for method, points in methods.items():
         for title, (seconds, *figures) in points.items():
             cells = " | ".join(f"{value:.2f}" for value in figures)
@@ -164,7 +175,7 @@ def reach(textures):
         ),
         "the default": next(tuple(each[1:3]) for title, each in textures["default"].items() if "the default" in title),
     }
-    rows = [f"| seconds to reach | {' | '.join(textures)} |", "|---" * (len(textures) + 1) + "|"]
+    rows = [f"| core seconds to reach | {' | '.join(textures)} |", "|---" * (len(textures) + 1) + "|"]
     for name, (distance, likeness) in best.items():
         for what, reached in (
             (f"distance ratio {distance:.2f}", lambda point, limit=distance: point[1] <= limit + 0.005),
@@ -204,7 +215,7 @@ def draw():
                 ax.axhline(
                     points[0, column], color="0.6", linestyle="--" if "noise" in method else "-", label=method, zorder=0
                 )
-        ax.set(xscale="log", xlabel="seconds of computing for 5 s of sound", title=title)
+        ax.set(xscale="log", xlabel="seconds of one core, for 5 s of sound", title=title)
         ax.xaxis.set_major_formatter("{x:g}")
     axes[0].legend()
     figure.savefig(ROOT / "benchmarks/quality_over_seconds.png", dpi=80)
