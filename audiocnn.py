@@ -447,7 +447,8 @@ class Objective:
                     "'input', the image itself"
                 )
         at_input = [(term.layer, term) for term in self.terms if term.layer in AS_GIVEN]
-        if self.at_input is None or self.styles:  # no network changes them; to make them takes a sixth of a draw
+        own = fast.is_own(term.loss for _, term in at_input)  # their targets may count the draws
+        if self.at_input is None or self.styles or own:  # no network changes the others, a sixth of a draw's time
             self.at_input = self._chains_of("", _input, at_input)
         return chains + self.at_input
 

@@ -23,7 +23,7 @@ def goes_on(memory: dict | None, tensor: torch.Tensor) -> bool:
     return memory is not None and torch.equal(memory["tensor"].to(tensor.device), tensor)
 
 
-def check_memory(memory: object) -> None:
+def check_whole(memory: object) -> None:
     """Raise ValueError for what is neither None nor a whole memory."""
     if memory is not None and not (isinstance(memory, dict) and memory.keys() == MEMORY):
         raise ValueError("what the optimiser knew is not whole")

@@ -27,7 +27,7 @@ import soundfile
 import torch
 
 from support.checks import is_file, printable
-from support.descent import check_memory, goes_on
+from support.descent import check_whole, goes_on
 from support.desk.checks import device_is_present
 from support.desk.pictures import png
 from support.desk.settings import DEFAULTS, Settings
@@ -345,7 +345,7 @@ def load_state(path, like):
     try:
         kept = read_weights(path, KNOWN | KNOWN_PATHS)
         _check_kind("the file", kept, RESULT)
-        check_memory(kept["memory"]), check_memory(kept["sample_memory"])
+        check_whole(kept["memory"]), check_whole(kept["sample_memory"])
         changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
         if kept["image"].shape != like.image.shape:
             raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")

@@ -186,7 +186,8 @@ def test_default_texture(name, tmp_path, monkeypatch):
         and "width_8.conv_2" in report["used"]["layers"]
     )
     losses = [losses["total"] for losses in report["losses"]]
-    assert len(losses) == 8 and losses[5] < 0.5 * losses[0] and losses[7] < losses[6]
+    assert len(losses) == 8 and losses[7] < losses[6]
+    assert losses[4] < 0.5 * losses[0]  # the next step sees new filters
 
 
 def test_default_transfer_with_everything(tmp_path, monkeypatch):
