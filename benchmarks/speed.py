@@ -217,7 +217,7 @@ def main():
         gflops = sgemm_speed()
         speed = f"{torch.get_num_threads()} threads; matrix product {gflops:.0f} GFLOP/s."
         write_section("limit", [speed, "", *race.limit(gflops)])
-        write_section("default", [speed, "", *race.race()])
+        write_section("default", race.race())
         race.draw()
     elif arguments.square:
         cases = [(32, "2D", 5), (64, "2D", 5)]
