@@ -1,7 +1,7 @@
 """The figures of the project's README.md again: python benchmarks/figures.py [PART ...].
 
 Each part measures some figures and prints them beside those that README.md shows. A figure that moved by more than its
-spread is named, and the script then exits with 1. All parts take about TIME minutes on two idle cores.
+spread is named, and the script then exits with 1. All parts take less than half an hour on two idle cores.
 README.md is read, never written. The spreads allow for another number of threads, and of times for another machine.
 """
 

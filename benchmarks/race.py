@@ -196,12 +196,12 @@ def draw():
     textures, transfers = {}, {}
     for line in section.splitlines():
         method, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        if len(cells) > 1 and cells[1].replace(".", "").isdigit():
-            methods = textures if len(cells) == 2 + len(COLUMNS) else transfers
+        methods = {2 + len(COLUMNS): textures, 2 + len(TRANSFER_COLUMNS): transfers}.get(len(cells))
+        if methods is not None and cells[1].replace(".", "").isdigit():
             methods.setdefault(method, []).append([float(cell) for cell in cells[1:]])
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     panels = (
-        (textures, 2, "textures: likeness to the style, in a listener network's ears"),
+        (textures, 2, "textures: likeness to the style"),
         (textures, 3, "textures: copying"),
     )
     for ax, (methods, column, title) in zip(
