@@ -58,13 +58,17 @@ class Result:
         self.samples, self.refinement, self.begun_to_refine, self.sample_memory = None, [], [], None
         if not self.history and not torch.equal(self.image, self.first):
             self.changed = [*self.changed, "the image before its optimisation"]
-        return _begin(self.begun, self.history, num_steps, goes_on(self.memory, self.image))
+        if len(self.history) < num_steps and not goes_on(self.memory, self.image):
+            self.note_begun()
+        return len(self.history)
 
     def begin_to_refine(self, num_steps):
         """Return how many steps of the samples are done, and note the same."""
         if not self.refinement and not torch.equal(self.samples, self.reconstruction):
             self.changed = [*self.changed, "the samples before their refinement"]
-        return _begin(self.begun_to_refine, self.refinement, num_steps, goes_on(self.sample_memory, self.samples))
+        if len(self.refinement) < num_steps and not goes_on(self.sample_memory, self.samples):
+            self.note_begun()
+        return len(self.refinement)
 
     def remember(self, memory):
         """Take what the optimiser knows after a whole step, see audiocnn.Descent.
@@ -108,12 +112,6 @@ class Result:
         """
         total = self.start.get("total")
         return {name: loss / (self.whole.get(name) or total or loss or 1) for name, loss in losses.items()}
-
-
-def _begin(begun, history, num_steps, goes_on):
-    if len(history) < num_steps and not goes_on and len(history) not in begun:
-        begun.append(len(history))
-    return len(history)
 
 
 def measured(objective: audiocnn.Objective, image: torch.Tensor) -> dict[str, float]:

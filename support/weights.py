@@ -1,8 +1,8 @@
 """Pickled parameters and saved weights, read as data: nothing in a file is ever run as code.
 
 pickle and torch.load are not used: they take the hash of nested tuples, which overflows the stack and ends the kernel
-or takes 2**n steps, and they give a memo any size. Here, reading takes at most 3 times the size of
-the weights, of which there are at most 4 GB, and 0.5 GB.
+or takes 2**n steps, and they give a memo any size. Here, reading takes at most 0.5 GB and 3 times the size of the
+weights, which is at most 4 GB.
 """
 
 import io

@@ -345,7 +345,8 @@ def load_state(path, like):
     try:
         kept = read_weights(path, KNOWN | KNOWN_PATHS)
         _check_kind("the file", kept, RESULT)
-        check_whole(kept["memory"]), check_whole(kept["sample_memory"])
+        for name in ("memory", "sample_memory"):
+            check_whole(kept[name])
         changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
         if kept["image"].shape != like.image.shape:
             raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")

@@ -570,6 +570,26 @@ def test_networks_whose_layers_are_functions_alone_are_drawn_again():
     assert float(objective(image)["style sub_1"]) == pytest.approx(0, abs=1e-6)
 
 
+def test_features_of_a_network_for_images_of_one_width():
+    network, image = nn.Sequential(nn.Conv2d(1, 4, 3, padding="same"), nn.Linear(20, 6)), torch.rand(1, 1, 8, 20)
+    found = features(network, image, ["linear_1"])["linear_1"]
+    torch.testing.assert_close(found, network(image), **CLOSE)
+
+
+def test_convolutions_of_three_axes_are_drawn_again():
+    """They take the place of no faster ones, which need four axes."""
+    image = torch.rand(1, 1, 7, 60)
+
+    def networks(draw):
+        torch.manual_seed(draw)
+        return nn.Sequential(nn.Flatten(0, 1), nn.Conv2d(1, 4, (1, 11), padding="same"))
+
+    objective = audiocnn.Objective(networks, [(audiocnn.StyleLoss(), "conv_1", 1.0)], style=image)
+    objective.draw(1)
+    expected = audiocnn.Objective(networks(1), [(audiocnn.StyleLoss(), "conv_1", 1.0)], style=image)
+    assert float(objective(image + 1)["style conv_1"]) == pytest.approx(float(expected(image + 1)["style conv_1"]))
+
+
 def with_norm():
     return nn.Sequential(OrderedDict(first=nn.Conv2d(2, 3, 3), norm=nn.BatchNorm2d(3), act=nn.ReLU()))
 
