@@ -25,7 +25,7 @@ Sources
 import copy
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,13 +35,12 @@ from torch import nn
 
 from support import fast
 from support.checks import check_choice, check_cnn, check_number, check_positive_int
-from support.descent import Walk, made_optimizer
+from support.descent import Descent, made_optimizer
 from support.layers import Layers, Tap, full_name, side_by_side
 
 AS_GIVEN = ("input", "samples")  # layers that are the tensor itself
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
 SAMPLES_DRAW = 1000  # draws of random networks are numbered from here while samples are optimised, so that all differ
-SHORTEST_RECORDED = 10  # steps; of shorter draws, a recording for a GPU would take longer than it saves
 MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 5 steps of 5 minutes take 5.3e8
 
 
@@ -619,30 +618,6 @@ def _shares(blend, n_styles):
 # 4. Optimisation ---------------------------------------------------------------------------------
 
 
-class ScaledLBFGS(torch.optim.LBFGS):
-    """PyTorch's L-BFGS where small losses are multiplied by a power of two, so that only ratios of weights count.
-
-    L-BFGS forgets steps whose slope changes by less than 1e-10: with all weights times 1e-9 the losses would hardly
-    fall. A power of two changes no digit. Losses of more than 1e-3 keep their scale.
-    """
-
-    def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Make one step; closure computes the loss and the gradients."""
-        (group,) = self.param_groups
-        state = self.state[group["params"][0]]
-
-        def scaled():
-            loss = closure()
-            if "scale" not in state:
-                small = 0 < float(loss) < 1e-3
-                state["scale"] = float(2.0 ** -np.floor(np.log2(float(loss)))) if small else 1.0
-            for tensor in group["params"]:
-                tensor.grad = tensor.grad * state["scale"]
-            return loss * state["scale"]
-
-        return super().step(scaled)
-
-
 def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Optimizer:
     """Return L-BFGS with a strong-Wolfe line search, and without tolerances that stop small losses early.
 
@@ -652,7 +627,7 @@ def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Opti
     if history_size is not None:
         check_number("history_size", history_size, 1, most=10**6, whole=True)  # no run has more steps
     step = sum(2 * each.numel() * each.element_size() for each in tensors)  # the step, and the gradient's change
-    return ScaledLBFGS(
+    return torch.optim.LBFGS(
         tensors,
         max_iter=1,
         max_eval=27,  # bounds the line search too; the default, 1.25 max_iter, would allow none
@@ -661,29 +636,6 @@ def lbfgs(tensors: list, *, history_size: int | None = None) -> torch.optim.Opti
         tolerance_change=0,
         line_search_fn="strong_wolfe",
     )
-
-
-@dataclass
-class Descent(Iterator):
-    """The steps of an optimisation, an iterator of losses by name, and how they are made, see optimise.
-
-    memory : dict or None
-        What the optimiser knows after the last whole step.
-    begins : bool
-        Whether the optimiser began without what an earlier one knew.
-    """
-
-    steps: Iterator
-    pairs: list
-    optimizer: Callable
-    redraw: int
-    precondition: Callable | None
-    memory: dict | None = None
-    begins: bool = True
-
-    def __next__(self) -> dict[str, float]:
-        losses, self.memory = next(self.steps)
-        return losses
 
 
 def optimise(
@@ -721,31 +673,19 @@ def optimise(
         tensor, the optimiser or the preconditioner is another one: the optimiser begins again.
     """
     pairs = objective if isinstance(objective, list) else [(through, objective)]
-    record = not 0 < redraw < SHORTEST_RECORDED
-    walk = Walk(tensor, pairs, optimizer, precondition, memory, record) if done < num_steps else None
-    steps = _steps(tensor, walk, num_steps, redraw, done, SAMPLES_DRAW if pairs[0][0] is not None else 0)
-    return Descent(steps, pairs, optimizer, redraw, precondition, begins=walk is None or walk.begins)
+    return Descent(
+        tensor,
+        pairs,
+        range(done, num_steps),
+        make_optimizer=optimizer,
+        redraw=redraw,
+        first_draw=SAMPLES_DRAW if pairs[0][0] is not None else 0,
+        precondition=precondition,
+        memory=memory,
+    )
 
 
 def check_optimizers(*optimizers: Callable) -> None:
     """Raise TypeError unless each is a function from a list of tensors to an optimiser, before any step is done."""
     for each in optimizers:
         made_optimizer(each, torch.zeros(1, requires_grad=True))
-
-
-def _steps(tensor, walk, num_steps, redraw, done, first_draw):
-    drawn = None
-    for step in range(done, num_steps):
-        number = first_draw + step // redraw if redraw else 0
-        try:
-            if number != drawn:
-                walk.draw(number)
-                drawn = number
-            values = walk.step()
-        except FloatingPointError as error:
-            raise FloatingPointError(f"step {step + 1}: {error}; step {step} is kept") from None
-        memory = walk.memory()
-        tensor.copy_(walk.changed)  # last: after an interrupt, tensor and losses are of the same step
-        yield values, memory
-    if walk is not None:
-        walk.optimizer.state.clear()  # Python may free it late: for 5 minutes, 5 steps of 0.1 GB each

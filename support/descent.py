@@ -8,14 +8,16 @@ Sources
 """
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 
 from support import fast
 
 MOST_EVALUATIONS = 7  # of a step of one iteration that is not the first one of an optimiser, whose length is a guess
-MEMORY = {"tensor", "begin", "point", "slope", "state", "optimizer"}  # the keys of a memory
+MEMORY = {"tensor", "begin", "point", "slope", "scale", "state", "optimizer"}  # the keys of a memory
+SHORTEST_RECORDED = 10  # steps; of shorter draws, a recording for a GPU would take longer than it saves
 
 
 def goes_on(memory: dict | None, tensor: torch.Tensor) -> bool:
@@ -40,80 +42,119 @@ def made_optimizer(make_optimizer: Callable, point: torch.Tensor) -> torch.optim
     return optimizer
 
 
-class Walk:
-    """An optimiser that moves a point; the tensor is where it began, plus what the preconditioner makes of the point.
+class Descent(Iterator):
+    """An optimiser's steps, an iterator of the losses by name; it is over after an interrupt, see audiocnn.optimise.
+
+    The optimiser moves a point; the tensor is where it began, plus what the preconditioner makes of the point.
 
     Parameters
     ----------
-    tensor, pairs, precondition, memory : see audiocnn.optimise
+    tensor, pairs, redraw, precondition, memory : see audiocnn.optimise
+    steps : range of the steps to do
     make_optimizer : function from a list of tensors to a torch.optim.Optimizer
-    record : whether the calls of a GPU are recorded, see fast.recorded
+    first_draw : number of the draw of step 0
 
     Attributes
     ----------
-    begins : whether the optimiser began without the memory: there is none, or it is that of another tensor, optimiser
-        or preconditioner
+    memory : dict or None
+        What the optimiser knows after the last whole step.
+    begins : bool
+        Whether the optimiser began without the memory: there is none, or it is that of another tensor, optimiser or
+        preconditioner.
     """
 
     def __init__(
         self,
         tensor: torch.Tensor,
         pairs: list,
+        steps: range,
+        *,
         make_optimizer: Callable,
+        redraw: int,
+        first_draw: int,
         precondition: Callable | None,
-        memory: dict | None = None,
-        record: bool = True,
+        memory: dict | None,
     ):
-        self.pairs, self.make_optimizer, self.precondition = pairs, make_optimizer, precondition
-        self.record, self.begins = record, not goes_on(memory, tensor)
-        if not self.begins:
+        self.tensor, self.pairs, self.steps = tensor, pairs, steps
+        self.make_optimizer, self.precondition = make_optimizer, precondition
+        self.redraw, self.first_draw, self.drawn = redraw, first_draw, None
+        self.memory, self.begins, self.optimizer = None, True, None
+        if steps and goes_on(memory, tensor):
             self.begin_again(memory["begin"].to(tensor.device))
             self.begins = not self._remembers(_copied(memory, tensor.device))
-        if self.begins:
+        if steps and self.begins:
             self.begin_again(tensor)
 
-    def _remembers(self, memory):
-        if memory["optimizer"] != repr(self.optimizer):
-            return False
-        self.point.data.copy_(memory["point"])
-        self.slope, self.is_first = memory["slope"], not memory["state"]
-        if memory["state"]:
-            self.optimizer.state[self.point] = memory["state"]
-        return torch.equal(self.begin + self.change(self.point.detach()), memory["tensor"])
+    def __next__(self) -> dict[str, float]:
+        if not self.steps:
+            if self.optimizer:
+                self.optimizer.state.clear()  # Python may free it late: for 5 minutes, 5 steps of 0.1 GB each
+            raise StopIteration
+        step, left, self.steps = self.steps[0], self.steps[1:], self.steps[:0]
+        try:
+            self._draw(self.first_draw + step // self.redraw if self.redraw else 0)
+            self.evaluated = 0
+            self.optimizer.step(self.evaluate)
+            self.evaluate()  # the losses of the point where the step ended
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {step + 1}: {error}; step {step} is kept") from None
+        losses = {name: float(loss) for name, loss in self.losses.items()}
+        # One iteration takes one or two evaluations. Where a step takes many, some places have become quieter since the
+        # preconditioner was made, and the losses are steeper there: the next steps would take as many.
+        one_iteration = self.optimizer.defaults.get("max_iter") == 1
+        if self.evaluated > MOST_EVALUATIONS and one_iteration and not self.is_first:
+            self.begin_again(self.changed)
+        else:
+            self.is_first = False
+        memory = self._remembered()
+        self.tensor.copy_(self.changed)  # late: after an interrupt, tensor and losses are of the same step
+        self.memory, self.steps = memory, left
+        return losses
 
     def begin_again(self, tensor: torch.Tensor) -> None:
         """Take another place where the tensor began: the optimiser knows nothing, and the preconditioner is new."""
         self.begin, self.point = tensor.detach().clone(), torch.zeros_like(tensor).requires_grad_()
         self.change = self.precondition(self.begin) if self.precondition else torch.clone
-        self.seen, self.slope, self.is_first = None, None, True
+        self.seen, self.slope, self.scale, self.is_first, self.evaluated = None, None, None, True, 0
         self.optimizer = made_optimizer(self.make_optimizer, self.point)
 
-    def memory(self) -> dict:
-        """Return what the optimiser knows at this point, for a Walk that goes on."""
-        own = {name: getattr(self, name) for name in ("begin", "point", "slope")}
+    def _remembers(self, memory):
+        if memory["optimizer"] != repr(self.optimizer):
+            return False
+        self.point.data.copy_(memory["point"])
+        self.slope, self.scale, self.is_first = memory["slope"], memory["scale"], not memory["state"]
+        if memory["state"]:
+            self.optimizer.state[self.point] = memory["state"]
+        return torch.equal(self.begin + self.change(self.point.detach()), memory["tensor"])
+
+    def _remembered(self):
+        own = {name: getattr(self, name) for name in ("begin", "point", "slope", "scale")}
         own |= {"tensor": self.changed, "state": self.optimizer.state.get(self.point, {})}
         return _copied(own, self.begin.device) | {"optimizer": repr(self.optimizer)}
 
-    def draw(self, number: int) -> None:
-        """Take the networks of a draw; the optimiser keeps what it knows.
-
-        L-BFGS compares the gradients of two points, which have to be of one draw. Therefore the gradient that it
-        remembers is moved by as much as the draw changes the gradient at the present point.
-        """
+    def _draw(self, number):
+        # L-BFGS compares the gradients of two points, which have to be of one draw. Therefore the gradient that it
+        # remembers is moved by as much as the draw changes the gradient at the present point.
+        if number == self.drawn:
+            return
         for _, each in self.pairs:
             each.draw(number)
         self.functions = [functools.partial(each.evaluate, through=through) for through, each in self.pairs]
-        if self.record:
+        if not 0 < self.redraw < SHORTEST_RECORDED:
             parts = [each.parts() for _, each in self.pairs]
             self.functions = [fast.recorded(*each, self.begin) for each in zip(self.functions, parts, strict=True)]
-        self.seen, before, self.evaluated = None, self.slope, 0
+        self.seen, before, self.drawn = None, self.slope, number
         state = self.optimizer.state.get(self.point, {})
         if "prev_flat_grad" in state:
             self.evaluate()
-            state["prev_flat_grad"].add_((self.slope - before).flatten(), alpha=state.get("scale", 1.0))
+            state["prev_flat_grad"].add_((self.slope - before).flatten(), alpha=self.scale)
 
     def evaluate(self) -> torch.Tensor:
-        """Compute losses and gradient at the point, unless they are known: a step begins where the last one ended."""
+        """Compute losses and gradient at the point, unless they are known: a step begins where the last one ended.
+
+        L-BFGS forgets steps whose slope changes by less than 1e-10: with all weights times 1e-9 the losses would hardly
+        fall. Losses that begin below 1e-3 are therefore multiplied by a power of two, which changes no digit.
+        """
         if self.seen is None or not torch.equal(self.seen, self.point):
             losses, changed, gradient = {}, self.begin + self.change(self.point.detach()), 0
             for number, evaluate in enumerate(self.functions, start=1):
@@ -127,22 +168,11 @@ class Walk:
             self.losses, self.changed = losses, changed
             self.slope = self.change(gradient).contiguous()  # a symmetric map is its own gradient
             self.seen, self.evaluated = self.point.detach().clone(), self.evaluated + 1
-        self.point.grad = self.slope
-        return self.losses["total"]
-
-    def step(self) -> dict[str, float]:
-        """Make one step; return the losses of the point where the step ended.
-
-        A step of one iteration takes one or two evaluations. Where a step takes many, some places have become quieter
-        since the preconditioner was made, and the losses are steeper there: the next steps would take as many.
-        """
-        self.evaluated, is_first, self.is_first = 0, self.is_first, False
-        self.optimizer.step(self.evaluate)
-        self.evaluate()
-        one_iteration = self.optimizer.defaults.get("max_iter") == 1
-        if self.evaluated > MOST_EVALUATIONS and one_iteration and not is_first:
-            self.begin_again(self.changed)
-        return {name: float(loss) for name, loss in self.losses.items()}
+        if self.scale is None:
+            total, is_lbfgs = float(self.losses["total"]), isinstance(self.optimizer, torch.optim.LBFGS)
+            self.scale = 2.0 ** -math.floor(math.log2(total)) if is_lbfgs and 0 < total < 1e-3 else 1.0
+        self.point.grad = self.scale * self.slope
+        return self.scale * self.losses["total"]
 
 
 def _copied(value, device):  # what optimisers change in place; the steps that L-BFGS remembers never change

@@ -107,9 +107,9 @@ def noted(descent, analysis, samples=None):
     if not isinstance(descent, audiocnn.Descent):
         return dict.fromkeys(("optimizer", "redraw", "precondition", "objectives"), UNKNOWN) | {"own_code": {}}
     sums = [[_seen(through, analysis, samples), _terms_in_words(each.terms)] for through, each in descent.pairs]
-    made_by = [descent.optimizer, descent.precondition]
+    made_by = [descent.make_optimizer, descent.precondition]
     return {
-        "optimizer": words(descent.optimizer),
+        "optimizer": words(descent.make_optimizer),
         "redraw": int(descent.redraw or 0),
         "precondition": words(descent.precondition),
         "objectives": sums,

@@ -252,7 +252,7 @@ def test_the_memory_of_small_losses_is_read_again(tmp_path):
     next(steps)
     torch.save(steps.memory, tmp_path / "memory.pth")
     again = read_weights(tmp_path / "memory.pth", KNOWN)
-    assert again["state"]["scale"] == steps.memory["state"]["scale"] > 1
+    assert again["scale"] == steps.memory["scale"] > 1
     assert not descent_of(tensor, again, num_steps=6).begins
 
 
