@@ -28,10 +28,10 @@ MOST_FRAMES = 2000  # of a picture: no screen shows more, and no sound of up to 
 TICKS = {"log": (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000), "mel": (0, 500, 1000, 2000, 4000, 8000, 16000)}
 
 
-def _figure(width, height):
+def _figure(width, height, layout="constrained"):
     from matplotlib import pyplot as plt  # takes half a second, and the first cells draw nothing
 
-    figure, shell = plt.figure(figsize=(width, height), layout="constrained"), IPython.get_ipython()
+    figure, shell = plt.figure(figsize=(width, height), layout=layout), IPython.get_ipython()
     plt.close(figure)  # an open figure would be shown twice
     if shell:  # also where MPLBACKEND=agg left figures without a picture
         pylabtools.select_figure_formats(shell, {"png"})
@@ -113,13 +113,13 @@ def plot_spectrograms(
         What the values are.
     """
     sounds, top = sounds or {}, max(values.max() for values in spectrograms.values())
-    figure, above, axes = _panels(len(spectrograms) + bool(difference), waveforms=bool(sounds))
+    figure, above, axes, scale = _panels(len(spectrograms) + bool(difference), waveforms=bool(sounds))
     peak = max((np.abs(samples).max() for samples in sounds.values()), default=1)
     for upper, ax, (title, values) in zip(above, axes, spectrograms.items(), strict=False):
         mesh = _draw_spectrogram(ax, values, transform, frequency_axis, vmin=0, vmax=top, cmap="magma")
         _draw_waveform(upper, sounds.get(title), transform.sample_rate, peak)
         (upper or ax).set_title(title)
-    figure.colorbar(mesh, ax=axes, label=label, pad=0.01, aspect=40, location="left")
+    figure.colorbar(mesh, cax=scale, label=label, ticklocation="left")
     if difference:
         asked, found = difference
         values = spectrograms[found] - spectrograms[asked]
@@ -139,17 +139,29 @@ def plot_spectrograms(
 
 
 def _panels(number, *, waveforms):
-    # A figure, the axes of its spectrograms, and the axes above them, or None.
+    # A figure, the axes of its spectrograms, the axes above them, or None, and the axes of its scale of colours. Places
+    # are given in inches, because a third of a picture's time went into matplotlib's search for them.
     columns = 2 if number == 4 else min(number, MOST_COLUMNS)
-    rows, levels = math.ceil(number / columns), 2 if waveforms else 1
-    figure = _figure(WIDTH if columns > 1 else 7, (4 if waveforms else 3.2) * rows)
-    grid = figure.add_gridspec(levels * rows, columns, height_ratios=[1, 4][-levels:] * rows)
-    places = [(levels * (panel // columns), panel % columns) for panel in range(number)]
-    axes = [figure.add_subplot(grid[row + levels - 1, column]) for row, column in places]
-    if not waveforms:
-        return figure, [None] * number, axes
-    above = [figure.add_subplot(grid[row, column], sharex=ax) for (row, column), ax in zip(places, axes, strict=True)]
-    return figure, above, axes
+    rows, width, row_height = math.ceil(number / columns), WIDTH if columns > 1 else 7, 4 if waveforms else 3.2
+    height = row_height * rows
+    figure = _figure(width, height, layout=None)
+
+    def axes_at(left, bottom, across, up, **how):
+        return figure.add_axes([left / width, bottom / height, across / width, up / height], **how)
+
+    left, gap, below, title, wave = 1.5, 0.4, 0.55, 0.3, 0.6 * waveforms
+    each = (width - left - 0.15 + gap) / columns - gap
+    places = [
+        (left + panel % columns * (each + gap), below + (rows - 1 - panel // columns) * row_height)
+        for panel in range(number)
+    ]
+    high = row_height - below - title - wave
+    axes = [axes_at(*place, each, high) for place in places]
+    above = [
+        axes_at(x, y + high, each, wave, sharex=ax) if waveforms else None
+        for (x, y), ax in zip(places, axes, strict=True)
+    ]
+    return figure, above, axes, axes_at(0.65, below, 0.15, height - below - title - wave)
 
 
 def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
@@ -174,7 +186,7 @@ def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
         ticks = [tick for tick in TICKS[frequency_axis] if low <= tick <= high]
         ax.set_yticks(ticks, [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in ticks])
         ax.minorticks_off()
-    ax.set(xlabel="Time [s]", ylabel="Frequency [Hz]" if ax.get_subplotspec().is_first_col() else "")
+    ax.set(xlabel="Time [s]", ylabel="Frequency [Hz]" if ax.get_position().x0 < 0.25 else "")  # else: a neighbour's
     return mesh
 
 
