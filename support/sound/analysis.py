@@ -139,14 +139,13 @@ class Analysis:
 
     def reconstruct(self, spectrogram: np.ndarray, *, length: int, n_iter: int, seed: int = 0) -> np.ndarray:
         """Find samples [shape=(length,)] with a spectrogram; those of a loop have no seam."""
-        magnitude = self.expand(spectrogram)
-
-        def part(magnitude, length):
-            return self.transform.reconstruct(magnitude, n_iter=n_iter, length=length, seed=seed)
-
+        magnitude, part = (
+            self.expand(spectrogram),
+            functools.partial(self.transform.reconstruct, n_iter=n_iter, seed=seed),
+        )
         if self.loop:
             return loops.reconstruct_circle(magnitude, part, hop_length=self.transform.hop_length)
-        return part(magnitude, length)
+        return part(magnitude, length=length)
 
     def preconditioner(
         self, samples: torch.Tensor, *, mask: Callable | None = None

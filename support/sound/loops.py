@@ -36,9 +36,7 @@ def unrolled(samples: torch.Tensor, around: int) -> torch.Tensor:
     return samples[..., torch.arange(-around, length + around, device=samples.device) % length]
 
 
-def reconstruct_circle(
-    magnitude: np.ndarray, reconstruct_part: Callable[[np.ndarray, int], np.ndarray], *, hop_length: int
-) -> np.ndarray:
+def reconstruct_circle(magnitude: np.ndarray, reconstruct_part: Callable, *, hop_length: int) -> np.ndarray:
     """Find the samples of a circle with a magnitude [shape=(n_bins, n_frames + 1)].
 
     The phase of the first frames is found twice, at the beginning and behind the end. The sound from behind the end
@@ -51,7 +49,8 @@ def reconstruct_circle(
     """
     n_frames = magnitude.shape[1] - 1
     more = min(FADE, n_frames)
-    samples = reconstruct_part(magnitude[:, np.arange(n_frames + more + 1) % n_frames], (n_frames + more) * hop_length)
+    again = np.arange(n_frames + more + 1) % n_frames
+    samples = reconstruct_part(magnitude[:, again], length=(n_frames + more) * hop_length)
     circle, behind = samples[: n_frames * hop_length].copy(), samples[n_frames * hop_length :]
     circle[: len(behind)] = _fade(behind, circle[: len(behind)])
     return circle
