@@ -95,13 +95,11 @@ def run(
     """
     audiocnn.check_optimizers(optimizer, sample_optimizer)
     torch.set_num_threads(settings.threads)
-    check = analysis is None and not changes and section is None
     given = settings.load(section=section) if recordings is None else recordings
     if section is not None and "content" in given:
-        content = librosa.util.fix_length(given["content"], size=section.length)
-        given = given | {"content": audible(content)}
+        given = given | {"content": audible(librosa.util.fix_length(given["content"], size=section.length))}
     made = dataclasses.replace(parts(settings, given, analysis=analysis), **changes)
-    if check:
+    if analysis is None and not changes and section is None:
         settings.check_recordings(made.recordings)
     analysis = dataclasses.replace(made.analysis, loop=settings.loop)  # of the result
     length, style = analysis.length_of(settings.length_of(made.recordings)), made.recordings["style 1"]
@@ -119,13 +117,14 @@ def run(
         segment=analysis.frames(settings.segment_duration),
         loop=settings.loop,
     )
-    pairs_of = pairs_of or functools.partial(
-        make_pairs,
-        analysis=made.analysis,
-        view=analysis.view,
-        device=settings.device,
-        objective_of=objective_of,
-    )
+
+    def own_pairs(objective, recordings, length, where):
+        more = on_samples(objective.all_terms, recordings, settings.device, where)
+        if recordings["style 1"].ndim == 2:
+            both = stereo_images(made.analysis, recordings, settings.device)
+            objective = objective_of(both, stereo=True, where=where)
+        return [(analysis.view(length, settings.device), objective), *more]
+
     redraw = 0 if isinstance(made.networks, torch.nn.Module) else settings.steps_of_draw
     objective = objective_of(made.images, where=where)
     noise, image = make_start(
@@ -164,7 +163,7 @@ def run(
     result.reconstructed(torch.tensor(samples, device=settings.device))
     steps = audiocnn.optimise(
         result.samples,
-        pairs_of(objective, made.recordings, length, where),
+        (pairs_of or own_pairs)(objective, made.recordings, length, where),
         num_steps=settings.refine_steps,
         optimizer=sample_optimizer,
         redraw=redraw,
@@ -215,28 +214,6 @@ def make_objective(
     redrawn = functools.partial(redrawn, stereo=True) if redrawn and stereo else redrawn
     style = styles_of(images) if redrawn is None else lambda draw: styles_of(redrawn(draw))
     return audiocnn.Objective(networks, terms, style=style, content=images.get("content"), **how)
-
-
-def make_pairs(
-    objective: audiocnn.Objective,
-    recordings: dict,
-    length: int,
-    where: Where | None = None,
-    *,
-    analysis: Analysis,
-    view: Callable,
-    device: str,
-    objective_of: Callable,
-) -> list:
-    """Return the pairs (through, Objective) of the descent on samples, see audiocnn.optimise.
-
-    analysis, view : of the recordings, and from a length to the view of the result
-    objective_of : function from images, of a sound in stereo, to their objective
-    """
-    more = on_samples(objective.all_terms, recordings, device, where)
-    if recordings["style 1"].ndim == 2:
-        objective = objective_of(stereo_images(analysis, recordings, device), stereo=True, where=where)
-    return [(view(length, device), objective), *more]
 
 
 def images_of_draw(load: Callable, analysis: Analysis, device: str, draw: int, *, stereo: bool = False) -> dict:

@@ -7,6 +7,7 @@ come checks of one setting, functions of its name and value; then those of setti
 import difflib
 import inspect
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
@@ -20,7 +21,7 @@ from support.checks import PARAMETERS, check_choice, check_mapping, check_number
 from support.curves import check_end, is_curve, largest
 from support.desk.fitting import Fitting
 from support.desk.memory import check_memory
-from support.sound.excerpts import files_of, is_folder
+from support.sound.excerpts import files_of
 from support.sound.files import check_file, seconds_of
 from support.sound.masks import check_gap, check_inside
 from support.start import STARTS
@@ -173,7 +174,7 @@ class Together(Fitting):
         for name in ("STYLE_FILENAME", "CONTENT_FILENAME"):
             for value in (getattr(self, name), *self.sweep.get(name, ())):
                 for path in value if isinstance(value, tuple) else [value]:
-                    if name == "STYLE_FILENAME" and is_folder(path):
+                    if name == "STYLE_FILENAME" and os.path.isdir(path):
                         files_of(path)
                     elif path is not None:
                         check_file(path)
@@ -307,7 +308,7 @@ class Together(Fitting):
             raise ValueError(
                 f"where keeps the style, but excerpts of {drawn} are drawn; give one file and a number for offset"
             )
-        if self.offset and all(map(is_folder, self.files.values())):
+        if self.offset and all(map(os.path.isdir, self.files.values())):
             _warn(f"offset={self.offset} has no effect, because excerpts of {drawn} are drawn")
         if not self.steps_of_draw:
             _warn(f"{drawn}: one excerpt is drawn and stays, because no random networks are drawn again")

@@ -37,7 +37,7 @@ from support.pitch import PitchLoss
 from support.rhythm import RhythmLoss
 from support.sound import excerpts
 from support.sound.analysis import Analysis, check_power
-from support.sound.excerpts import Excerpts, is_drawn
+from support.sound.excerpts import is_drawn
 from support.sound.files import seconds_of
 from support.sound.masks import check_boxes
 from support.sound.sections import LONG, ends_of
@@ -377,11 +377,11 @@ class Settings(checks.Together):
 
     def excerpts(self, draws):
         """Return the pieces of drawn excerpts, for the json: dict from name to dict from draw to pieces."""
-        mono = not self.stereo
-        every = {
-            name: Excerpts(path, self.duration, self.sample_rate, mono, self.seed) for name, path in self.drawn.items()
+        how = dict(seed=self.seed, sample_rate=self.sample_rate, duration=self.duration, mono=not self.stereo)
+        return {
+            name: {str(draw): excerpts.excerpt(path, draw, **how)[0] for draw in draws}
+            for name, path in self.drawn.items()
         }
-        return {name: {str(draw): each.pieces(draw) for draw in draws} for name, each in every.items()}
 
     def with_other_excerpts(self, saved):
         """Return the paths of styles whose excerpts are not the ones of a json; missing files are named later."""

@@ -70,10 +70,11 @@ class Analysis:
     def spectrogram(self, samples: np.ndarray) -> np.ndarray:
         """Return the spectrogram of samples; of a stereo sound, that of the mean of both channels."""
         samples = samples.mean(axis=0) if samples.ndim == 2 else samples
-        magnitude = (
-            loops.magnitude_of_circle(samples, self.transform) if self.loop else self.transform.magnitude(samples)
-        )
-        return self.compress(magnitude)
+        if not self.loop:
+            return self.compress(self.transform.magnitude(samples))
+        frames, around = self._around(self.transform.reach)
+        samples = loops.unrolled(torch.from_numpy(samples), around).numpy()
+        return self.compress(self.transform.magnitude(samples)[:, frames:-frames])
 
     def to_image(self, spectrogram: np.ndarray | torch.Tensor, device: str | torch.device = "cpu") -> torch.Tensor:
         """Turn a spectrogram [shape=(n_bins, n_frames) or (planes, n_bins, n_frames)] into an image."""
@@ -88,15 +89,15 @@ class Analysis:
         """Return the torch function from samples [shape=(length,) or (2, length)] to their image, with gradients."""
         if self.length_of(length) != length:
             raise ValueError(f"{length=} of a loop must be a whole number of hops; take {self.length_of(length)}")
-        places = loops.places(length, self.transform, device) if self.loop else None
-        length = len(places) if self.loop else length
-        spectrogram = self.transform.magnitude_function(length, device=device, then=self.compress)
+        frames, around = self._around(self.transform.reach) if self.loop else (0, 0)
+        spectrogram = self.transform.magnitude_function(length + 2 * around, device=device, then=self.compress)
 
         def image(samples):
-            samples = samples if places is None else samples[..., places]
-            return self.to_image(spectrogram(stereo.planes(samples) if samples.ndim == 2 else samples), device)
+            samples = loops.unrolled(samples, around) if self.loop else samples
+            image = self.to_image(spectrogram(stereo.planes(samples) if samples.ndim == 2 else samples), device)
+            return image[..., frames:-frames] if self.loop else image
 
-        return loops.cropped(image, self.transform) if self.loop else image
+        return image
 
     def image(self, samples: torch.Tensor) -> torch.Tensor:
         """Return the image of a tensor of samples [shape=(n,) or (2, n)], with gradients; see view for many."""
@@ -111,6 +112,10 @@ class Analysis:
         if seconds is None or self.layout == "time":
             return None
         return max(1, round(seconds * self.transform.sample_rate / self.transform.hop_length))
+
+    def _around(self, reach):  # how many frames around a circle see its samples, and how many samples these are
+        frames = -(-reach // self.transform.hop_length)
+        return frames, frames * self.transform.hop_length
 
     # From an image back to samples
 
@@ -134,14 +139,13 @@ class Analysis:
 
     def reconstruct(self, spectrogram: np.ndarray, *, length: int, n_iter: int, seed: int = 0) -> np.ndarray:
         """Find samples [shape=(length,)] with a spectrogram; those of a loop have no seam."""
-        magnitude = self.expand(spectrogram)
-
-        def part(magnitude, length):
-            return self.transform.reconstruct(magnitude, n_iter=n_iter, length=length, seed=seed)
-
+        magnitude, part = (
+            self.expand(spectrogram),
+            functools.partial(self.transform.reconstruct, n_iter=n_iter, seed=seed),
+        )
         if self.loop:
             return loops.reconstruct_circle(magnitude, part, hop_length=self.transform.hop_length)
-        return part(magnitude, length)
+        return part(magnitude, length=length)
 
     def preconditioner(
         self, samples: torch.Tensor, *, mask: Callable | None = None
@@ -150,8 +154,9 @@ class Analysis:
         make = functools.partial(stft_preconditioner, compress=self.compress, mask=mask, **self._frames_of_samples)
         if not self.loop:
             return make(samples)
-        n_fft, hop_length = self._frames_of_samples.values()
-        return loops.preconditioner_of_circle(samples, make, around=-(-n_fft // hop_length) * hop_length)
+        around, length = self._around(self.transform.n_fft_of_refinement)[1], samples.shape[-1]
+        change = make(loops.unrolled(samples, around))  # without the other end, speech got clicks at the seam
+        return lambda signal: change(loops.unrolled(signal, around))[..., around : around + length]
 
     def masked(self, samples: torch.Tensor, mask: Callable) -> torch.Tensor:
         """Return the part of samples that a mask lets through, see preconditioning.py."""

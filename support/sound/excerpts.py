@@ -11,7 +11,6 @@ Conventions
 import os
 import shlex
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,69 +24,49 @@ FADE = 0.01  # s, from one piece to the next
 TRIES = 50  # places that may be silent, before a file counts as silent
 
 
-@dataclass(frozen=True)
-class Excerpts:
-    """The excerpts of a file, or of the sound files in a folder and its folders.
+def excerpt(
+    path: str | Path, draw: int, *, seed: int = 0, sample_rate: int, duration: float, mono: bool = True
+) -> tuple[list[tuple[str, float, float]], np.ndarray]:
+    """Return the pieces of a draw, of a file or of a folder and its folders, and their samples [shape=(n,) or (2, n)].
+
+    A place is as likely as any other, so that long files have more pieces.
 
     Parameters
     ----------
-    path : str
     duration : float [s]
-        Of an excerpt.
+        Of the excerpt.
     sample_rate, mono : see files.load_audio
-    seed : int
     """
-
-    path: str
-    duration: float
-    sample_rate: int
-    mono: bool = True
-    seed: int = 0
-
-    def pieces(self, draw: int) -> list[tuple[str, float, float]]:
-        """Return the pieces of a draw; a place is as likely as any other, so that long files have more pieces."""
-        return self._drawn(draw)[0]
-
-    def samples(self, draw: int) -> np.ndarray:
-        """Return the excerpt of a draw: samples [shape=(n,), or (2, n) in stereo]."""
-        return self._drawn(draw)[1]
-
-    def _drawn(self, draw):
-        random, pieces, joined, faulty = np.random.default_rng([self.seed, draw]), [], None, {}
-        files = files_of(self.path)
-        paths, seconds = list(files), np.array(list(files.values()))
-        length, fade = round(self.duration * self.sample_rate), round(FADE * self.sample_rate)
-        for _ in range(TRIES + round(10 * self.duration / PIECE)):
-            number = random.choice(len(paths), p=seconds / seconds.sum())
-            offset = round(random.uniform(0, max(0.0, seconds[number] - PIECE)), 3)
-            piece = (paths[number], offset, float(min(PIECE, seconds[number])))
-            try:
-                samples = self._loaded(*piece)
-            except ValueError as error:  # a file that is damaged in its middle takes no others with it
-                faulty.setdefault(piece[0], str(error))
-                continue
-            if not samples.any():
-                continue
-            pieces.append(piece)
-            joined = samples if joined is None else _joined(joined, samples, fade)
-            if joined.shape[-1] >= length:
-                _warn_of(faulty.values())
-                return pieces, joined[..., :length]
-        for reason in faulty.values():
-            raise ValueError(reason)
-        raise ValueError(
-            f"{printable(self.path)} is nearly silent, or its files are nearly empty; choose another folder"
-        )
-
-    def _loaded(self, path, offset, duration):
-        return load_audio(
-            path,
-            sample_rate=self.sample_rate,
-            offset=offset,
-            duration=duration,
-            mono=self.mono,
-            may_be_silent=True,
-        )
+    random, pieces, joined, faulty = np.random.default_rng([seed, draw]), [], None, {}
+    files = files_of(path)
+    paths, seconds = list(files), np.array(list(files.values()))
+    length, fade = round(duration * sample_rate), round(FADE * sample_rate)
+    for _ in range(TRIES + round(10 * duration / PIECE)):
+        number = random.choice(len(paths), p=seconds / seconds.sum())
+        offset = round(random.uniform(0, max(0.0, seconds[number] - PIECE)), 3)
+        piece = (paths[number], offset, float(min(PIECE, seconds[number])))
+        try:
+            samples = load_audio(
+                paths[number],
+                sample_rate=sample_rate,
+                offset=offset,
+                duration=piece[2],
+                mono=mono,
+                may_be_silent=True,
+            )
+        except ValueError as error:  # a file that is damaged in its middle takes no others with it
+            faulty.setdefault(paths[number], str(error))
+            continue
+        if not samples.any():
+            continue
+        pieces.append(piece)
+        joined = samples if joined is None else _joined(joined, samples, fade)
+        if joined.shape[-1] >= length:
+            _warn_of(faulty.values())
+            return pieces, joined[..., :length]
+    for reason in faulty.values():
+        raise ValueError(reason)
+    raise ValueError(f"{printable(path)} is nearly silent, or its files are nearly empty; choose another folder")
 
 
 def files_of(path: str | Path) -> dict[str, float]:
@@ -139,12 +118,7 @@ def _joined(one, two, fade):
 
 def is_drawn(path: str | Path, offset: float | None) -> bool:
     """Whether excerpts are drawn: of a folder, and of a file with an offset of None."""
-    return offset is None or is_folder(path)
-
-
-def is_folder(path: str | Path) -> bool:
-    """Whether a path is a folder; False where no path can be so long."""
-    return os.path.isdir(path)  # Path.is_dir raises OSError
+    return offset is None or os.path.isdir(path)  # Path.is_dir raises OSError where no path can be so long
 
 
 def load(
@@ -163,7 +137,7 @@ def load(
     See files.load_audio; a folder, or an offset of None, needs a duration.
     """
     if is_drawn(path, offset):
-        return Excerpts(str(path), duration, sample_rate, mono, seed).samples(draw)
+        return excerpt(path, draw, seed=seed, sample_rate=sample_rate, duration=duration, mono=mono)[1]
     return load_audio(
         path,
         sample_rate=sample_rate,

@@ -43,8 +43,11 @@ class FrameSpectra(torch.autograd.Function):
         return nn.functional.pad(samples, (0, ctx.length - samples.shape[-1])), None, None
 
 
-def overlap_add(frames: torch.Tensor, hop_length: int) -> torch.Tensor:
+def overlap_add(frames: torch.Tensor, hop_length: int, onto: torch.Tensor | None = None) -> torch.Tensor:
     """Return the sum [shape=(..., n)] of frames [shape=(..., n_frames, n_fft)] that begin hop_length samples apart.
+
+    onto : torch.Tensor or None [shape=(..., hops, hop_length)]
+        An earlier sum, which is changed; None: zeros.
 
     >>> overlap_add(torch.tensor([[1, 1, 1], [10, 10, 10]]), hop_length=2).tolist()
     [1, 1, 11, 10, 10]
@@ -52,7 +55,7 @@ def overlap_add(frames: torch.Tensor, hop_length: int) -> torch.Tensor:
     n_frames, n_fft = frames.shape[-2:]
     n_hops = -(-n_fft // hop_length)
     parts = nn.functional.pad(frames, (0, n_hops * hop_length - n_fft)).unflatten(-1, (n_hops, hop_length))
-    samples = frames.new_zeros(*frames.shape[:-2], n_frames + n_hops - 1, hop_length)
+    samples = frames.new_zeros(*frames.shape[:-2], n_frames + n_hops - 1, hop_length) if onto is None else onto
     for hop in range(n_hops):
         samples[..., hop : hop + n_frames, :] += parts[..., hop, :]
     return samples.flatten(-2)[..., : (n_frames - 1) * hop_length + n_fft]

@@ -12,8 +12,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from support.sound.transforms import Transform
-
 FADE = 16  # frames over which the two sounds of a seam are mixed
 
 
@@ -26,47 +24,19 @@ def circle_length(length: int, hop_length: int) -> int:
     return max(1, round(length / hop_length)) * hop_length
 
 
-def magnitude_of_circle(samples: np.ndarray, transform: Transform) -> np.ndarray:
-    """Return the magnitude [shape=(n_bins, n_frames + 1)] of a circle of samples [shape=(n_frames * hop_length,)].
+def unrolled(samples: torch.Tensor, around: int) -> torch.Tensor:
+    """Return samples of a circle [shape=(..., n)], with so many of the other end at each end.
 
-    A frame at an end sees the other end there, in place of the sound's reflection.
-    """
-    return cropped(transform.magnitude, transform)(samples[places(len(samples), transform).numpy()])
+    A frame at an end then sees the other end there, in place of the sound's reflection.
 
-
-def places(length: int, transform: Transform, device: str | torch.device = "cpu") -> torch.Tensor:
-    """Return which samples of a circle of a length the transform sees, in their order: those of both ends twice."""
-    around = _around(transform) * transform.hop_length
-    return torch.arange(-around, length + around, device=device) % length
-
-
-def cropped(image: Callable, transform: Transform) -> Callable:
-    """Return a function from samples at `places` to their image without the frames around the circle."""
-    around = _around(transform)
-    return lambda samples: image(samples)[..., around:-around]
-
-
-def _around(transform):  # frames around a circle that see its samples
-    return -(-transform.reach // transform.hop_length)
-
-
-def preconditioner_of_circle(
-    samples: torch.Tensor, make: Callable[[torch.Tensor], Callable], *, around: int
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the map that make returns for samples, of the circle; without this, speech got clicks at the seam.
-
-    around : int [samples]
-        How much of the other end is seen behind each end.
+    >>> unrolled(torch.tensor([1, 2, 3]), 2).tolist()
+    [2, 3, 1, 2, 3, 1, 2]
     """
     length = samples.shape[-1]
-    places = torch.arange(-around, length + around, device=samples.device) % length
-    change = make(samples[..., places])
-    return lambda signal: change(signal[..., places])[..., around : around + length]
+    return samples[..., torch.arange(-around, length + around, device=samples.device) % length]
 
 
-def reconstruct_circle(
-    magnitude: np.ndarray, reconstruct_part: Callable[[np.ndarray, int], np.ndarray], *, hop_length: int
-) -> np.ndarray:
+def reconstruct_circle(magnitude: np.ndarray, reconstruct_part: Callable, *, hop_length: int) -> np.ndarray:
     """Find the samples of a circle with a magnitude [shape=(n_bins, n_frames + 1)].
 
     The phase of the first frames is found twice, at the beginning and behind the end. The sound from behind the end
@@ -79,7 +49,8 @@ def reconstruct_circle(
     """
     n_frames = magnitude.shape[1] - 1
     more = min(FADE, n_frames)
-    samples = reconstruct_part(magnitude[:, np.arange(n_frames + more + 1) % n_frames], (n_frames + more) * hop_length)
+    again = np.arange(n_frames + more + 1) % n_frames
+    samples = reconstruct_part(magnitude[:, again], length=(n_frames + more) * hop_length)
     circle, behind = samples[: n_frames * hop_length].copy(), samples[n_frames * hop_length :]
     circle[: len(behind)] = _fade(behind, circle[: len(behind)])
     return circle

@@ -206,10 +206,11 @@ class Where:
         return image * (mask if mask.shape[3] == 1 else mask[..., first : first + image.shape[3]])
 
     @functools.cached_property
-    def _masks(self):  # images: of the bins that may change and where the style counts, and of the content
+    def _masks(self):  # images: where the result may change, its bins where the style counts, and of the content
         styles = 1 if self.style is None else self.values("style").max(axis=1, keepdims=True)
-        bins = self.values("change").max(axis=1, keepdims=True) * styles
-        return {"style": self.analysis.to_image(bins), "content": self.analysis.to_image(self.values("content"))}
+        values = {name: self.values(name) for name in ("change", "content")}
+        values["style"] = values["change"].max(axis=1, keepdims=True) * styles
+        return {name: self.analysis.to_image(each) for name, each in values.items()}
 
     def pieces(self, kind: str | None, image: torch.Tensor, overlap: int) -> list[torch.Tensor]:
         """Return the parts of a recording's image that a target is made of; overlap: see audiocnn.Loss."""
@@ -239,16 +240,12 @@ class Where:
     def mixed_image(self, image: torch.Tensor) -> torch.Tensor:
         """Return an image where it may change, and that of the kept sound elsewhere."""
         kept = self.analysis.to_image(self.analysis.spectrogram(self.kept), image.device)
-        return kept + self._change.to(image.device) * (image - kept)
+        return kept + self._masks["change"].to(image.device) * (image - kept)
 
     def in_image(self, image: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the symmetric linear map whose changes keep what an image must keep, see audiocnn.optimise."""
-        mask = self._change.to(image.device)
+        mask = self._masks["change"].to(image.device)
         return lambda change: mask * change
-
-    @functools.cached_property
-    def _change(self):
-        return self.analysis.to_image(self.values("change"))
 
     def mixed(self, samples: np.ndarray) -> np.ndarray:
         """Return samples where they may change, and the kept ones elsewhere, bit for bit."""

@@ -21,6 +21,8 @@ import librosa
 import numpy as np
 import torch
 
+from support.sound.frames import overlap_add
+
 GAUSSIANS = dict(hann=0.25645, hamming=0.29794, blackman=0.17954)  # squared width of the Gaussian next to a window
 
 
@@ -114,41 +116,30 @@ def griffinlim(
     covered = librosa.filters.window_sumsquare(
         window=window, n_frames=magnitude.shape[1], n_fft=n_fft, hop_length=hop_length
     )
-    window = window_of(window, n_fft)
+    window, length = window_of(window, n_fft), length or hop_length * (magnitude.shape[1] - 1)
     magnitude, phase = (torch.from_numpy(values.T.copy()) for values in (magnitude, phase))  # (n_frames, n_bins)
-    frames = _OverlapAdd(len(magnitude), n_fft, hop_length, length, covered)
     stretches = [slice(first, min(first + 1024, len(magnitude))) for first in range(0, len(magnitude), 1024)]
+    inside, n_hops = slice(n_fft // 2, n_fft // 2 + length), -(-n_fft // hop_length)
+    sums = torch.zeros(len(magnitude) + n_hops - 1, hop_length)
+    gain = torch.zeros(sums.numel())
+    gain[inside] = 1 / torch.from_numpy(covered)[inside].clamp_min(1e-11)
+
+    def inverse():  # of the spectrum: (n,), with n_fft // 2 samples at either end
+        sums.zero_()
+        for stretch in stretches:
+            frames = torch.fft.irfft(spectrum[stretch], n_fft).mul_(window)
+            overlap_add(frames, hop_length, onto=sums[stretch.start : stretch.stop + n_hops - 1])
+        return sums.view(-1).mul_(gain)
+
     spectrum = torch.polar(magnitude, phase)
     before = spectrum.clone()
     for _ in range(n_iter):
-        samples = frames.add_up(spectrum, window, stretches).unfold(0, n_fft, hop_length)
+        samples = inverse().unfold(0, n_fft, hop_length)
         for stretch in stretches:
             rebuilt = torch.fft.rfft(samples[stretch] * window)
             spectrum[stretch] = torch.lerp(before[stretch], rebuilt, 1.99).sgn_().mul_(magnitude[stretch])
             before[stretch] = rebuilt
-    samples = frames.add_up(spectrum, window, stretches)[frames.inside].numpy()
-    return librosa.util.fix_length(samples, size=frames.length)
-
-
-class _OverlapAdd:
-    # Inverse STFT into memory that is kept between the iterations.
-
-    def __init__(self, n_frames, n_fft, hop_length, length, covered):
-        self.n_fft, self.hop_length, self.overlap = n_fft, hop_length, -(-n_fft // hop_length)
-        self.length = length or hop_length * (n_frames - 1)
-        self.inside = slice(n_fft // 2, n_fft // 2 + self.length)
-        self.blocks = torch.zeros(n_frames + self.overlap - 1, hop_length)
-        self.gain = torch.zeros_like(self.blocks.view(-1))
-        self.gain[self.inside] = 1 / torch.from_numpy(covered)[self.inside].clamp_min(1e-11)
-
-    def add_up(self, spectrum, window, stretches):  # (n_frames, n_bins) to (n,), with n_fft // 2 samples at either end
-        self.blocks.zero_()
-        for stretch in stretches:
-            frames = torch.fft.irfft(spectrum[stretch], self.n_fft).mul_(window)
-            for k in range(self.overlap):
-                part = frames[:, k * self.hop_length : (k + 1) * self.hop_length]
-                self.blocks[stretch.start + k : stretch.stop + k, : part.shape[1]] += part
-        return self.blocks.view(-1).mul_(self.gain)
+    return librosa.util.fix_length(inverse()[inside].numpy(), size=length)
 
 
 def match_magnitude(

@@ -40,7 +40,7 @@ def stft_preconditioner(
         From numbers of bins and frames to factors of the weights: 0 where nothing may change, see masks.py.
     """
     window = torch.hann_window(n_fft, device=samples.device)
-    magnitude = _spectra(_padded(samples, n_fft), window, hop_length).abs().requires_grad_()
+    magnitude = FrameSpectra.apply(_padded(samples, n_fft), window, hop_length).abs().requires_grad_()
     weights = 1 / torch.autograd.grad(compress(magnitude).sum(), magnitude)[0]
     weights = weights / weights.mean()
     if mask is not None:
@@ -66,7 +66,7 @@ def multiplier(
         for first in range(0, n_frames, BLOCK):  # 5 minutes at once would take 5 times as long
             last = min(first + BLOCK, n_frames)
             part = slice(first * hop_length, (last - 1) * hop_length + n_fft)
-            spectra = _spectra(signal[..., part], window, hop_length)
+            spectra = FrameSpectra.apply(signal[..., part], window, hop_length)
             frames = torch.fft.irfft((weights[..., first:last] * spectra).mT, n_fft) * window
             changed[..., part] += overlap_add(frames, hop_length)
         return root * changed[..., n_fft // 2 :][..., :length]
@@ -76,7 +76,3 @@ def multiplier(
 
 def _padded(signal, n_fft):  # the zeros let whole windows cover the end
     return torch.nn.functional.pad(signal, (n_fft // 2, n_fft))
-
-
-def _spectra(signal, window, hop_length):  # (..., n_bins, n_frames)
-    return FrameSpectra.apply(signal, window, hop_length)

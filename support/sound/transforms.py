@@ -73,13 +73,16 @@ class Transform:
     def reconstruct(
         self, magnitude: np.ndarray, *, n_iter: int = 80, length: int | None = None, seed: int = 0
     ) -> np.ndarray:
-        """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by L-BFGS from quiet noise."""
+        """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter steps of L-BFGS."""
         check_positive_int(n_iter=n_iter)
         magnitude = _check_magnitude(magnitude, len(self.frequencies))
         length = length or self.hop_length * (magnitude.shape[1] - 1)
+        magnitude_of, start, weights = self._descent(magnitude, length, seed)
+        return phase.match_magnitude(magnitude_of, magnitude, start, weights, n_iter=n_iter)
+
+    def _descent(self, magnitude, length, seed):  # of a reconstruction: its function, where it begins, weights of bins
         noise = 1e-2 * np.random.default_rng(seed).standard_normal(length).astype(np.float32)
-        weights = np.ones(len(magnitude), dtype=np.float32)
-        return phase.match_magnitude(self.magnitude_function(length), magnitude, noise, weights, n_iter=n_iter)
+        return self.magnitude_function(length), noise, np.ones(len(magnitude), dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,22 +279,14 @@ class CQT(Transform):
         """Return the same transform as a linear map of samples [shape=(length,)], without CQT_GAIN."""
         return FilterBank(self.frequencies / self.sample_rate, self._filters[0], self.hop_length, length, n_frames)
 
-    def reconstruct(
-        self, magnitude: np.ndarray, *, n_iter: int = 80, length: int | None = None, seed: int = 0
-    ) -> np.ndarray:
-        """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter L-BFGS steps."""
-        check_positive_int(n_iter=n_iter)
-        magnitude = _check_magnitude(magnitude, len(self.frequencies)) / CQT_GAIN
-        length = length or self.hop_length * (magnitude.shape[1] - 1)
-        frequencies = self.frequencies / self.sample_rate
+    def _descent(self, magnitude, length, seed):
+        magnitude, frequencies = magnitude / CQT_GAIN, self.frequencies / self.sample_rate
         estimate = phase.pghi(magnitude, frequencies, self._filters[0], self.hop_length, seed=seed)
         bank = self.filter_bank(length, magnitude.shape[1])
         start = bank.inverse(torch.polar(torch.from_numpy(magnitude), torch.from_numpy(estimate))).numpy()
         # Low bins are many and long for the little sound that they hold: weights by frequency level this out.
-        weights = (frequencies / frequencies[-1]).astype(np.float32)
-        return phase.match_magnitude(
-            lambda samples: bank.transform(samples).abs(), magnitude, start, weights, n_iter=n_iter
-        )
+        weights = (frequencies / frequencies[-1] / CQT_GAIN**2).astype(np.float32)
+        return lambda samples: CQT_GAIN * bank.transform(samples).abs(), start, weights
 
 
 @dataclass(frozen=True, kw_only=True)

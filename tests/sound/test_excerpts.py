@@ -14,7 +14,7 @@ import torch
 import audiocnn
 from support import pipeline
 from support.desk.settings import Settings
-from support.sound.excerpts import FADE, PIECE, Excerpts, files_of, load
+from support.sound.excerpts import FADE, PIECE, excerpt, files_of, load
 
 RATE = 8000
 QUICK = dict(sample_rate=RATE, N_FFT=256, K_HOP=64, widths=[1, 4], filters=8, num_steps=4, refine_steps=4, redraw=2)
@@ -34,7 +34,7 @@ def folder(tmp_path):
 def test_every_sound_file_counts_by_its_length(folder):
     names = [str(folder / each) for each in ("a.wav", "c.wav", "deeper/b.wav")]
     assert files_of(folder) == dict(zip(names, (20.0, 0.5, 40.0), strict=True))
-    pieces = [piece for draw in range(60) for piece in Excerpts(str(folder), 5.0, RATE).pieces(draw)]
+    pieces = [piece for draw in range(60) for piece in excerpt(folder, draw, duration=5.0, sample_rate=RATE)[0]]
     counts = [sum(path == name for path, _, _ in pieces) / len(pieces) for name in names]
     np.testing.assert_allclose(counts, np.array([20, 0.5, 40]) / 60.5, atol=0.08)
     offsets = [offset for path, offset, _ in pieces if path == names[2]]
@@ -44,10 +44,10 @@ def test_every_sound_file_counts_by_its_length(folder):
 
 def test_the_samples_are_those_of_the_pieces(folder):
     """The middle of each piece is the file's own sound at its place."""
-    excerpts = Excerpts(str(folder), 5.0, RATE)
-    samples, place = excerpts.samples(3), 0
+    how = dict(duration=5.0, sample_rate=RATE)
+    (pieces, samples), place = excerpt(folder, 3, **how), 0
     assert samples.shape == (5 * RATE,) and np.abs(samples).max() < 0.5
-    for path, offset, seconds in excerpts.pieces(3):
+    for path, offset, seconds in pieces:
         recording, _ = soundfile.read(path)
         inner = slice(round(FADE * RATE), min(round((seconds - FADE) * RATE), len(samples) - place))
         first = round(offset * RATE)
@@ -59,10 +59,10 @@ def test_the_samples_are_those_of_the_pieces(folder):
         place += round((seconds - FADE) * RATE)
         if place + inner.start >= len(samples):
             break
-    np.testing.assert_array_equal(samples, excerpts.samples(3))
-    assert not np.array_equal(samples, excerpts.samples(4))
-    assert not np.array_equal(samples, Excerpts(str(folder), 5.0, RATE, seed=1).samples(3))
-    assert Excerpts(str(folder), 1.5, RATE, mono=False).samples(0).shape == (2, 1.5 * RATE)
+    np.testing.assert_array_equal(samples, excerpt(folder, 3, **how)[1])
+    assert not np.array_equal(samples, excerpt(folder, 4, **how)[1])
+    assert not np.array_equal(samples, excerpt(folder, 3, duration=5.0, sample_rate=RATE, seed=1)[1])
+    assert excerpt(folder, 0, duration=1.5, sample_rate=RATE, mono=False)[1].shape == (2, 1.5 * RATE)
 
 
 def test_one_long_file_needs_little_memory(tmp_path):
@@ -80,10 +80,10 @@ def test_silence_is_left_out(tmp_path):
     samples = np.zeros(20 * RATE)
     samples[15 * RATE : 18 * RATE] = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE)
     soundfile.write(tmp_path / "rare.wav", samples, RATE)
-    assert all(14 < offset < 18 for _, offset, _ in Excerpts(str(tmp_path), 3.0, RATE).pieces(0))
+    assert all(14 < offset < 18 for _, offset, _ in excerpt(tmp_path, 0, duration=3.0, sample_rate=RATE)[0])
     soundfile.write(tmp_path / "rare.wav", 0 * samples, RATE)
     with pytest.raises(ValueError, match="is nearly silent, or its files are nearly empty; choose another folder"):
-        Excerpts(str(tmp_path), 3.0, RATE).samples(0)
+        excerpt(tmp_path, 0, duration=3.0, sample_rate=RATE)
 
 
 def test_every_draw_has_the_style_of_its_excerpt(folder):
@@ -94,7 +94,7 @@ def test_every_draw_has_the_style_of_its_excerpt(folder):
     objective = pipeline.make_objective(made.images, made.networks, made.terms, redrawn=load_images)
     for draw in (0, 1, audiocnn.SAMPLES_DRAW):
         objective.draw(draw)
-        samples = Excerpts(str(folder), 3.0, RATE).samples(draw)
+        samples = excerpt(folder, draw, duration=3.0, sample_rate=RATE)[1]
         style = made.analysis.to_image(made.analysis.spectrogram(samples))
         alone = audiocnn.Objective(made.networks(draw), made.terms, style=style)
         image = torch.rand(style.shape, generator=torch.Generator().manual_seed(1))
@@ -165,7 +165,7 @@ def test_a_bad_file_takes_no_others_with_it(name, how, reason, folder):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Settings(STYLE_FILENAME=str(folder), duration=2.0).check_files()
-        heard = {path for draw in range(20) for path, _, _ in Excerpts(str(folder), 5.0, RATE).pieces(draw)}
+        heard = {path for draw in range(20) for path, _, _ in excerpt(folder, draw, duration=5.0, sample_rate=RATE)[0]}
     assert set(list(good)[::2]) <= heard <= set(good)  # the short one is rarely drawn
     said = [str(each.message) for each in caught]
     assert all(re.match(reason, each) for each in said) if reason else said == []
@@ -173,7 +173,7 @@ def test_a_bad_file_takes_no_others_with_it(name, how, reason, folder):
     for path in good:
         os.remove(path)
     with pytest.raises(ValueError, match=re.escape(Path(name).name) if reason else "has no sound file; put wav"):
-        Excerpts(str(folder), 5.0, RATE).samples(0)
+        excerpt(folder, 0, duration=5.0, sample_rate=RATE)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
