@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from support.checks import check_choice, check_positive_int
-from support.weights import load_weights
+from support.weights import made_network
 
 # 1. Layers ---------------------------------------------------------------------------------------
 
@@ -122,17 +122,12 @@ def musicnn_vgg(undo, *, sample_rate=16000, n_fft=512, model_path="models/musicn
         From the image to magnitudes, both torch tensors of one shape, see Analysis.expand.
     sample_rate, n_fft : int > 0 [Hz, samples]
         Of the image's STFT; the network was trained with 16000, 512 and a hop_length of 256.
-    model_path : str, Path or None
-        Weights as models/convert_musicnn.py writes them; None draws PyTorch's default random weights.
-    seed : int
-        Of the random weights; PyTorch's global generator keeps its state.
+    model_path, seed : see weights.made_network
+        models/convert_musicnn.py writes the weights.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = musicnn_layers()
-    if model_path is not None:
-        load_weights(network, model_path, "give models/musicnn_vgg.pth; models/convert_musicnn.py makes it again")
+    advice = "give models/musicnn_vgg.pth; models/convert_musicnn.py makes it again"
+    network = made_network(musicnn_layers, model_path, advice, seed=seed)
     mel = MelBands(sample_rate=sample_rate, n_fft=n_fft, n_mels=96, fmax=8000)
     logarithm = Apply(lambda power: torch.log(10000 * power + 1) / math.log(10))  # musicnn's log10(10000 x + 1)
     front = [Apply(undo), Apply(torch.square), mel, logarithm, Axes("bands_frames")]
-    return nn.Sequential(*front, *network).requires_grad_(False).eval()
+    return nn.Sequential(*front, *network).eval()
