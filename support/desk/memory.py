@@ -1,4 +1,4 @@
-"""How much memory this process may have, and whether that is enough."""
+"""How much memory this process may have."""
 
 import contextlib
 from pathlib import Path
@@ -24,19 +24,3 @@ def available_memory(device="cpu"):
     if hasattr(psutil, "RLIMIT_AS") and process.rlimit(psutil.RLIMIT_AS)[0] > 0:
         left.append(process.rlimit(psutil.RLIMIT_AS)[0] - process.memory_info().vms)
     return max(0, min(left)) + process.memory_info().rss
-
-
-def check_memory(parts, device="cpu"):
-    """Raise ValueError where a run needs clearly more memory than there is; return a warning where it is not sure.
-
-    parts : dict
-        Bytes, by what makes them fewer.
-    """
-    needed, there = sum(parts.values()), available_memory(device)
-    message = (
-        f"these sounds and settings need about {needed / 1e9:.1f} GB of memory, and there are {there / 1e9:.1f} GB; "
-        f"set {max(parts, key=parts.get)}"
-    )
-    if needed > 1.25 * there:
-        raise ValueError(message)
-    return message if needed > 0.8 * there else None

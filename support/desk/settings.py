@@ -33,6 +33,7 @@ from support.bands import band_networks
 from support.checks import LAYOUTS, check_choice, check_mapping, check_number, printable, shown
 from support.curves import check_curve, is_curve, terms_of
 from support.desk import checks
+from support.desk.fitting import Fitting
 from support.pitch import PitchLoss
 from support.rhythm import RhythmLoss
 from support.sound import excerpts
@@ -106,7 +107,7 @@ _steps, _cost = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # flo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(checks.Together):
+class Settings(Fitting):
     """Settings as typed in the notebook, with None filled in; ValueError names the setting and what is allowed.
 
     Each field is declared with its default, its step, its check, its help, and what None becomes. The defaults are
