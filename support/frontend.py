@@ -49,18 +49,13 @@ class MelBands(nn.Module):
     Parameters
     ----------
     sample_rate, n_fft, n_mels : int > 0 [Hz, samples, bands]
-    fmin, fmax : float [Hz]
-        The lowest and the highest edge of a band; None: half the sample rate.
-    htk, norm
-        As librosa.filters.mel takes them.
+    of_bands : fmin, fmax [Hz], htk and norm, as librosa.filters.mel takes them
     """
 
-    def __init__(self, *, sample_rate, n_fft, n_mels, fmin=0.0, fmax=None, htk=False, norm="slaney"):
+    def __init__(self, *, sample_rate, n_fft, n_mels, **of_bands):
         super().__init__()
         check_positive_int(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
-        matrix = librosa.filters.mel(
-            sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
-        )
+        matrix = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, **of_bands)
         self.register_buffer("matrix", torch.from_numpy(matrix)[:, :, None, None])  # as a convolution's kernel
 
     def forward(self, power):

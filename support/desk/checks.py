@@ -122,12 +122,19 @@ def device_is_present(device):
 
 def check_own(name, known, what=""):
     """Raise ValueError for a name that is probably a misspelt setting."""
-    near = difflib.get_close_matches(name.lower()[:100], {each.lower(): each for each in known}, n=1, cutoff=0.8)
+    small = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower()[:100], small, n=1, cutoff=0.8)
     if near and name not in known:
-        near = next(each for each in known if each.lower() == near[0])
         raise ValueError(
-            f"{what}{shown(name)} is not a setting; did you mean {near!r}? Names of your own must differ more"
+            f"{what}{shown(name)} is not a setting; did you mean {small[near[0]]!r}? Names of your own must differ more"
         )
+
+
+def check_known(name, known):
+    """Raise ValueError unless a name is that of a setting, or one of the settings cell."""
+    check_own(name, known)
+    if name not in known:
+        raise ValueError(f"{name!r} is not a setting; write a line {name} = ... in the settings cell first")
 
 
 def _is_path(value):

@@ -83,7 +83,17 @@ def _curve_or(check, check_each=None):
 
 
 def _layers(name, value):
-    _weights_by_layer(name, value)
+    # The only check that returns what the setting becomes: a dict from layer name to weight.
+    names = value if isinstance(value, list | tuple | Mapping) else [None]
+    if not all(isinstance(layer, str) for layer in names):
+        example = value if isinstance(value, str) else "conv_1"
+        raise ValueError(
+            f"{name}={shown(value)} must be a list of layer names, such as [{shown(example)}], or a dict to weights"
+        )
+    weights = dict(value) if isinstance(value, Mapping) else dict.fromkeys(value, 1.0)
+    for layer, weight in weights.items():
+        _cost(f"{name}[{layer!r}]", weight)
+    return weights
 
 
 def _own(name, value):
@@ -241,9 +251,9 @@ class Settings(Fitting):
                 self._set(name, value)
         for each in fields(self):
             value = _frozen(getattr(self, each.name))
-            if each.metadata["transform"] in (None, self.transform):
-                each.metadata["check"](each.name, value)
-            self._set(each.name, _frozen(_weights_by_layer(each.name, value)) if each.name in LAYERS else value)
+            read = each.metadata["transform"] in (None, self.transform)
+            weights = each.metadata["check"](each.name, value) if read else None
+            self._set(each.name, value if weights is None else _frozen(weights))
         self.make_transform()  # raises ValueError for windows and grids that can't be inverted
         self.check_together()
         self._check_sweep()
@@ -311,13 +321,10 @@ class Settings(Fitting):
 
     def changed(self, **changes):
         """Return the settings as typed, with changes; names that are neither declared nor own raise ValueError."""
-        own = {name: value for name, value in changes.items() if name in self.own}
         for name in changes:
-            if name not in DEFAULTS and name not in own:
-                checks.check_own(name, [*DEFAULTS, *self.own])
-                raise ValueError(f"{name!r} is not a setting; write a line {name} = ... in the settings cell first")
-        changes = {name: value for name, value in changes.items() if name not in own}
-        return Settings(**self.given | {"own": {**self.own, **own}} | changes)
+            checks.check_known(name, [*DEFAULTS, *self.own])
+        own = {name: changes.pop(name, value) for name, value in self.own.items()}
+        return Settings(**self.given | {"own": own} | changes)
 
     @property
     def styles(self):
@@ -566,19 +573,6 @@ def plain(value):
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, tuple | list) else value
-
-
-def _weights_by_layer(name, layers):
-    names = layers if isinstance(layers, list | tuple | Mapping) else [None]
-    if not all(isinstance(layer, str) for layer in names):
-        example = layers if isinstance(layers, str) else "conv_1"
-        raise ValueError(
-            f"{name}={shown(layers)} must be a list of layer names, such as [{shown(example)}], or a dict to weights"
-        )
-    layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
-    for layer, weight in layers.items():
-        _cost(f"{name}[{layer!r}]", weight)
-    return layers
 
 
 def _frozen(value):
