@@ -12,12 +12,11 @@ import numpy as np
 
 from audiocnn import AS_GIVEN, MEMORY
 from support import networks
-from support.bands import band_networks
 from support.checks import printable, shown
 from support.curves import check_end, is_curve, largest
 from support.desk import memory
 from support.desk.checks import CHANNELS, CURVES
-from support.layers import named_layers, side_by_side
+from support.layers import named_layers
 from support.sound.excerpts import files_of, is_folder
 from support.sound.files import check_file, seconds_of
 from support.sound.masks import check_gap, check_inside
@@ -130,11 +129,10 @@ class Fitting:
             _warn(message)
 
     def _origin(self, name):
-        typed = name == "result" and self.result_duration is not None and not self.is_transfer
-        excerpt = (
-            f"{printable(self.files.get(name, self.styles[0]))} with offset={self.offset} and duration={self.duration}"
-        )
-        return f"result_duration={self.result_duration}" if typed else excerpt
+        if name == "result" and self.result_duration is not None and not self.is_transfer:
+            return f"result_duration={self.result_duration}"
+        path = printable(self.files.get(name, self.styles[0]))
+        return f"{path} with offset={self.offset} and duration={self.duration}"
 
     def _promised(self):
         # Recordings without memory, as long as headers say; warns where a file ends within its excerpt.
@@ -193,9 +191,9 @@ class Fitting:
             _warn(f"{drawn}: one excerpt is drawn and stays, because no random networks are drawn again")
 
     def _check_losses(self):
-        blend, curve = self.style_blend, is_curve(self.style_blend)
-        for shares in [shares for _, shares in blend] if curve else [blend] * (blend is not None):
-            if len(shares) != len(self.styles) or not sum(shares):
+        blend = self.style_blend
+        for shares in dict(blend).values() if is_curve(blend) else [blend]:
+            if blend is not None and (len(shares) != len(self.styles) or not sum(shares)):
                 raise ValueError(f"style_blend={blend!r} must hold one share for each of the {len(self.styles)} styles")
         aims = dict(style=self.style_layers_default, rhythm={"conv_1": 1.0}, content=self.content_layers)
         weights = {kind: largest(getattr(self, f"{kind}_weight")) for kind in aims}
@@ -257,19 +255,16 @@ class Fitting:
         # The files, and the names of the layers. A network of one's own is known only when its cell is run.
         if self.use_style_net:
             return
-        network, known = self._named_network(), set(AS_GIVEN)
-        for prefix, each in side_by_side(network).items():
-            names = named_layers(each)
-            known |= {*names, *(f"{prefix}.{name}" for name in names if prefix)}
-        aims = {"style": (largest(self.style_weight), self.style_layers_default)}
-        aims["content"] = (largest(self.content_weight), self.content_layers)
-        for kind, (weight, layers) in aims.items():
-            for layer in [layer for layer, share in layers.items() if weight * share and layer not in known]:
-                choice = dict.fromkeys(name.rpartition(".")[2] for name in named_layers(network))
-                raise ValueError(
-                    f"{kind}_layers_default: there is no layer {shown(layer)}; choose among {', '.join(choice)}; or "
-                    "'input', the image itself"
-                )
+        names = named_layers(self._named_network())
+        choice = dict.fromkeys(name.rpartition(".")[2] for name in names)  # "conv_1" stands for every "width_1.conv_1"
+        for kind, layers in {"style": self.style_layers_default, "content": self.content_layers}.items():
+            counting = [layer for layer, share in layers.items() if share * largest(getattr(self, f"{kind}_weight"))]
+            for layer in counting:
+                if layer not in {*names, *choice, *AS_GIVEN}:
+                    raise ValueError(
+                        f"{kind}_layers_default: there is no layer {shown(layer)}; choose among {', '.join(choice)}; "
+                        "or 'input', the image itself"
+                    )
 
     def _warn_of_other_sounds_than_in_the_training(self):
         other = {name: getattr(self, name) for name in TRAINED if getattr(self, name) != TRAINED[name]}
@@ -281,16 +276,15 @@ class Fitting:
             )
 
     def _named_network(self):
-        # A network with the layers of the settings' network; of one from files, the network itself.
-        if self.recipe == "bands":
-            return band_networks(np.linspace(0, 8000, 8), widths=self.widths, filters=1)  # any bins give these names
-        few = {name: 1 for name in CHANNELS if self.parameters.get(name)}  # any number gives these names
-        given = self.param_pkl or {**self.parameters, **few}
-        known = networks.load_parameters(given) if self.param_pkl and not self._has_musicnn else self.parameters
+        # A network with the layers of the settings' network, but few filters; of one from files, the network itself.
+        few = {name: 1 for name in CHANNELS if self.parameters.get(name)}
+        small, known = self.of_run(0, filters=1, parameters={**self.parameters, **few}, device="cpu"), self.parameters
+        if self.recipe == "gatys" and self.param_pkl is not None and not self._has_musicnn:
+            known = networks.load_parameters(self.param_pkl)
         # What an image has is known with the sounds and the transform.
-        images = [SimpleNamespace(shape=(1, *(known.get(name) or 8 for name in networks.SIDES)))]
+        image = SimpleNamespace(shape=(1, *(known.get(name) or 8 for name in networks.SIDES)))
         with warnings.catch_warnings(action="ignore"):  # of the transform, which were shown with the settings
-            return networks.network_of_files(self.model_path, given, images, self.make_analysis())
+            return small.make_network({"style 1": image}, small.make_analysis())
 
 
 def _warn(message):

@@ -298,10 +298,9 @@ class Settings(Fitting):
         return cls(transform=transform, own={name: names[name] for name in own}, **typed)
 
     def __getattr__(self, name):
-        own = {} if name.startswith("__") else self.__dict__.get("own", {})
-        if name not in own:
+        if name not in self.__dict__.get("own", {}):  # which a copy in the making lacks
             raise AttributeError(f"there is no setting {name!r}")
-        return own[name]
+        return self.own[name]
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)
@@ -309,12 +308,11 @@ class Settings(Fitting):
     def _check_sweep(self):
         swept = [name for name in (*typed_with(self.transform), *self.own) if STEP_OF.get(name) != NO_STEP]
         for name in self.sweep:
-            if name in swept:
-                continue
             checks.check_own(name, swept, what="sweep: ")
-            raise ValueError(
-                f"sweep: {name!r} must be a setting of the sound, or a name of your own in the settings cell"
-            )
+            if name not in swept:
+                raise ValueError(
+                    f"sweep: {name!r} must be a setting of the sound, or a name of your own in the settings cell"
+                )
         for point in self.points():
             with warnings.catch_warnings(action="ignore"):
                 self.changed(sweep={}, **point)
