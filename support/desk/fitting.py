@@ -1,5 +1,6 @@
 """Checks of the settings together, before a sound is loaded: what can't stand together, and what has no effect."""
 
+import contextlib
 import inspect
 import math
 import warnings
@@ -9,12 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
+import torch
 
 from audiocnn import AS_GIVEN, MEMORY
 from support import networks
 from support.checks import printable, shown
 from support.curves import check_end, is_curve, largest
-from support.desk import memory
 from support.desk.checks import CHANNELS, CURVES
 from support.layers import named_layers
 from support.sound.excerpts import files_of, is_folder
@@ -22,6 +24,10 @@ from support.sound.files import check_file, seconds_of
 from support.sound.masks import check_gap, check_inside
 
 TRAINED = dict(sample_rate=16000, N_FFT=512, K_HOP=256)  # settings that musicnn was trained with
+CONTAINER = (  # files with the limit of a container, and with what it uses: of version 2 and of version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 class Fitting:
@@ -118,7 +124,7 @@ class Fitting:
             "a shorter duration or result_duration": 6.5e8 + (28 if self.transform == "stft" else 44) * image + history,
             "fewer filters, l1channels or runs, or a shorter segment_duration": 10 * self.runs * (weights + features),
         }
-        needed, there = sum(parts.values()), memory.available_memory(self.device)
+        needed, there = sum(parts.values()), available_memory(self.device)
         message = (
             f"these sounds and settings need about {needed / 1e9:.1f} GB of memory, and there are {there / 1e9:.1f} "
             f"GB; set {max(parts, key=parts.get)}"
@@ -294,3 +300,17 @@ def _warn(message):
     own = ("<string>", str(Path(__file__).parent))
     level = next((level for level, file in enumerate(files, start=1) if not file.startswith(own)), 1)
     warnings.warn(message, stacklevel=level)
+
+
+def available_memory(device="cpu"):
+    """Return how many bytes this process may have: what it has, and what the machine, the container or limits leave."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[1]
+    process = psutil.Process()
+    left = [psutil.virtual_memory().available]
+    for limit, used in CONTAINER:
+        with contextlib.suppress(OSError, ValueError):  # there is no container, or its limit is "max"
+            left.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+    if hasattr(psutil, "RLIMIT_AS") and process.rlimit(psutil.RLIMIT_AS)[0] > 0:
+        left.append(process.rlimit(psutil.RLIMIT_AS)[0] - process.memory_info().vms)
+    return max(0, min(left)) + process.memory_info().rss

@@ -1,8 +1,9 @@
 """The settings of a run: each is declared once, and Settings is the immutable object of all of them.
 
-A declaration holds the setting's name, its default, the step of the notebooks that reads the setting first, what values
-are allowed, what None becomes in each recipe, and, below, what the setting does. The settings cells of the notebooks,
-the table in README.md of this folder, the checks, the json files and the rules of what to run again follow from them.
+A declaration holds the setting's name, its type (only what may stay None has None there), its default, the step of the
+notebooks that reads the setting first, what values are allowed, what None becomes in each recipe, and, below, what the
+setting does. The settings cells of the notebooks, the table in README.md of this folder, the checks, the json files and
+the rules of what to run again follow from them.
 
 Conventions
   names   those of the notebooks' settings cell; own settings may be added there, in small letters
@@ -65,10 +66,6 @@ def _number(least, **how):
     return lambda name, value: check_number(name, value, least, **how)
 
 
-def _optional(check):
-    return lambda name, value: None if value is None else check(name, value)
-
-
 def _choice(allowed):
     return lambda name, value: check_choice(name, value, tuple(allowed))
 
@@ -111,7 +108,7 @@ def _own(name, value):
             ) from error
 
 
-_seconds = _optional(_number(0, beyond=True, most=10**6))
+_seconds = _number(0, beyond=True, most=10**6)
 _cost_or_curve = _curve_or(_number(0, most=1e15))
 _steps, _cost = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
 
@@ -134,7 +131,7 @@ class Settings(Fitting):
     # What most people change first
     STYLE_FILENAME: str | tuple = _setting("samples/brook.flac", LISTEN, checks.check_styles)
     "path of a sound file, of a folder, or a list of paths that are blended"
-    CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
+    CONTENT_FILENAME: str | None = _setting(None, LISTEN, checks.check_path)
     "path of a sound file; None: a texture from the style alone"
     outname: str = _setting(None, NO_STEP, checks.check_outname)
     "results are outputs/outname-001.wav and so on, never overwritten; None: named by the files"
@@ -152,7 +149,7 @@ class Settings(Fitting):
     'steps on the samples, 0 and more; None: 60, "gatys": 0'
     seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
     "0 and more; the same seed gives the same result on the same machine"
-    offset: float | None = _setting(0.0, LISTEN, _optional(_number(0, most=10**6)))
+    offset: float | None = _setting(0.0, LISTEN, _number(0, most=10**6))
     "seconds; where the excerpt begins; None: pieces of the whole style, as of a folder"
     duration: float | None = _setting(5.0, LISTEN, _seconds)
     "seconds of the excerpt, better without fades; None: to the end"
@@ -187,9 +184,9 @@ class Settings(Fitting):
     "0 to 1; share of these filters that see a random pattern of bins; the others: a band"
     redraw: int = _setting(5, START, _steps)
     'steps after which "bands" draws new random filters; 0: the same filters to the end'
-    model_path: str | None = _setting(None, NETWORK, _optional(checks.check_path))
+    model_path: str | None = _setting(None, NETWORK, checks.check_path)
     'weights of "gatys"; None: random weights'
-    param_pkl: str | None = _setting(None, NETWORK, _optional(checks.check_path))
+    param_pkl: str | None = _setting(None, NETWORK, checks.check_path)
     'parameters of "gatys", the pair of model_path; None: `parameters`'
     parameters: dict = _setting(checks.CHANNELS, NETWORK, checks.check_parameters)
     'of "gatys" without files'
@@ -206,10 +203,10 @@ class Settings(Fitting):
     content_level: str = _setting(None, LOSSES, _choice(losses.CONTENT_LOSSES), "free", "same")
     """"free": frames may be quieter than the content's; "same"; None: free, "gatys": same"""
     style_blend: tuple | None = _setting(
-        None, LOSSES, _optional(_curve_or(checks.check_blend, functools.partial(checks.check_blend, beyond=False)))
+        None, LOSSES, _curve_or(checks.check_blend, functools.partial(checks.check_blend, beyond=False))
     )
     "shares of several styles, such as [1, 2]; None: equal"
-    rhythm_weight: float = _setting(None, LOSSES, _optional(_cost), (None, 0.0), 0.0)
+    rhythm_weight: float | None = _setting(None, LOSSES, _cost, (None, 0.0), 0.0)
     '0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0'
     diversity_weight: float | tuple = _setting(None, LOSSES, _cost_or_curve, (100.0, 0.0), 0.0)
     'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0'
@@ -219,7 +216,7 @@ class Settings(Fitting):
     "True: a loss grows where the result leaves 0 to 1"
     reg_weight: float = _setting(1e-3, LOSSES, _cost)
     "0 and more; weight of this loss"
-    segment_duration: float | None = _setting(5.0, LOSSES, _optional(_number(0.1, most=10**6)))
+    segment_duration: float | None = _setting(5.0, LOSSES, _number(0.1, most=10**6))
     "seconds; a longer result is compared segment by segment; None: as a whole"
     start: str = _setting(None, START, checks.check_start, ("noise", "content"), ("rand", "content"))
     '"noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, transfer: content'
@@ -251,7 +248,8 @@ class Settings(Fitting):
                 self._set(name, value)
         for each in fields(self):
             value = _frozen(getattr(self, each.name))
-            read = each.metadata["transform"] in (None, self.transform)
+            may_be_none = isinstance(None, each.type)
+            read = each.metadata["transform"] in (None, self.transform) and not (value is None and may_be_none)
             weights = each.metadata["check"](each.name, value) if read else None
             self._set(each.name, value if weights is None else _frozen(weights))
         self.make_transform()  # raises ValueError for windows and grids that can't be inverted
