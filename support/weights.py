@@ -44,7 +44,8 @@ def _empty_dict(decoder):  # protocol 0 fills it later, as the others do
     decoder.append({})
 
 
-def _put(content, *pairs):
+def _put(decoder, *pairs):
+    content = decoder.stack[-1]
     if type(content) is not dict:  # a tensor would look for a place in itself, as deep as the key is
         raise ValueError("it puts keys into something that is not a dict")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -53,19 +54,13 @@ def _put(content, *pairs):
         content[key] = value
 
 
-def _set_item(decoder):
-    value, key = decoder.stack.pop(), decoder.stack.pop()
-    _put(decoder.stack[-1], key, value)
-
-
-def _set_items(decoder):
-    pairs = decoder.pop_mark()
-    _put(decoder.stack[-1], *pairs)
-
-
 DISPATCH = {code: act for code, act in pickle._Unpickler.dispatch.items() if code in CODES}
-DISPATCH |= {pickle.DICT[0]: _empty_dict, pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items}
-DISPATCH[pickle.BUILD[0]] = lambda decoder: decoder.stack.pop()  # attributes, such as the versions of layers
+DISPATCH |= {
+    pickle.DICT[0]: _empty_dict,
+    pickle.SETITEM[0]: lambda decoder: _put(decoder, decoder.stack.pop(-2), decoder.stack.pop()),
+    pickle.SETITEMS[0]: lambda decoder: _put(decoder, *decoder.pop_mark()),
+    pickle.BUILD[0]: lambda decoder: decoder.stack.pop(),  # attributes, such as the versions of layers
+}
 
 
 class Decoder(pickle._Unpickler):

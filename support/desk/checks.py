@@ -1,12 +1,14 @@
 """Checks of one setting, functions of its name and value: every message says what is allowed and what to do."""
 
 import difflib
+import functools
 import math
 from pathlib import Path
 
 import torch
 
 from support.checks import PARAMETERS, check_choice, check_mapping, check_number, is_file, shown
+from support.curves import check_curve, is_curve
 from support.sound.files import check_file
 from support.start import STARTS
 
@@ -52,7 +54,10 @@ def check_widths(name, value):
 
 
 def check_blend(name, value, beyond=True):
-    """Raise ValueError unless a value is a list of shares, above 0, or (in a curve) also 0."""
+    """Raise ValueError unless a value is a list of shares above 0, or a curve of such lists, which may hold 0 too."""
+    if is_curve(value):
+        check_curve(name, value, functools.partial(check_blend, beyond=False))
+        return
     if not isinstance(value, tuple):
         raise ValueError(f"{name}={shown(value)} must hold one share for each style, such as [1, 2]")
     for number, share in enumerate(value):

@@ -91,12 +91,10 @@ class Fitting:
         names = dict(stft=f"N_FFT={self.N_FFT}", cqt=f"the filter of lowest_frequency={self.lowest_frequency}")
         advice = dict(stft="lower N_FFT", cqt="raise lowest_frequency, or lower bins_per_octave")
         yield names[self.transform], 2 * transform.reach, advice[self.transform]
-        if self.use_style_net:
-            return
-        if self.recipe == "bands" and "conv_2" in {**self.style_layers_default, **self.content_layers}:
+        if self.kind_of_network == "bands" and "conv_2" in {**self.style_layers_default, **self.content_layers}:
             # Two places of the longest filter: one value has no variance, so that the loss would be NaN.
             yield f"widths={list(self.widths)}", max(self.widths) * self.K_HOP, "leave out the longest widths"
-        elif self.recipe == "gatys" and self.whichChannel != "time":
+        elif self.kind_of_network == "gatys" and self.whichChannel != "time":
             yield "three max-pools, which need 8 frames", 7 * self.K_HOP, "lower K_HOP"
 
     def _check_memory(self, lengths, n_bins):
@@ -105,11 +103,11 @@ class Fitting:
         frames = {name: 1 + length // self.K_HOP for name, length in lengths.items()}
         result, longest, planes = frames["result"], max(frames.values()), 4 if self.stereo else 1
         weights = features = 0  # numbers; of networks from files and of one's own they are not known here
-        if self.recipe == "bands" and not self.use_style_net:
+        if self.kind_of_network == "bands":
             segment = 1.5 * (self.segment_duration or 1e6) * self.sample_rate / self.K_HOP
             weights = self.filters * (2 * n_bins * len(self.widths) + sum(self.widths))
             features = self.filters * (planes * min(result, segment) + longest)
-        elif not self.use_style_net and self.param_pkl is None and self.model_path is None:
+        elif self.kind_of_network == "gatys" and self.param_pkl is None and self.model_path is None:
             given = {name: value for name, value in self.parameters.items() if value is not None}
             first, second, third, size = ((CHANNELS | given)[name] for name in CHANNELS)
             before, positions = {"freq": (n_bins, 1), "time": (longest, n_bins / longest), "2D": (1, n_bins)}[
@@ -158,8 +156,8 @@ class Fitting:
         start = self.start
         if start == "content" and not self.is_transfer:
             raise ValueError("the start 'content' needs a content; set CONTENT_FILENAME, or start='noise'")
-        random_network = self.use_style_net or self.recipe == "bands" or self.model_path is None
-        if self.runs > 1 and not random_network and start not in ("noise", "rand", "randn", "samples"):
+        of_file = self.kind_of_network == "gatys" and self.model_path is not None
+        if self.runs > 1 and of_file and start not in ("noise", "rand", "randn", "samples"):
             raise ValueError(
                 f"runs={self.runs} would make the same sound {self.runs} times, because neither the network nor "
                 f"start={start!r} is random; set runs=1, or start='noise'"
@@ -239,19 +237,16 @@ class Fitting:
 
     @property
     def _has_musicnn(self):
-        is_file_of_musicnn = Path(self.model_path or "").name == networks.MUSICNN
-        return is_file_of_musicnn and self.recipe == "gatys" and not self.use_style_net
+        return self.kind_of_network == "gatys" and Path(self.model_path or "").name == networks.MUSICNN
 
     def _check_networks(self):
-        if self.use_style_net:
-            return
-        if self.recipe == "bands" and self.whichChannel != "freq":
+        if self.kind_of_network == "bands" and self.whichChannel != "freq":
             raise ValueError(
                 f"whichChannel={self.whichChannel!r} needs recipe='gatys', because the networks of recipe='bands' "
                 "take whichChannel='freq' only"
             )
         alone = self.model_path is not None and self.param_pkl is None and not self._has_musicnn
-        if self.recipe == "gatys" and alone:
+        if self.kind_of_network == "gatys" and alone:
             raise ValueError(
                 f"model_path={shown(self.model_path)} needs its parameters: set param_pkl to the file of the same "
                 "name, or set model_path to None too, for random weights with the typed parameters"

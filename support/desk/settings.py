@@ -14,7 +14,6 @@ Conventions
 import ast
 import contextlib
 import copy
-import functools
 import inspect
 import itertools
 import json
@@ -70,13 +69,8 @@ def _choice(allowed):
     return lambda name, value: check_choice(name, value, tuple(allowed))
 
 
-def _curve_or(check, check_each=None):
-    # One value, or pairs (second, value).
-    def check_all(name, value):
-        curve = is_curve(value)
-        check_curve(name, value, check_each or check) if curve else check(name, value)
-
-    return check_all
+def _cost_or_curve(name, value):
+    check_curve(name, value, _cost) if is_curve(value) else _cost(name, value)
 
 
 def _layers(name, value):
@@ -109,7 +103,6 @@ def _own(name, value):
 
 
 _seconds = _number(0, beyond=True, most=10**6)
-_cost_or_curve = _curve_or(_number(0, most=1e15))
 _steps, _cost = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
 
 
@@ -202,9 +195,7 @@ class Settings(Fitting):
     'the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]'
     content_level: str = _setting(None, LOSSES, _choice(losses.CONTENT_LOSSES), "free", "same")
     """"free": frames may be quieter than the content's; "same"; None: free, "gatys": same"""
-    style_blend: tuple | None = _setting(
-        None, LOSSES, _curve_or(checks.check_blend, functools.partial(checks.check_blend, beyond=False))
-    )
+    style_blend: tuple | None = _setting(None, LOSSES, checks.check_blend)
     "shares of several styles, such as [1, 2]; None: equal"
     rhythm_weight: float | None = _setting(None, LOSSES, _cost, (None, 0.0), 0.0)
     '0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0'
@@ -400,10 +391,14 @@ class Settings(Fitting):
         return self.CONTENT_FILENAME is not None
 
     @property
+    def kind_of_network(self):
+        """The recipe, or "own" with use_style_net."""
+        return "own" if self.use_style_net else self.recipe
+
+    @property
     def rhythm_layers(self):
         """conv_1 of the first network: that of the others sees the same, and each costs as much as all style losses."""
-        of_bands = self.recipe == "bands" and not self.use_style_net
-        return {f"width_{self.widths[0]}.conv_1" if of_bands else "conv_1": 1.0}
+        return {f"width_{self.widths[0]}.conv_1" if self.kind_of_network == "bands" else "conv_1": 1.0}
 
     @property
     def content_layers(self):
@@ -413,7 +408,7 @@ class Settings(Fitting):
     @property
     def steps_of_draw(self):
         """Redraw where the networks are random ones of "bands"; 0: they stay the same."""
-        return self.redraw if self.recipe == "bands" and not self.use_style_net else 0
+        return self.redraw if self.kind_of_network == "bands" else 0
 
     def length_of(self, recordings):
         """Return about how long the result is [samples]: as the content, result_duration, or the style.
