@@ -234,11 +234,10 @@ class Settings(Fitting):
             raise ValueError("a setting holds itself; write plain lists and dicts") from error
         check_choice("recipe", self.recipe, RECIPES)
         check_choice("transform", self.transform, ("stft", "cqt"))
-        for name, value in self.filled_in().items():
-            if getattr(self, name) is None:
-                self._set(name, value)
+        filled_in = self.filled_in()
         for each in fields(self):
-            value = _frozen(getattr(self, each.name))
+            value = self.given[each.name]
+            value = _frozen(filled_in.get(each.name)) if value is None else value
             may_be_none = isinstance(None, each.type)
             read = each.metadata["transform"] in (None, self.transform) and not (value is None and may_be_none)
             weights = each.metadata["check"](each.name, value) if read else None
