@@ -78,9 +78,8 @@ def check_number(
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not number or not least <= value <= most or (beyond and value == least) or abs(value) == math.inf:
         kind = "a whole number" if whole else "a finite number"
-        bound = "" if least == -math.inf else f" {'above' if beyond else 'of at least'} {least}"
-        bound += "" if most == math.inf else f" and at most {most}"
-        raise ValueError(f"{name}={shown(value)} must be {kind}{bound}")
+        bound = f"{'above' if beyond else 'of at least'} {least}" + ("" if most == math.inf else f" and at most {most}")
+        raise ValueError(f"{name}={shown(value)} must be {kind} {bound}")
 
 
 def check_mapping(name: str, value: object) -> None:

@@ -21,38 +21,26 @@ import librosa
 import torch
 from torch import nn
 
-from support.checks import check_choice, check_number, check_positive_int
-from support.weights import load_weights
-
-ORDERS = ("bands_frames", "frames_bands")
-
+from support.checks import check_choice, check_positive_int
+from support.weights import made_network
 
 # 1. Layers ---------------------------------------------------------------------------------------
 
 
-class Undo(nn.Module):
-    """Image to magnitudes of the same shape, by a function of torch: the inverse of the image's compression."""
+class Apply(nn.Module):
+    """A function of torch as a layer.
 
-    def __init__(self, undo):
+    Apply(analysis.expand) turns an image into magnitudes, Apply(torch.square) magnitudes into powers, and
+    Apply(lambda bands: (torch.log(bands + 1e-6) - mean) / deviation) bands into standardised logarithms.
+    """
+
+    def __init__(self, function):
         super().__init__()
-        self.undo = undo
+        self.function = function
 
-    def forward(self, image):
+    def forward(self, values):
         """Apply the function."""
-        return self.undo(image)
-
-
-class Power(nn.Module):
-    """Magnitudes to a power; 2 gives what librosa calls a power spectrogram."""
-
-    def __init__(self, exponent):
-        super().__init__()
-        check_number("exponent", exponent, 0, beyond=True)
-        self.exponent = exponent
-
-    def forward(self, magnitudes):
-        """Take values of at least 0."""
-        return magnitudes**self.exponent
+        return self.function(values)
 
 
 class MelBands(nn.Module):
@@ -61,53 +49,18 @@ class MelBands(nn.Module):
     Parameters
     ----------
     sample_rate, n_fft, n_mels : int > 0 [Hz, samples, bands]
-    fmin, fmax : float [Hz]
-        The lowest and the highest edge of a band; None: half the sample rate.
-    htk, norm
-        As librosa.filters.mel takes them.
+    of_bands : fmin, fmax [Hz], htk and norm, as librosa.filters.mel takes them
     """
 
-    def __init__(self, *, sample_rate, n_fft, n_mels, fmin=0.0, fmax=None, htk=False, norm="slaney"):
+    def __init__(self, *, sample_rate, n_fft, n_mels, **of_bands):
         super().__init__()
         check_positive_int(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
-        matrix = librosa.filters.mel(
-            sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
-        )
+        matrix = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, **of_bands)
         self.register_buffer("matrix", torch.from_numpy(matrix)[:, :, None, None])  # as a convolution's kernel
 
     def forward(self, power):
         """Take as many bins as the matrix has."""
         return nn.functional.conv2d(power, self.matrix)
-
-
-class Logarithm(nn.Module):
-    """log(gain * values + offset) to a base: gain=10000, offset=1, base=10 is musicnn's log10(10000 x + 1)."""
-
-    def __init__(self, *, gain=1.0, offset=1.0, base=math.e):
-        super().__init__()
-        check_number("gain", gain, 0, beyond=True)
-        check_number("offset", offset, 0, beyond=True)  # otherwise silence has no logarithm
-        check_number("base", base, 1, beyond=True)
-        self.gain, self.offset, self.base = gain, offset, base
-
-    def forward(self, values):
-        """Take values of at least 0."""
-        return torch.log(self.gain * values + self.offset) / math.log(self.base)
-
-
-class Standardise(nn.Module):
-    """(values - mean) / deviation, each one number or one for every band [shape=(n_mels,)]; stands before Axes."""
-
-    def __init__(self, mean, deviation):
-        super().__init__()
-        for name, value in (("mean", mean), ("deviation", deviation)):
-            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1))
-        if not (self.deviation > 0).all():
-            raise ValueError(f"{deviation=} must be above 0 in every band")
-
-    def forward(self, bands):
-        """Keep the shape."""
-        return (bands - self.mean) / self.deviation
 
 
 class Axes(nn.Module):
@@ -123,7 +76,7 @@ class Axes(nn.Module):
 
     def __init__(self, order, *, copies=1):
         super().__init__()
-        check_choice("order", order, ORDERS)
+        check_choice("order", order, ("bands_frames", "frames_bands"))
         check_choice("copies", copies, (1, 3))
         self.order, self.copies = order, copies
 
@@ -164,16 +117,12 @@ def musicnn_vgg(undo, *, sample_rate=16000, n_fft=512, model_path="models/musicn
         From the image to magnitudes, both torch tensors of one shape, see Analysis.expand.
     sample_rate, n_fft : int > 0 [Hz, samples]
         Of the image's STFT; the network was trained with 16000, 512 and a hop_length of 256.
-    model_path : str, Path or None
-        Weights as models/convert_musicnn.py writes them; None draws PyTorch's default random weights.
-    seed : int
-        Of the random weights; PyTorch's global generator keeps its state.
+    model_path, seed : see weights.made_network
+        models/convert_musicnn.py writes the weights.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = musicnn_layers()
-    if model_path is not None:
-        load_weights(network, model_path, "give models/musicnn_vgg.pth; models/convert_musicnn.py makes it again")
+    advice = "give models/musicnn_vgg.pth; models/convert_musicnn.py makes it again"
+    network = made_network(musicnn_layers, model_path, advice, seed=seed)
     mel = MelBands(sample_rate=sample_rate, n_fft=n_fft, n_mels=96, fmax=8000)
-    front = [Undo(undo), Power(2), mel, Logarithm(gain=10000, offset=1, base=10), Axes("bands_frames")]
-    return nn.Sequential(*front, *network).requires_grad_(False).eval()
+    logarithm = Apply(lambda power: torch.log(10000 * power + 1) / math.log(10))  # musicnn's log10(10000 x + 1)
+    front = [Apply(undo), Apply(torch.square), mel, logarithm, Axes("bands_frames")]
+    return nn.Sequential(*front, *network).eval()

@@ -4,6 +4,7 @@ A network's files are a pair with one name: params/NAME.pkl, a pickled dict of t
 models/NAME.pth, a saved state_dict. Nothing in either file is ever run as code.
 """
 
+import functools
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,13 @@ from pathlib import Path
 import torch
 
 from audiocnn import CNN
-from support.checks import PARAMETERS, check_cnn, is_file, printable
+from support.checks import check_cnn, is_file, printable
 from support.frontend import musicnn_vgg
 from support.sound.transforms import STFT
-from support.weights import LONGEST, Decoder, load_weights, reason_of
+from support.weights import LONGEST, Decoder, made_network, reason_of
 
 MUSICNN = "musicnn_vgg.pth"  # the file whose network is not a CNN of audiocnn.py
+SIDES = ("in_channels", "in_height", "in_width")  # of an image [shape=(planes, channels, height, width)]
 
 
 def load_parameters(path):
@@ -29,17 +31,14 @@ def load_parameters(path):
     try:
         with open(path, "rb") as file:
             parameters = Decoder(io.BytesIO(file.read(LONGEST))).load()
+        pairs = parameters.items() if isinstance(parameters, dict) else [(None, None)]
+        if not all(isinstance(key, str) and isinstance(value, int | float | str) for key, value in pairs):
+            raise ValueError("only a flat dict of numbers and strings is allowed")
+        check_cnn(parameters)
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ValueError(
-            f"{name} is not a parameter file: {reason_of(error)}; only a pickled dict of numbers and strings is allowed"
+            f"{name} is not a parameter file: {reason_of(error)}; give a pickled dict of the parameters of a CNN"
         ) from error
-    flat = isinstance(parameters, dict) and all(isinstance(name, str) for name in parameters)
-    if not flat or not all(isinstance(value, int | float | str) for value in parameters.values()):
-        raise ValueError(f"{name} is not a parameter file: only a flat dict of numbers and strings is allowed")
-    try:
-        check_cnn(parameters)
-    except ValueError as error:
-        raise ValueError(f"{name}: {reason_of(error)}") from error
     return parameters
 
 
@@ -50,19 +49,10 @@ def build_network(parameters, *, model_path=None, seed=0):
     ----------
     parameters : dict
         As CNN takes them.
-    model_path : str, Path or None
-        A file with a state dict, see weights.load_weights; None draws PyTorch's default random weights.
-    seed : int
-        Of the random weights; PyTorch's global generator keeps its state.
+    model_path, seed : see weights.made_network
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = CNN(parameters)
-    if model_path is not None:
-        load_weights(
-            network, model_path, "give one of models/ and the parameters of the same name, or None: random weights"
-        )
-    return network.requires_grad_(False).eval()
+    advice = "give one of models/ and the parameters of the same name, or None: random weights"
+    return made_network(functools.partial(CNN, parameters), model_path, advice, seed=seed)
 
 
 def network_of_files(model_path, given, images: list, analysis, *, seed: int = 0) -> torch.nn.Module:
@@ -107,12 +97,9 @@ def fitting_parameters(given, images: list, layout: str) -> dict:
     if not isinstance(given, Mapping):
         parameters = load_parameters(given)
     else:
-        shape = dict(zip(("in_channels", "in_height", "in_width"), images[0].shape[1:], strict=True))
+        shape = dict(zip(SIDES, images[0].shape[1:], strict=True))
         typed = {name: value for name, value in given.items() if value is not None}
         parameters = dict(n_classes=50, orientation=layout) | shape | typed
-        unknown = set(parameters) - set(PARAMETERS)
-        if unknown:
-            raise ValueError(f"parameters have {', '.join(unknown)}; they may have {', '.join(PARAMETERS)}")
         check_cnn(parameters)
     for image in images:
         check_fit(parameters, layout, image)
@@ -126,7 +113,7 @@ def check_fit(parameters, which_channel, image):
             f"the network's orientation is {parameters['orientation']!r} but whichChannel={which_channel!r}; "
             "change one of them"
         )
-    sides = dict(zip(("in_channels", "in_height", "in_width"), image.shape[1:], strict=True))
+    sides = dict(zip(SIDES, image.shape[1:], strict=True))
     if which_channel != "time":
         del sides["in_width"]  # time frames: the blocks before the classifier take any number
     for name, size in sides.items():

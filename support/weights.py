@@ -12,32 +12,30 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from support.checks import is_file, printable
+from support.checks import check_network, is_file, printable
 
 WRAPPED = re.compile(r"^((module|_orig_mod|model)\.)+")  # in front of names: of DataParallel, torch.compile, Lightning
 MOST = 2**32  # bytes of weights, 4 GB: those of the largest CNN, see checks.check_cnn
 LONGEST = 2**22  # bytes of a pickle without its weights: at most 5 s; a tensor takes 150
-HARMLESS = "PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET INT "
-HARMLESS += (
-    "BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
-)
-HARMLESS += (
-    "SHORT_BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS SETITEM "
-)
-HARMLESS += "SETITEMS GLOBAL STACK_GLOBAL REDUCE BINPERSID"
+HARMLESS = """
+    PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+    INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE
+    SHORT_BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT
+    GLOBAL STACK_GLOBAL REDUCE BINPERSID
+"""
 CODES = {getattr(pickle, name)[0] for name in HARMLESS.split()}
 TYPES = {"Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16}
+TYPES |= {"Long": torch.int64, "Int": torch.int32, "Char": torch.int8, "Bool": torch.bool, "ComplexFloat": torch.cfloat}
 SAFE = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SAFE |= {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
 SAFE |= {"BOOL": torch.bool}  # the names of safetensors
-TYPES |= {"Long": torch.int64, "Int": torch.int32, "Char": torch.int8, "Bool": torch.bool, "ComplexFloat": torch.cfloat}
 
 
 def _empty_dict(decoder):  # protocol 0 fills it later, as the others do
@@ -46,7 +44,8 @@ def _empty_dict(decoder):  # protocol 0 fills it later, as the others do
     decoder.append({})
 
 
-def _put(content, *pairs):
+def _put(decoder, *pairs):
+    content = decoder.stack[-1]
     if type(content) is not dict:  # a tensor would look for a place in itself, as deep as the key is
         raise ValueError("it puts keys into something that is not a dict")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -55,20 +54,13 @@ def _put(content, *pairs):
         content[key] = value
 
 
-def _set_item(decoder):
-    value, key = decoder.stack.pop(), decoder.stack.pop()
-    _put(decoder.stack[-1], key, value)
-
-
-def _set_items(decoder):
-    pairs = decoder.pop_mark()
-    _put(decoder.stack[-1], *pairs)
-
-
 DISPATCH = {code: act for code, act in pickle._Unpickler.dispatch.items() if code in CODES}
-DISPATCH |= {pickle.EMPTY_DICT[0]: lambda decoder: decoder.append({}), pickle.DICT[0]: _empty_dict}
-DISPATCH |= {pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items}
-DISPATCH[pickle.BUILD[0]] = lambda decoder: decoder.stack.pop()  # attributes, such as the versions of layers
+DISPATCH |= {
+    pickle.DICT[0]: _empty_dict,
+    pickle.SETITEM[0]: lambda decoder: _put(decoder, decoder.stack.pop(-2), decoder.stack.pop()),
+    pickle.SETITEMS[0]: lambda decoder: _put(decoder, *decoder.pop_mark()),
+    pickle.BUILD[0]: lambda decoder: decoder.stack.pop(),  # attributes, such as the versions of layers
+}
 
 
 class Decoder(pickle._Unpickler):
@@ -209,12 +201,29 @@ def _fill(storage, file):
     storage.view(torch.uint8).numpy()[:] = content
 
 
-def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
-    """Copy saved weights into a network: a state dict, or a checkpoint with one, also of one in DataParallel or alike.
+def made_network(make: Callable, path: str | Path | None, advice: str, *, seed: int = 0) -> nn.Module:
+    """Make a network with loaded or random weights, frozen and in eval mode.
 
-    Raises FileNotFoundError, or ValueError unless all layers have finite weights of their shapes: in one line that ends
-    with the advice.
+    Parameters
+    ----------
+    make : function that returns the network
+    path : str, Path or None
+        A file with a state dict, or with a checkpoint that has one, also of a network in DataParallel or alike; None:
+        the random weights that the function gives.
+    advice : str
+        The end of the one line of FileNotFoundError, or of ValueError where a layer lacks finite weights of its shape.
+    seed : int
+        Of the random weights; PyTorch's global generator keeps its state.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = make()
+    if path is not None:
+        _load(network, path, advice)
+    return network.requires_grad_(False).eval()
+
+
+def _load(network, path, advice):
     if not is_file(path):
         raise FileNotFoundError(f"no weights file {printable(path)}; {advice}")
     try:
@@ -230,6 +239,7 @@ def load_weights(network: nn.Module, path: str | Path, advice: str) -> None:
             if not name.endswith("num_batches_tracked"):  # which counts nothing here, and old files lack
                 _check_weights(name, state.get(name), weights)
         network.load_state_dict(state)
+        check_network(network)
     except Exception as error:  # a damaged file raises nearly anything
         raise ValueError(
             f"{printable(path)} holds no weights (a saved state_dict) that fit the network: "
@@ -250,7 +260,3 @@ def _check_weights(name, given, wanted):
         raise ValueError(f"{name} has the shape {list(given.shape)} and not {list(wanted.shape)}")
     if not given.is_floating_point():
         raise ValueError(f"{name} is of {given.dtype} and not of floating point numbers")
-    if not given.to(wanted.dtype).isfinite().all():
-        raise ValueError(f"{name} holds NaN or infinite values")
-    if name.endswith("running_var") and (given < 0).any():
-        raise ValueError(f"{name}, a variance, holds values below 0")

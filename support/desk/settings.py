@@ -1,8 +1,9 @@
 """The settings of a run: each is declared once, and Settings is the immutable object of all of them.
 
-A declaration holds the setting's name, its default, the step of the notebooks that reads the setting first, what values
-are allowed, what None becomes in each recipe, and, below, what the setting does. The settings cells of the notebooks,
-the table in README.md of this folder, the checks, the json files and the rules of what to run again follow from them.
+A declaration holds the setting's name, its type (only what may stay None has None there), its default, the step of the
+notebooks that reads the setting first, what values are allowed, what None becomes in each recipe, and, below, what the
+setting does. The settings cells of the notebooks, the table in README.md of this folder, the checks, the json files and
+the rules of what to run again follow from them.
 
 Conventions
   names   those of the notebooks' settings cell; own settings may be added there, in small letters
@@ -13,7 +14,6 @@ Conventions
 import ast
 import contextlib
 import copy
-import functools
 import inspect
 import itertools
 import json
@@ -33,6 +33,7 @@ from support.bands import band_networks
 from support.checks import LAYOUTS, check_choice, check_mapping, check_number, printable, shown
 from support.curves import check_curve, is_curve, terms_of
 from support.desk import checks
+from support.desk.fitting import Fitting
 from support.pitch import PitchLoss
 from support.rhythm import RhythmLoss
 from support.sound import excerpts
@@ -64,25 +65,26 @@ def _number(least, **how):
     return lambda name, value: check_number(name, value, least, **how)
 
 
-def _optional(check):
-    return lambda name, value: None if value is None else check(name, value)
-
-
 def _choice(allowed):
     return lambda name, value: check_choice(name, value, tuple(allowed))
 
 
-def _curve_or(check, check_each=None):
-    # One value, or pairs (second, value).
-    def check_all(name, value):
-        curve = is_curve(value)
-        check_curve(name, value, check_each or check) if curve else check(name, value)
-
-    return check_all
+def _cost_or_curve(name, value):
+    check_curve(name, value, _cost) if is_curve(value) else _cost(name, value)
 
 
 def _layers(name, value):
-    _weights_by_layer(name, value)
+    # The only check that returns what the setting becomes: a dict from layer name to weight.
+    names = value if isinstance(value, list | tuple | Mapping) else [None]
+    if not all(isinstance(layer, str) for layer in names):
+        example = value if isinstance(value, str) else "conv_1"
+        raise ValueError(
+            f"{name}={shown(value)} must be a list of layer names, such as [{shown(example)}], or a dict to weights"
+        )
+    weights = dict(value) if isinstance(value, Mapping) else dict.fromkeys(value, 1.0)
+    for layer, weight in weights.items():
+        _cost(f"{name}[{layer!r}]", weight)
+    return weights
 
 
 def _own(name, value):
@@ -100,13 +102,12 @@ def _own(name, value):
             ) from error
 
 
-_seconds = _optional(_number(0, beyond=True, most=10**6))
-_cost_or_curve = _curve_or(_number(0, most=1e15))
+_seconds = _number(0, beyond=True, most=10**6)
 _steps, _cost = _number(0, most=10**6, whole=True), _number(0, most=1e15)  # float32 holds squares of what is larger
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(checks.Together):
+class Settings(Fitting):
     """Settings as typed in the notebook, with None filled in; ValueError names the setting and what is allowed.
 
     Each field is declared with its default, its step, its check, its help, and what None becomes. The defaults are
@@ -123,7 +124,7 @@ class Settings(checks.Together):
     # What most people change first
     STYLE_FILENAME: str | tuple = _setting("samples/brook.flac", LISTEN, checks.check_styles)
     "path of a sound file, of a folder, or a list of paths that are blended"
-    CONTENT_FILENAME: str | None = _setting(None, LISTEN, _optional(checks.check_path))
+    CONTENT_FILENAME: str | None = _setting(None, LISTEN, checks.check_path)
     "path of a sound file; None: a texture from the style alone"
     outname: str = _setting(None, NO_STEP, checks.check_outname)
     "results are outputs/outname-001.wav and so on, never overwritten; None: named by the files"
@@ -141,7 +142,7 @@ class Settings(checks.Together):
     'steps on the samples, 0 and more; None: 60, "gatys": 0'
     seed: int = _setting(0, NETWORK, _number(0, most=2**63 - 1, whole=True))
     "0 and more; the same seed gives the same result on the same machine"
-    offset: float | None = _setting(0.0, LISTEN, _optional(_number(0, most=10**6)))
+    offset: float | None = _setting(0.0, LISTEN, _number(0, most=10**6))
     "seconds; where the excerpt begins; None: pieces of the whole style, as of a folder"
     duration: float | None = _setting(5.0, LISTEN, _seconds)
     "seconds of the excerpt, better without fades; None: to the end"
@@ -176,9 +177,9 @@ class Settings(checks.Together):
     "0 to 1; share of these filters that see a random pattern of bins; the others: a band"
     redraw: int = _setting(5, START, _steps)
     'steps after which "bands" draws new random filters; 0: the same filters to the end'
-    model_path: str | None = _setting(None, NETWORK, _optional(checks.check_path))
+    model_path: str | None = _setting(None, NETWORK, checks.check_path)
     'weights of "gatys"; None: random weights'
-    param_pkl: str | None = _setting(None, NETWORK, _optional(checks.check_path))
+    param_pkl: str | None = _setting(None, NETWORK, checks.check_path)
     'parameters of "gatys", the pair of model_path; None: `parameters`'
     parameters: dict = _setting(checks.CHANNELS, NETWORK, checks.check_parameters)
     'of "gatys" without files'
@@ -194,11 +195,9 @@ class Settings(checks.Together):
     'the same, in a transfer; None: ["conv_2"], "gatys": ["relu_3"]'
     content_level: str = _setting(None, LOSSES, _choice(losses.CONTENT_LOSSES), "free", "same")
     """"free": frames may be quieter than the content's; "same"; None: free, "gatys": same"""
-    style_blend: tuple | None = _setting(
-        None, LOSSES, _optional(_curve_or(checks.check_blend, functools.partial(checks.check_blend, beyond=False)))
-    )
+    style_blend: tuple | None = _setting(None, LOSSES, checks.check_blend)
     "shares of several styles, such as [1, 2]; None: equal"
-    rhythm_weight: float = _setting(None, LOSSES, _optional(_cost), (None, 0.0), 0.0)
+    rhythm_weight: float | None = _setting(None, LOSSES, _cost, (None, 0.0), 0.0)
     '0 and more; None: as far as the style has a beat, in a transfer and in "gatys" 0'
     diversity_weight: float | tuple = _setting(None, LOSSES, _cost_or_curve, (100.0, 0.0), 0.0)
     'cost of copied passages, 0 and more; None: 100 in a texture of "bands", otherwise 0'
@@ -208,7 +207,7 @@ class Settings(checks.Together):
     "True: a loss grows where the result leaves 0 to 1"
     reg_weight: float = _setting(1e-3, LOSSES, _cost)
     "0 and more; weight of this loss"
-    segment_duration: float | None = _setting(5.0, LOSSES, _optional(_number(0.1, most=10**6)))
+    segment_duration: float | None = _setting(5.0, LOSSES, _number(0.1, most=10**6))
     "seconds; a longer result is compared segment by segment; None: as a whole"
     start: str = _setting(None, START, checks.check_start, ("noise", "content"), ("rand", "content"))
     '"noise", "content", "rand", "randn", "samples" or a file; None: noise, "gatys": rand, transfer: content'
@@ -235,14 +234,14 @@ class Settings(checks.Together):
             raise ValueError("a setting holds itself; write plain lists and dicts") from error
         check_choice("recipe", self.recipe, RECIPES)
         check_choice("transform", self.transform, ("stft", "cqt"))
-        for name, value in self.filled_in().items():
-            if getattr(self, name) is None:
-                self._set(name, value)
+        filled_in = self.filled_in()
         for each in fields(self):
-            value = _frozen(getattr(self, each.name))
-            if each.metadata["transform"] in (None, self.transform):
-                each.metadata["check"](each.name, value)
-            self._set(each.name, _frozen(_weights_by_layer(each.name, value)) if each.name in LAYERS else value)
+            value = self.given[each.name]
+            value = _frozen(filled_in.get(each.name)) if value is None else value
+            may_be_none = isinstance(None, each.type)
+            read = each.metadata["transform"] in (None, self.transform) and not (value is None and may_be_none)
+            weights = each.metadata["check"](each.name, value) if read else None
+            self._set(each.name, value if weights is None else _frozen(weights))
         self.make_transform()  # raises ValueError for windows and grids that can't be inverted
         self.check_together()
         self._check_sweep()
@@ -287,10 +286,9 @@ class Settings(checks.Together):
         return cls(transform=transform, own={name: names[name] for name in own}, **typed)
 
     def __getattr__(self, name):
-        own = {} if name.startswith("__") else self.__dict__.get("own", {})
-        if name not in own:
+        if name not in self.__dict__.get("own", {}):  # which a copy in the making lacks
             raise AttributeError(f"there is no setting {name!r}")
-        return own[name]
+        return self.own[name]
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)
@@ -298,25 +296,21 @@ class Settings(checks.Together):
     def _check_sweep(self):
         swept = [name for name in (*typed_with(self.transform), *self.own) if STEP_OF.get(name) != NO_STEP]
         for name in self.sweep:
-            if name in swept:
-                continue
             checks.check_own(name, swept, what="sweep: ")
-            raise ValueError(
-                f"sweep: {name!r} must be a setting of the sound, or a name of your own in the settings cell"
-            )
+            if name not in swept:
+                raise ValueError(
+                    f"sweep: {name!r} must be a setting of the sound, or a name of your own in the settings cell"
+                )
         for point in self.points():
             with warnings.catch_warnings(action="ignore"):
                 self.changed(sweep={}, **point)
 
     def changed(self, **changes):
         """Return the settings as typed, with changes; names that are neither declared nor own raise ValueError."""
-        own = {name: value for name, value in changes.items() if name in self.own}
         for name in changes:
-            if name not in DEFAULTS and name not in own:
-                checks.check_own(name, [*DEFAULTS, *self.own])
-                raise ValueError(f"{name!r} is not a setting; write a line {name} = ... in the settings cell first")
-        changes = {name: value for name, value in changes.items() if name not in own}
-        return Settings(**self.given | {"own": {**self.own, **own}} | changes)
+            checks.check_known(name, [*DEFAULTS, *self.own])
+        own = {name: changes.pop(name, value) for name, value in self.own.items()}
+        return Settings(**self.given | {"own": own} | changes)
 
     @property
     def styles(self):
@@ -396,10 +390,14 @@ class Settings(checks.Together):
         return self.CONTENT_FILENAME is not None
 
     @property
+    def kind_of_network(self):
+        """The recipe, or "own" with use_style_net."""
+        return "own" if self.use_style_net else self.recipe
+
+    @property
     def rhythm_layers(self):
         """conv_1 of the first network: that of the others sees the same, and each costs as much as all style losses."""
-        of_bands = self.recipe == "bands" and not self.use_style_net
-        return {f"width_{self.widths[0]}.conv_1" if of_bands else "conv_1": 1.0}
+        return {f"width_{self.widths[0]}.conv_1" if self.kind_of_network == "bands" else "conv_1": 1.0}
 
     @property
     def content_layers(self):
@@ -409,7 +407,7 @@ class Settings(checks.Together):
     @property
     def steps_of_draw(self):
         """Redraw where the networks are random ones of "bands"; 0: they stay the same."""
-        return self.redraw if self.recipe == "bands" and not self.use_style_net else 0
+        return self.redraw if self.kind_of_network == "bands" else 0
 
     def length_of(self, recordings):
         """Return about how long the result is [samples]: as the content, result_duration, or the style.
@@ -565,19 +563,6 @@ def plain(value):
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, tuple | list) else value
-
-
-def _weights_by_layer(name, layers):
-    names = layers if isinstance(layers, list | tuple | Mapping) else [None]
-    if not all(isinstance(layer, str) for layer in names):
-        example = layers if isinstance(layers, str) else "conv_1"
-        raise ValueError(
-            f"{name}={shown(layers)} must be a list of layer names, such as [{shown(example)}], or a dict to weights"
-        )
-    layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
-    for layer, weight in layers.items():
-        _cost(f"{name}[{layer!r}]", weight)
-    return layers
 
 
 def _frozen(value):

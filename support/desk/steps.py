@@ -10,10 +10,9 @@ Conventions
 import ast
 import contextlib
 import hashlib
-import itertools
 import re
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import IPython
@@ -28,12 +27,11 @@ class NotCurrent(RuntimeError):
     """A step can't be made or used as it stands; the message says what to run."""
 
 
-@dataclass
+@dataclass(eq=False)  # a step that is made again is another one, also with the same settings
 class Made:
-    """A step that was made: its settings, its number, and what the steps before it were."""
+    """A step that was made: its settings, and what the steps before it were."""
 
     settings: Settings
-    number: int
     earlier: dict
     tensors: list = field(default_factory=list)
     at_the_end: str = hashlib.sha256().hexdigest()
@@ -44,15 +42,15 @@ class Made:
 
     @property
     def state(self):
-        """The step's number, and what its tensors hold now."""
-        return self.number, _fingerprint(self.tensors)
+        """The step as it was made, and what its tensors hold now."""
+        return self, _fingerprint(self.tensors)
 
 
 class Steps:
     """The steps that were made in one kernel; the notebooks use `steps`, below, which lives as long as they do."""
 
     def __init__(self):
-        self._made, self._settings, self._numbers, self._typed_at = {}, None, itertools.count(), None
+        self._made, self._settings, self._typed_at = {}, None, None
 
     def typed(self):
         """Note that the settings cell is run: its settings count only after the cell that checks them.
@@ -76,9 +74,7 @@ class Steps:
         typed, *later = _cells()[self._typed_at :]
         names = [name for name in assigned(typed) if name not in DEFAULTS]
         for name in [name for cell in later if cell.startswith("# Parameters\n") for name in assigned(cell)]:
-            if name not in (*names, *DEFAULTS):
-                checks.check_own(name, [*DEFAULTS, *names])
-                raise ValueError(f"{name!r} is not a setting; write a line {name} = ... in the settings cell first")
+            checks.check_known(name, [*DEFAULTS, *names])
         return names
 
     def accept(self, settings):
@@ -95,7 +91,7 @@ class Steps:
         *before, _ = _steps_to(title)
         self._require(before)
         self._made.pop(title, None)
-        made = Made(self._settings, next(self._numbers), {each: self._made[each].state for each in before})
+        made = Made(self._settings, {each: self._made[each].state for each in before})
         yield made
         self._made[title] = made
 
@@ -124,15 +120,14 @@ class Steps:
         # A sentence about the first of the steps that is not current; None if all are current.
         names = []
         for title in titles:
-            names += [each.name for each in fields(Settings) if STEP_OF[each.name] == title]
+            names += [name for name, step in STEP_OF.items() if step == title]
             made = self._made.get(title)
             if made is None:
                 return f"{title!r} was not run to its end: run again from {title!r}"
-            pairs = [(name, getattr(made.settings, name), getattr(self._settings, name)) for name in names]
-            pairs = [(name, was, now) for name, was, now in pairs if was != now]
-            if pairs:
-                was = ", ".join(f"{name}={plain(value)!r}" for name, value, _ in pairs)
-                now = ", ".join(f"{name}={plain(value)!r}" for name, _, value in pairs)
+            both = made.settings, self._settings
+            changed = [name for name in names if getattr(both[0], name) != getattr(both[1], name)]
+            if changed:
+                was, now = (", ".join(f"{name}={plain(getattr(each, name))!r}" for name in changed) for each in both)
                 return f"{title!r} was made with {was}, but the settings say {now}: run again from {title!r}"
             for earlier, state in made.earlier.items():
                 if self._made[earlier].state != state:

@@ -74,7 +74,7 @@ def test_parameter_files_never_run_code(tmp_path, parameters):
     evil = type("Evil", (), {"__reduce__": lambda self: call})()
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(parameters | {"extra": evil}))
     with pytest.raises(
-        ValueError, match=r"evil.pkl is not a parameter file: it asks for builtins.eval; only a pickled"
+        ValueError, match=r"evil.pkl is not a parameter file: it asks for builtins.eval; give a pickled"
     ):
         networks.load_parameters(tmp_path / "evil")
     assert not marker.exists()
@@ -85,7 +85,7 @@ def test_bad_parameter_files(tmp_path, parameters):
         networks.load_parameters(tmp_path / "gone")
     cases = {
         "text.pkl": (b"not a pickle", "is not a parameter file"),
-        "array.pkl": (pickle.dumps(np.ones(3)), "only a pickled dict"),
+        "array.pkl": (pickle.dumps(np.ones(3)), "give a pickled dict"),
         "list.pkl": (pickle.dumps([1, 2]), "only a flat dict"),
         "nested.pkl": (pickle.dumps(parameters | {"kernelsize": [1, 11]}), "only a flat dict"),
         "short.pkl": (pickle.dumps({"l1channels": 3}), "parameters lack l2channels, l3channels, kernelsize"),

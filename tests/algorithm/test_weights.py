@@ -329,7 +329,7 @@ def test_more_than_4_gb_of_weights_are_not_read(tmp_path, parameters):
 )
 def test_errors_of_parameters_name_the_file(change, reason, tmp_path, parameters):
     (tmp_path / "net.pkl").write_bytes(pickle.dumps(parameters | change))
-    with pytest.raises(ValueError, match=rf"net.pkl: .*{reason}"):
+    with pytest.raises(ValueError, match=rf"net.pkl is not a parameter file: .*{reason}"):
         networks.load_parameters(tmp_path / "net")
 
 

@@ -19,7 +19,7 @@ from kernel import CQT, ROOT, STFT
 from test_steps import OTHER
 
 from support import pipeline
-from support.desk import memory, sweeps
+from support.desk import fitting, sweeps
 from support.desk.settings import (
     DEFAULTS,
     HELP,
@@ -704,7 +704,7 @@ def test_an_excerpt_that_is_longer_than_its_file_warns(tmp_path):
     ],
 )
 def test_what_needs_more_than_4_gb_says_so(given, advice, monkeypatch):
-    monkeypatch.setattr(memory, "available_memory", lambda device: 4e9)
+    monkeypatch.setattr(fitting, "available_memory", lambda device: 4e9)
     with pytest.raises(ValueError, match=r"need about \d+\.\d GB of memory, and there are 4.0 GB; set ") as error:
         silently(device="cpu", **given)
     assert advice in str(error.value)
@@ -714,7 +714,7 @@ def test_what_needs_more_than_4_gb_says_so(given, advice, monkeypatch):
 
 def test_fifteen_minutes_from_a_header(tmp_path, monkeypatch):
     """Before the file is loaded, and again with the recordings."""
-    monkeypatch.setattr(memory, "available_memory", lambda device: 4e9)
+    monkeypatch.setattr(fitting, "available_memory", lambda device: 4e9)
     path = str(tmp_path / "long.flac")
     soundfile.write(path, np.zeros(900 * 8000, dtype=np.int16), 8000)
     with pytest.raises(ValueError, match=r"GB of memory, and there are 4\.0 GB; set a shorter duration"):
@@ -739,7 +739,7 @@ def test_the_memory_of_a_limited_process_is_what_its_limit_leaves():
     """An independent limit of the system: half a GB above what the process has."""
     code = """
     import resource, numpy, psutil
-    from support.desk.memory import available_memory
+    from support.desk.fitting import available_memory
     memory = psutil.Process().memory_info()
     resource.setrlimit(resource.RLIMIT_AS, (memory.vms + 5 * 10**8, resource.RLIM_INFINITY))
     print(available_memory() - memory.rss)
