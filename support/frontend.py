@@ -49,13 +49,17 @@ class MelBands(nn.Module):
     Parameters
     ----------
     sample_rate, n_fft, n_mels : int > 0 [Hz, samples, bands]
-    of_bands : fmin, fmax [Hz], htk and norm, as librosa.filters.mel takes them
+    fmin, fmax : float [Hz]
+        The lowest and the highest edge of a band; None: half the sample rate.
+    htk, norm : as librosa.filters.mel takes them
     """
 
-    def __init__(self, *, sample_rate, n_fft, n_mels, **of_bands):
+    def __init__(self, *, sample_rate, n_fft, n_mels, fmin=0.0, fmax=None, htk=False, norm="slaney"):
         super().__init__()
         check_positive_int(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
-        matrix = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, **of_bands)
+        matrix = librosa.filters.mel(
+            sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
+        )
         self.register_buffer("matrix", torch.from_numpy(matrix)[:, :, None, None])  # as a convolution's kernel
 
     def forward(self, power):

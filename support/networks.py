@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from audiocnn import CNN
-from support.checks import check_cnn, is_file, printable
+from support.checks import PARAMETERS, check_cnn, is_file, printable
 from support.frontend import musicnn_vgg
 from support.sound.transforms import STFT
 from support.weights import LONGEST, Decoder, made_network, reason_of
@@ -100,6 +100,8 @@ def fitting_parameters(given, images: list, layout: str) -> dict:
         shape = dict(zip(SIDES, images[0].shape[1:], strict=True))
         typed = {name: value for name, value in given.items() if value is not None}
         parameters = dict(n_classes=50, orientation=layout) | shape | typed
+        if unknown := set(parameters) - set(PARAMETERS):
+            raise ValueError(f"parameters have {', '.join(unknown)}; they may have {', '.join(PARAMETERS)}")
         check_cnn(parameters)
     for image in images:
         check_fit(parameters, layout, image)
