@@ -22,7 +22,7 @@ from support.desk.checks import CHANNELS, CURVES
 from support.layers import named_layers
 from support.sound.excerpts import files_of
 from support.sound.files import check_file, seconds_of
-from support.sound.masks import check_gap, check_inside
+from support.sound.masks import check_gap, check_inside, silence
 
 TRAINED = dict(sample_rate=16000, N_FFT=512, K_HOP=256)  # settings that musicnn was trained with
 CONTAINER = (  # files with the limit of a container, and with what it uses: of version 2 and of version 1
@@ -69,6 +69,12 @@ class Fitting:
         """Raise ValueError where recordings, by name, are too short for the filters, or too long for the memory."""
         with warnings.catch_warnings(action="ignore"):  # of the hop, which was shown with the settings
             transform = self.make_transform()
+        for name, each in recordings.items():
+            if (each.ndim == 2) != self.stereo:
+                raise ValueError(
+                    f"{name} has the shape {each.shape}, but stereo={self.stereo}; give (n,) in mono, and (2, n) in "
+                    "stereo"
+                )
         lengths = {name: each.shape[-1] for name, each in recordings.items()}
         lengths["result"] = self.length_of(recordings)
         for reason, shortest, advice in self._shortest(transform):
@@ -83,6 +89,13 @@ class Fitting:
         check_inside(self.where, result=seconds, style=min(styles), highest=self.sample_rate / 2)
         if not self.is_transfer:
             check_gap(self.where, styles[0])
+        kept = lengths.get("content", lengths["style 1"]) / self.sample_rate
+        if silent := silence(self.where, kept, seconds):
+            _warn(
+                f"where={shown(self.where)} keeps what does not change, but the kept sound ends at {kept:.2f} s: from "
+                f"{silent[0]:.2f} to {silent[1]:.2f} s, what is kept is silent; let more change, or lower "
+                "result_duration"
+            )
         for name in CURVES:
             check_end(name, getattr(self, name), seconds)
         self._check_memory(lengths, len(transform.frequencies))

@@ -109,6 +109,21 @@ def check_gap(given: Mapping, style: float) -> None:
         )
 
 
+def silence(given: Mapping, kept: float, result: float) -> tuple[float, float] | None:
+    """Return from when to when [s] what is kept of a result is silent, because the kept sound has ended; None: never.
+
+    >>> silence({"change": {"seconds": [(4.9, 8)]}}, kept=5, result=10)
+    (8, 10)
+    """
+    if "change" not in given:
+        return None
+    for first, last in sorted(given["change"].get("seconds", ())):
+        if first > kept + FADE:
+            return kept, min(first, result)
+        kept = max(kept, last)
+    return (kept, result) if result > kept + FADE else None
+
+
 def of_array(weights: np.ndarray, analysis: Analysis) -> Mask:
     """Return the mask of an array like a spectrogram of an analysis [shape=(n_bins, n_frames)], 0 beyond its end."""
     weights = np.asarray(weights, dtype=float)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 
 import librosa
 import numpy as np
@@ -115,6 +116,25 @@ def test_what_a_gap_may_be():
         ([0, 5], dict(CONTENT_FILENAME="c")),
     ):
         Settings(where={"change": {"seconds": [seconds]}}, **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "first", "last"),
+    [
+        ({"seconds": [[4.9, 8]]}, 8, 10),
+        ({"seconds": [[6, 10]]}, 5, 6),
+        ({"hertz": [[2000, 11025]]}, 5, 10),
+        ({"seconds": [[1, 2], [4.9, 7], [8, 10]]}, 7, 8),
+        ({"seconds": [[1, 2], [4.9, 7], [7, 10]]}, None, None),
+    ],
+)
+def test_what_is_silent_behind_the_kept_sound_is_said(change, first, last):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        Settings(STYLE_FILENAME="samples/brook.flac", duration=5.0, result_duration=10.0, where={"change": change})
+    said = [str(each.message) for each in found if "kept sound ends at 5.00 s" in str(each.message)]
+    assert len(said) == (first is not None)
+    assert all(f"from {first:.2f} to {last:.2f} s, what is kept is silent" in each for each in said)
 
 
 def test_a_content_that_is_not_there_does_not_count():
