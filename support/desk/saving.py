@@ -321,7 +321,8 @@ def load_state(path, like):
         _check_kind("the file", kept, RESULT)
         for name in ("memory", "sample_memory"):
             check_whole(kept[name])
-        changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
+        names = [name for name in DEFAULTS if name not in ("num_steps", "refine_steps", "outname", "device", "threads")]
+        changed = [name for name in names if kept["settings"][name] != settings.plain()[name]]
         if kept["image"].shape != like.image.shape:
             raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")
         tensors = {name: each.to(like.image.device) for name, each in kept.items() if isinstance(each, torch.Tensor)}
@@ -332,7 +333,6 @@ def load_state(path, like):
             f"{reason_of(error)}; give another "
             "file, or run 'The start' with the settings of this file"
         ) from error
-    changed = [name for name in changed if name not in ("num_steps", "refine_steps", "outname", "device", "threads")]
     if changed:
         warnings.warn(f"{printable(path)} was begun with other values of {', '.join(changed)}", stacklevel=2)
     unfinished = result.memory, result.image, result.history, settings.num_steps

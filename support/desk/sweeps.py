@@ -3,12 +3,11 @@
 Conventions
   report   a dict with "outname" and "settings" of a run, "progress", in words, and "failed" where the run did not end
            well: the error's last line, and the file with all that the run printed
-  watch    a function, or None: called about once a second with the reports of all runs, those that run included
+  watch    a function, called about once a second, and at the end, with the reports of all runs
   threads  processor threads of a run; None: all
 """
 
 import ast
-import collections
 import contextlib
 import glob
 import hashlib
@@ -40,7 +39,7 @@ MOST_BYTES = 2**27  # of an executed notebook; one with a sweep has 15 MB
 MARK = "neural_style_audio"  # of an executed notebook: a hash of its settings, code and files
 
 
-def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
+def run_sweep(notebook, settings, *, n_jobs=-1, watch=lambda reports: None):
     """Run a notebook once for every combination of the values in sweep; yield reports, see run_notebooks.
 
     Every run gets the settings as typed, so that its own recipe fills in what is None. A run that was made with other
@@ -180,7 +179,7 @@ def run_notebook(path, *, outname, threads=None, **settings):
     return report
 
 
-def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, watch=None):
+def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, watch=lambda reports: None):
     """Run a notebook for every dict of settings; yield the report of each run as it ends, see run_notebook.
 
     n_jobs run at once, by default on all threads; -1: one for each core, on one thread each. An interrupt ends them.
@@ -190,15 +189,15 @@ def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, 
         check_number("threads", threads, 1, most=1024, whole=True)
     if n_jobs == -1:
         n_jobs, threads = joblib.cpu_count(), threads or 1
-    all_jobs, running, watched = [], [], 0.0
+    jobs, reports, running, watched = [], [], [], 0.0
     for point in points:
-        taken = [job.report["outname"] for job in all_jobs]
-        all_jobs.append(_Job(Path(path).resolve(), outname, point, named, threads, taken))
-    jobs = collections.deque(all_jobs)
+        taken = [report["outname"] for report in reports]
+        jobs.append(_Job(Path(path).resolve(), outname, point, named, threads, taken))
+        reports.append(jobs[-1].report)
     try:
         while jobs or running:
             while jobs and len(running) < n_jobs:
-                running.append(jobs.popleft())
+                running.append(jobs.pop(0))
                 try:
                     running[-1].begin()
                 except OSError as error:
@@ -206,12 +205,13 @@ def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, 
             for job in [job for job in running if job.has_ended()]:
                 running.remove(job)
                 yield job.report
-            if watch is not None and time.monotonic() > watched + 1:
+            if time.monotonic() > watched + 1:
                 for job in running:
                     job.read_progress()
-                watch([job.report for job in all_jobs])
+                watch(reports)
                 watched = time.monotonic()
             time.sleep(0.05)
+        watch(reports)
     finally:
         with uninterrupted():
             for job in running:
@@ -282,8 +282,8 @@ class _Job:
             self.report["progress"] = "done"
         else:
             lines = self.log.read_text(errors="replace").strip().splitlines()
-            killed = f"the process died with code {self.process.returncode}"
-            error = killed if self.process.returncode < 0 or not lines else lines[-1]
+            code = self.process.returncode
+            error = f"the process died with code {code}" if code < 0 or not lines else lines[-1]
             log = self.log.relative_to(Path.cwd()) if self.log.is_relative_to(Path.cwd()) else self.log
             self.report |= {"failed": f"{error} (all that the run printed: {log})", "progress": "failed"}
         return True
