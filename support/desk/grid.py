@@ -5,7 +5,6 @@ Conventions
   sweep   a mapping from names of settings to their values, as in the settings
 """
 
-import collections
 import html
 import itertools
 import re
@@ -15,7 +14,7 @@ from support.desk import players
 from support.desk.past import find_runs
 from support.desk.settings import OPTIMISE, REFINE, plain
 from support.desk.show import show
-from support.desk.table import framed, gains_of, heard, losses_in_words, settings_in_words
+from support.desk.table import cards_of, framed, settings_in_words
 
 # As tqdm prints the bar of show.progress.
 BAR = re.compile(
@@ -79,20 +78,15 @@ def grid_of_sweep(reports, sweep, *, folder="outputs"):
     The values of the first setting stand side by side, those of the second setting below each other. With more
     settings there is one grid for each combination of their values. Buttons switch between all players.
     """
-    runs = collections.defaultdict(dict)
-    for path, report in sorted(find_runs(folder, names=[report["outname"] for report in reports]).items()):
-        runs[report["settings"]["outname"]][path] = report
-    gains, titles = gains_of({path: run for found in runs.values() for path, run in found.items()}), []
+    runs = dict(sorted(find_runs(folder, names=[report["outname"] for report in reports]).items()))
+    cards, titles = cards_of(runs, []), []
     points = [plain({name: report["settings"][name] for name in sweep}) for report in reports]
 
     def cell(point):
         report = reports[points.index(point)] if point in points else {}
         parts = [f"failed: {html.escape(report['failed'])}"] if "failed" in report else []
-        for path, run in runs[report.get("outname")].items():
-            sound, picture = heard(path)
-            titles.extend([_words(point, sweep)] * ("<audio" in sound))
-            total = losses_in_words(run).get("total", "")
-            parts += [players.card(path.stem, sound, gains[path]), picture, html.escape(f"loss {total}" * bool(total))]
+        parts += [cards[path] for path, run in runs.items() if run["settings"]["outname"] == report.get("outname")]
+        titles.extend(_words(point, sweep) for part in parts if "<audio" in part)
         return "".join(f"<div>{part}</div>" for part in parts) or "not made"
 
     values = {
