@@ -117,29 +117,24 @@ def plot_spectrograms(
     peak = max((np.abs(samples).max() for samples in sounds.values()), default=1)
     for upper, ax, (title, values) in zip(above, axes, spectrograms.items(), strict=False):
         mesh = _draw_spectrogram(ax, values, transform, frequency_axis, vmin=0, vmax=top, cmap="magma")
-        _draw_waveform(upper, sounds.get(title), transform.sample_rate, peak)
-        (upper or ax).set_title(title)
+        upper.set_title(title)
+        if title in sounds:
+            _draw_waveform(upper, sounds[title], transform.sample_rate, peak)
     figure.colorbar(mesh, ax=axes, label=label, pad=0.01, aspect=40, location="left")
     if difference:
         asked, found = difference
         values = spectrograms[found] - spectrograms[asked]
         most = max(np.quantile(np.abs(values), 0.995), 1e-9)  # the largest differences of all would make others pale
         mesh = _draw_spectrogram(axes[-1], values, transform, frequency_axis, vmin=-most, vmax=most, cmap="RdBu_r")
-        _draw_waveform(above[-1], None, transform.sample_rate, peak)
-        (above[-1] or axes[-1]).set_title(f"{found} minus {asked}")
-        bar = figure.colorbar(
-            mesh,
-            cax=above[-1] and above[-1].inset_axes([0.1, 0.45, 0.8, 0.2]),
-            ax=None if above[-1] else axes[-1],
-            orientation="horizontal",
-            extend="both",
-        )
+        above[-1].set_title(f"{found} minus {asked}")
+        place = dict(cax=above[-1].inset_axes([0.1, 0.45, 0.8, 0.2])) if sounds else dict(ax=axes[-1])
+        bar = figure.colorbar(mesh, **place, orientation="horizontal", extend="both")
         bar.ax.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])  # -0.0050 beside -0.0025 would touch
     return figure
 
 
 def _panels(number, *, waveforms):
-    # A figure, the axes of its spectrograms, and the axes above them, or None.
+    # A figure, the axes of its waveforms, and those of its spectrograms; without waveforms, twice the latter.
     columns = 2 if number == 4 else min(number, MOST_COLUMNS)
     rows, levels = math.ceil(number / columns), 2 if waveforms else 1
     figure = _figure(WIDTH if columns > 1 else 7, (4 if waveforms else 3.2) * rows)
@@ -147,8 +142,10 @@ def _panels(number, *, waveforms):
     places = [(levels * (panel // columns), panel % columns) for panel in range(number)]
     axes = [figure.add_subplot(grid[row + levels - 1, column]) for row, column in places]
     if not waveforms:
-        return figure, [None] * number, axes
+        return figure, axes, axes
     above = [figure.add_subplot(grid[row, column], sharex=ax) for (row, column), ax in zip(places, axes, strict=True)]
+    for ax in above:
+        ax.set_axis_off()
     return figure, above, axes
 
 
@@ -180,14 +177,10 @@ def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
 
 def _draw_waveform(ax, samples, sample_rate, peak):
     # The lowest and the highest of some neighbouring samples: a line through all samples would take long to draw.
-    if ax is None:
-        return
-    ax.set_axis_off()
-    if samples is not None:
-        begins = np.arange(0, len(samples), max(1, len(samples) // 1000))
-        low, high = (extreme.reduceat(samples, begins) for extreme in (np.minimum, np.maximum))
-        ax.fill_between(begins / sample_rate, low, high, color="C0", linewidth=0.6, edgecolor="C0")
-        ax.set_ylim(-peak, peak)
+    begins = np.arange(0, len(samples), max(1, len(samples) // 1000))
+    low, high = (extreme.reduceat(samples, begins) for extreme in (np.minimum, np.maximum))
+    ax.fill_between(begins / sample_rate, low, high, color="C0", linewidth=0.6, edgecolor="C0")
+    ax.set_ylim(-peak, peak)
 
 
 def plot_histograms(spectrograms):

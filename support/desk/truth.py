@@ -239,9 +239,10 @@ def _own_code(parts):
         part = part if isinstance(part, type | types.FunctionType) else type(part)
         if part.__module__ != CELLS or part.__qualname__ in found:
             continue
-        found[part.__qualname__] = _source(part)
-        functions = [each for each in vars(part).values() if isinstance(each, types.FunctionType)]
-        for function in [part] if isinstance(part, types.FunctionType) else functions:
+        inside = [part] if isinstance(part, types.FunctionType) else vars(part).values()
+        functions = [each for each in inside if isinstance(each, types.FunctionType)]
+        found[part.__qualname__] = _source(part, functions)
+        for function in functions:
             read = _read_by(function)
             todo += [each for each in read.values() if isinstance(each, type | types.FunctionType)]
             found |= {name: _value(value)[:LONG] for name, value in read.items() if _is_plain(value)}
@@ -268,11 +269,10 @@ def _is_plain(value):
     return isinstance(value, plain) and not arrays and all(map(_is_plain, inner))
 
 
-def _source(part):
+def _source(part, functions):
     with contextlib.suppress(OSError, TypeError):
         return inspect.getsource(part)
     # Before Python 3.13, inspect looks for a class in the file of its module, and a notebook has none.
-    functions = [each for each in vars(part).values() if isinstance(each, types.FunctionType)]
     lines = linecache.getlines(functions[0].__code__.co_filename) if functions else []
     for node in ast.walk(ast.parse("".join(lines))):
         if isinstance(node, ast.ClassDef) and node.name == part.__name__:
