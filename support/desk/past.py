@@ -136,12 +136,12 @@ def _as_object(saved):
 
 def last_losses(report):
     """Return the losses of a run's last step, a dict from name to number; empty where no step was done."""
-    return (report.get("losses") or [{}])[-1]
+    return (report["losses"] or [{}])[-1]
 
 
 def last_shares(report):
     """Return these losses as shares of their start, by name."""
-    whole = report.get("used", {}).get("whole_losses", {})
+    whole = report["used"].get("whole_losses", {})
     return {name: loss / whole[name] for name, loss in last_losses(report).items() if whole.get(name)}
 
 
@@ -159,7 +159,7 @@ def frame_of_runs(folder="outputs", *, last=None, names=None, **settings):
     rows = [
         {name: effective_settings(report).get(name) for name in differing}
         | {f"loss {name}": value for name, value in last_losses(report).items()}
-        | {"style_distance": report.get("used", {}).get("style_distance")}
+        | {"style_distance": report["used"].get("style_distance")}
         | {"saved": saving_time(path), "sound": str(path.with_suffix(".wav"))}
         for path, report in runs.items()
     ]

@@ -237,7 +237,7 @@ def read_report(path):
         raise ValueError(
             f"{name} is not the json file of a run ({reason_of(error)}); choose one of outputs/"
         ) from error
-    return report
+    return {"used": {}, "level": {}, "losses": []} | report
 
 
 def _whole(digits):
@@ -266,7 +266,7 @@ def load_settings(path):
     A warning says what the settings would not repeat: parts of cells, an interrupted descent, another folder's sounds.
     """
     report, path = read_report(path), printable(path)
-    saved, used = report["settings"], report.get("used", {})
+    saved, used = report["settings"], report["used"]
     unknown = [name for name in saved if name not in DEFAULTS]
     if unknown:
         raise ValueError(

@@ -118,11 +118,11 @@ def cards_of(runs, names, kind="ogg", *, large=False):
     names : of the settings that are said
     large : whether the picture is the saved one, with all spectrograms, in place of a thumbnail
     """
-    levels = {path: min(report.get("level", {}).get("rms_dbfs", 0), 0) for path, report in runs.items()}
+    levels = {path: min(report["level"].get("rms_dbfs", 0), 0) for path, report in runs.items()}
     gains, cards = players.gains_of_levels({path: 10 ** (level / 20) for path, level in levels.items()}), {}
     for path, report in runs.items():
         sound, picture = heard(path, kind)
-        distance = report.get("used", {}).get("style_distance")
+        distance = report["used"].get("style_distance")
         words = [] if distance is None else [f"distance to the style {in_words(distance)} dB"]
         words += [f"loss {total}" for name, total in losses_in_words(report).items() if name == "total"]
         words += settings_in_words(past.effective_settings(report), names)
@@ -165,10 +165,10 @@ def _words(text):
 
 def _row(path, report, differing):
     # The rows are sorted by numbers and texts, in the order of the buttons.
-    settings, level = past.effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
+    settings, level = past.effective_settings(report), report["level"].get("rms_dbfs", "")
     settings = {name: settings[name] for name in differing if name in settings}
     total, saved = past.last_shares(report).get("total", ""), f"{past.saving_time(path):%Y-%m-%d %H:%M:%S}"
-    distance = report.get("used", {}).get("style_distance", "")  # losses of different networks can't be compared
+    distance = report["used"].get("style_distance", "")  # losses of different networks can't be compared
     values = [path.stem, distance, total, *(settings.get(name, "") for name in differing), level, saved]
     keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
     keys = html.escape(json.dumps(keys))
