@@ -210,17 +210,10 @@ def _draw_losses(ax, result):
         if not result.whole_of(name) and max(values) < 1:
             continue  # such as the bound: less than 1 % of the total
         # The total lies under the others, because the total is often nearly the same as the style.
-        is_total = name == "total"
+        line = dict(color="0.8", linewidth=6, zorder=1) if name == "total" else dict(color=f"C{color}")
         whole = " (100 %: noise)" if name in result.noise else "" if result.whole_of(name) else " (100 %: total)"
-        ax.plot(
-            range(first, first + len(values)),
-            values,
-            color="0.8" if is_total else f"C{color}",
-            linewidth=6 if is_total else None,
-            zorder=1 if is_total else 2,
-            marker="." if len(values) < 3 else "",
-            label=name + whole,
-        )
+        marker = "." if len(values) < 3 else ""
+        ax.plot(range(first, first + len(values)), values, marker=marker, label=name + whole, **line)
     ax.set(xlabel="step", ylabel="share of the loss at the start", title="Losses")
     ax.set_yscale("log", nonpositive="mask")
     ax.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
