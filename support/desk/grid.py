@@ -73,7 +73,7 @@ def _bar(state):
 
 
 def grid_of_sweep(reports, sweep, *, folder="outputs"):
-    """Show the results of a sweep in a grid: players, thumbnails and losses, or why a run failed: an HTML.
+    """Show the results of a sweep in a grid: players, thumbnails, distances and losses, or why a run failed: an HTML.
 
     The values of the first setting stand side by side, those of the second setting below each other. With more
     settings there is one grid for each combination of their values. Buttons switch between all players.

@@ -335,11 +335,10 @@ def load_state(path, like):
         ) from error
     if changed:
         warnings.warn(f"{printable(path)} was begun with other values of {', '.join(changed)}", stacklevel=2)
-    unfinished = result.memory, result.image, result.history, settings.num_steps
+    memory, tensor, history, steps = result.memory, result.image, result.history, settings.num_steps
     if result.samples is not None:
-        unfinished = result.sample_memory, result.samples, result.refinement, settings.refine_steps
-    memory, tensor, history, num_steps = unfinished
-    if 0 < len(history) < num_steps and not goes_on(memory, tensor):
+        memory, tensor, history, steps = result.sample_memory, result.samples, result.refinement, settings.refine_steps
+    if 0 < len(history) < steps and not goes_on(memory, tensor):
         words = f"the optimiser begins again after step {len(history)}, and the result differs from one without a pause"
         warnings.warn(f"{printable(path)} does not hold what the optimiser knew: {words}", stacklevel=2)
     return result
