@@ -99,10 +99,11 @@ def differing_settings(runs):
     names = dict.fromkeys(sorted((n for n in DEFAULTS if STEP_OF[n] in STEPS), key=lambda n: STEPS.index(STEP_OF[n])))
     names |= dict.fromkeys(name for report in runs.values() for name in report["settings"])
     effective = [effective_settings(report) for report in runs.values()]
-    follow = [_of_recipe(report["settings"]) for report in runs.values()]
+    of_recipes = [Settings.filled_in(_as_object(report["settings"])) for report in runs.values()]
     differing = []
     for name in names:
-        pairs = [(each[name], own.get(name)) for each, own in zip(effective, follow, strict=True) if name in each]
+        pairs = zip(effective, of_recipes, strict=True)
+        pairs = [(each[name], _comparable(name, own.get(name))) for each, own in pairs if name in each]
         removed = bool(pairs) and any(name not in report["settings"] for report in runs.values())
         differs = removed or any(value != pairs[0][0] for value, _ in pairs)
         if differs and any(value != own for value, own in pairs):
@@ -118,11 +119,6 @@ def effective_settings(report):
     if settings["recipe"] != "gatys" or settings["use_style_net"]:
         names |= {"model_path", "param_pkl"}  # without a warning, because the notebooks always have them
     return {name: value for name, value in settings.items() if name not in names}
-
-
-def _of_recipe(saved):
-    # What the recipe of a run's settings fills in.
-    return {name: _comparable(name, value) for name, value in Settings.filled_in(_as_object(saved)).items()}
 
 
 def _as_object(saved):

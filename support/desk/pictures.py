@@ -35,7 +35,9 @@ def _figure(width, height):
     plt.close(figure)  # an open figure would be shown twice
     if shell:  # also where MPLBACKEND=agg left figures without a picture
         pylabtools.select_figure_formats(shell, {"png"})
-        shell.display_formatter.formatters["image/png"].for_type(type(figure), _shown)
+        # In 256 colours; the files beside the sound keep all.
+        formatter = shell.display_formatter.formatters["image/png"]
+        formatter.for_type(type(figure), lambda each: in_256_colours(io.BytesIO(png(each))))
     return figure
 
 
@@ -67,11 +69,6 @@ def png(figure):
 
 
 _drawn = weakref.WeakKeyDictionary()
-
-
-def _shown(figure):
-    # The picture in a notebook. The files beside the sound keep all colours.
-    return in_256_colours(io.BytesIO(png(figure)))
 
 
 def in_256_colours(picture):
