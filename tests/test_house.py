@@ -20,7 +20,6 @@ LIBRARY = [ROOT / "audiocnn.py", *sorted(ROOT.glob("support/**/*.py"))]
 SCRIPTS = [path for folder in ("benchmarks", "models", "tests") for path in sorted(ROOT.glob(f"{folder}/**/*.py"))]
 LONG = {
     "audiocnn.py": 800,
-    "support/desk/saving.py": 380,
     "support/desk/settings.py": 600,
     "support/layers.py": 460,
     "support/sound/transforms.py": 400,

@@ -5,10 +5,8 @@ Conventions
   sweep   a mapping from names of settings to their values, as in the settings
 """
 
-import collections
 import html
 import itertools
-import json
 import re
 import time
 
@@ -16,7 +14,7 @@ from support.desk import players
 from support.desk.past import find_runs
 from support.desk.settings import OPTIMISE, REFINE, plain
 from support.desk.show import show
-from support.desk.table import framed, gains_of, heard, losses_in_words, settings_in_words
+from support.desk.table import cards_of, framed, settings_in_words
 
 # As tqdm prints the bar of show.progress.
 BAR = re.compile(
@@ -32,16 +30,13 @@ def follow_sweep(run, sweep):
     """
     if not sweep:
         return []
-    shown, reports, began = show(framed("")), [], time.monotonic()
+    shown, began = show(framed("")), time.monotonic()
 
-    def watch(now):
-        reports[:] = now
+    def watch(reports):
         if shown:
-            shown.update(progress_of_sweep(now, sweep, seconds=time.monotonic() - began))
+            shown.update(progress_of_sweep(reports, sweep, seconds=time.monotonic() - began))
 
-    ended = list(run(watch=watch))
-    watch(reports or ended)
-    return ended
+    return list(run(watch=watch))
 
 
 def progress_of_sweep(reports, sweep, *, seconds=0.0):
@@ -51,60 +46,52 @@ def progress_of_sweep(reports, sweep, *, seconds=0.0):
     """
     states = ["failed" if "failed" in report else report["progress"] for report in reports]
     ended = sum(state in ("failed", "done", "made earlier") for state in states)
-    shares = [_share(state) for state in states if state != "made earlier"]
+    bars = [_bar(state) for state in states]
+    shares = [share for (share, _), state in zip(bars, states, strict=True) if state != "made earlier"]
     left = seconds * (len(shares) / sum(shares) - 1) if sum(shares) else 0
     estimate = (
         f" About {left / 60:.0f} min are left." if left > 90 else f" About {left:.0f} s are left." if left else ""
     )
     rows = (
-        f"<tr><th scope='row'>{html.escape(_words(report['settings'], sweep))}</th><td>{_bar(state)}</td></tr>"
-        for report, state in zip(reports, states, strict=True)
+        f"<tr><th scope='row'>{html.escape(_words(report['settings'], sweep))}</th><td>{bar}</td></tr>"
+        for report, (_, bar) in zip(reports, bars, strict=True)
     )
     return framed(f"<p>{ended} of {len(reports)} runs have ended.{estimate}</p><table>{''.join(rows)}</table>")
 
 
-def _share(state):
-    # How much of a run is done: the steps on the spectrogram count as much as those on the samples.
-    bar = BAR.fullmatch(state)
-    if bar is None:
-        return float(state in ("failed", "done"))
-    done = (int(bar["run"]) - 1 + int(bar["done"]) / max(1, int(bar["total"]))) / int(bar["runs"])
-    return (done + (bar[1] == "refine")) / 2
-
-
 def _bar(state):
+    # How much of a run is done, where the steps on the spectrogram count as much as those on the samples; and its HTML.
     bar = BAR.fullmatch(state)
     if bar is None:
-        return html.escape(state[:120])
-    done, total = bar["done"], bar["total"]
-    run = f", run {bar['run']} of {bar['runs']}" if bar["runs"] != "1" else ""
-    words = html.escape(f"{STEP[bar[1]]}{run}: step {done} of {total}, {bar['rest']}")
-    return f"<span class='line'><progress value='{done}' max='{total}'></progress> {words}</span>"
+        return float(state in ("failed", "done")), html.escape(state[:120])
+    run, runs, done, total = (int(bar[name]) for name in ("run", "runs", "done", "total"))
+    share = (run - 1 + done / max(1, total)) / runs
+    of_runs = f", run {run} of {runs}" if runs > 1 else ""
+    words = html.escape(f"{STEP[bar[1]]}{of_runs}: step {done} of {total}, {bar['rest']}")
+    line = f"<span class='line'><progress value='{done}' max='{total}'></progress> {words}</span>"
+    return (share + (bar[1] == "refine")) / 2, line
 
 
 def grid_of_sweep(reports, sweep, *, folder="outputs"):
-    """Show the results of a sweep in a grid: players, thumbnails and losses, or why a run failed: an HTML.
+    """Show the results of a sweep in a grid: players, thumbnails, distances and losses, or why a run failed: an HTML.
 
     The values of the first setting stand side by side, those of the second setting below each other. With more
     settings there is one grid for each combination of their values. Buttons switch between all players.
     """
-    runs = collections.defaultdict(dict)
-    for path, report in sorted(find_runs(folder, names=[report["outname"] for report in reports]).items()):
-        runs[report["settings"]["outname"]][path] = report
-    gains, titles = gains_of({path: run for found in runs.values() for path, run in found.items()}), []
-    by_point = {_key(report["settings"], sweep): report for report in reports}
+    runs = dict(sorted(find_runs(folder, names=[report["outname"] for report in reports]).items()))
+    cards, titles = cards_of(runs, []), []
+    points = [plain({name: report["settings"][name] for name in sweep}) for report in reports]
 
     def cell(point):
-        report = by_point.get(_key(point, sweep), {})
+        report = reports[points.index(point)] if point in points else {}
         parts = [f"failed: {html.escape(report['failed'])}"] if "failed" in report else []
-        for path, run in runs[report.get("outname")].items():
-            sound, picture = heard(path)
-            titles.extend([_words(point, sweep)] * ("<audio" in sound))
-            total = losses_in_words(run).get("total", "")
-            parts += [players.card(path.stem, sound, gains[path]), picture, html.escape(f"loss {total}" * bool(total))]
+        parts += [cards[path] for path, run in runs.items() if run["settings"]["outname"] == report.get("outname")]
+        titles.extend(_words(point, sweep) for part in parts if "<audio" in part)
         return "".join(f"<div>{part}</div>" for part in parts) or "not made"
 
-    values = {name: {json.dumps(plain(value)): value for value in each}.values() for name, each in sweep.items()}
+    values = {
+        name: [each[n] for n in range(len(each)) if each[n] not in each[:n]] for name, each in plain(sweep).items()
+    }
     across, down, others = list(values)[:1], list(values)[1:2], list(values)[2:]
     grids = [_grid(other, across, down, values, cell) for other in _points(others, values)] if values else []
     return framed(players.with_buttons(titles, "".join(grids)))
@@ -113,10 +100,6 @@ def grid_of_sweep(reports, sweep, *, folder="outputs"):
 def _points(names, values):
     # Every combination of the values of some settings, dicts; one empty dict where there are no names.
     return [dict(zip(names, each, strict=True)) for each in itertools.product(*(values[name] for name in names))]
-
-
-def _key(values, names):
-    return tuple(json.dumps(plain(values[name])) for name in names)
 
 
 def _grid(other, across, down, values, cell):

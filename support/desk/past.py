@@ -99,10 +99,11 @@ def differing_settings(runs):
     names = dict.fromkeys(sorted((n for n in DEFAULTS if STEP_OF[n] in STEPS), key=lambda n: STEPS.index(STEP_OF[n])))
     names |= dict.fromkeys(name for report in runs.values() for name in report["settings"])
     effective = [effective_settings(report) for report in runs.values()]
-    follow = [_of_recipe(report["settings"]) for report in runs.values()]
+    of_recipes = [Settings.filled_in(_as_object(report["settings"])) for report in runs.values()]
     differing = []
     for name in names:
-        pairs = [(each[name], own.get(name)) for each, own in zip(effective, follow, strict=True) if name in each]
+        pairs = zip(effective, of_recipes, strict=True)
+        pairs = [(each[name], _comparable(name, own.get(name))) for each, own in pairs if name in each]
         removed = bool(pairs) and any(name not in report["settings"] for report in runs.values())
         differs = removed or any(value != pairs[0][0] for value, _ in pairs)
         if differs and any(value != own for value, own in pairs):
@@ -120,11 +121,6 @@ def effective_settings(report):
     return {name: value for name, value in settings.items() if name not in names}
 
 
-def _of_recipe(saved):
-    # What the recipe of a run's settings fills in.
-    return {name: _comparable(name, value) for name, value in Settings.filled_in(_as_object(saved)).items()}
-
-
 def _as_object(saved):
     # What checks and recipes read of a Settings object; the files that the settings name may be gone.
     styles = saved["STYLE_FILENAME"]
@@ -136,12 +132,12 @@ def _as_object(saved):
 
 def last_losses(report):
     """Return the losses of a run's last step, a dict from name to number; empty where no step was done."""
-    return (report.get("losses") or [{}])[-1]
+    return (report["losses"] or [{}])[-1]
 
 
 def last_shares(report):
     """Return these losses as shares of their start, by name."""
-    whole = report.get("used", {}).get("whole_losses", {})
+    whole = report["used"].get("whole_losses", {})
     return {name: loss / whole[name] for name, loss in last_losses(report).items() if whole.get(name)}
 
 
@@ -159,7 +155,7 @@ def frame_of_runs(folder="outputs", *, last=None, names=None, **settings):
     rows = [
         {name: effective_settings(report).get(name) for name in differing}
         | {f"loss {name}": value for name, value in last_losses(report).items()}
-        | {"style_distance": report.get("used", {}).get("style_distance")}
+        | {"style_distance": report["used"].get("style_distance")}
         | {"saved": saving_time(path), "sound": str(path.with_suffix(".wav"))}
         for path, report in runs.items()
     ]

@@ -35,7 +35,9 @@ def _figure(width, height, layout="constrained"):
     plt.close(figure)  # an open figure would be shown twice
     if shell:  # also where MPLBACKEND=agg left figures without a picture
         pylabtools.select_figure_formats(shell, {"png"})
-        shell.display_formatter.formatters["image/png"].for_type(type(figure), _shown)
+        # In 256 colours; the files beside the sound keep all.
+        formatter = shell.display_formatter.formatters["image/png"]
+        formatter.for_type(type(figure), lambda each: in_256_colours(io.BytesIO(png(each))))
     return figure
 
 
@@ -67,11 +69,6 @@ def png(figure):
 
 
 _drawn = weakref.WeakKeyDictionary()
-
-
-def _shown(figure):
-    # The picture in a notebook. The files beside the sound keep all colours.
-    return in_256_colours(io.BytesIO(png(figure)))
 
 
 def in_256_colours(picture):
@@ -117,51 +114,48 @@ def plot_spectrograms(
     peak = max((np.abs(samples).max() for samples in sounds.values()), default=1)
     for upper, ax, (title, values) in zip(above, axes, spectrograms.items(), strict=False):
         mesh = _draw_spectrogram(ax, values, transform, frequency_axis, vmin=0, vmax=top, cmap="magma")
-        _draw_waveform(upper, sounds.get(title), transform.sample_rate, peak)
-        (upper or ax).set_title(title)
+        upper.set_title(title)
+        if title in sounds:
+            _draw_waveform(upper, sounds[title], transform.sample_rate, peak)
     figure.colorbar(mesh, cax=scale, label=label, ticklocation="left")
     if difference:
         asked, found = difference
         values = spectrograms[found] - spectrograms[asked]
         most = max(np.quantile(np.abs(values), 0.995), 1e-9)  # the largest differences of all would make others pale
         mesh = _draw_spectrogram(axes[-1], values, transform, frequency_axis, vmin=-most, vmax=most, cmap="RdBu_r")
-        _draw_waveform(above[-1], None, transform.sample_rate, peak)
-        (above[-1] or axes[-1]).set_title(f"{found} minus {asked}")
-        bar = figure.colorbar(
-            mesh,
-            cax=above[-1] and above[-1].inset_axes([0.1, 0.45, 0.8, 0.2]),
-            ax=None if above[-1] else axes[-1],
-            orientation="horizontal",
-            extend="both",
-        )
+        above[-1].set_title(f"{found} minus {asked}")
+        place = dict(cax=above[-1].inset_axes([0.1, 0.45, 0.8, 0.2])) if sounds else dict(ax=axes[-1])
+        bar = figure.colorbar(mesh, **place, orientation="horizontal", extend="both")
         bar.ax.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])  # -0.0050 beside -0.0025 would touch
     return figure
 
 
 def _panels(number, *, waveforms):
-    # A figure, the axes of its spectrograms, the axes above them, or None, and the axes of its scale of colours. Places
-    # are given in inches, because a third of a picture's time went into matplotlib's search for them.
+    # A figure, the axes of its waveforms, those of its spectrograms (without waveforms, twice the latter), and those of
+    # its scale of colours. All places are in inches: a third of a picture's time went into matplotlib's search for them.
     columns = 2 if number == 4 else min(number, MOST_COLUMNS)
-    rows, width, row_height = math.ceil(number / columns), WIDTH if columns > 1 else 7, 4 if waveforms else 3.2
-    height = row_height * rows
-    figure = _figure(width, height, layout=None)
+    rows, wave = math.ceil(number / columns), 0.6 * waveforms
+    width, row_height = WIDTH if columns > 1 else 7, 4 if waveforms else 3.2
+    figure = _figure(width, row_height * rows, layout=None)
 
     def axes_at(left, bottom, across, up, **how):
-        return figure.add_axes([left / width, bottom / height, across / width, up / height], **how)
+        place = left / width, bottom / row_height / rows, across / width, up / row_height / rows
+        return figure.add_axes(place, **how)
 
-    left, gap, below, title, wave = 1.5, 0.4, 0.55, 0.3, 0.6 * waveforms
-    each = (width - left - 0.15 + gap) / columns - gap
+    left, gap, below, title = 1.5, 0.4, 0.55, 0.3
+    across, up = (width - left - 0.15 + gap) / columns - gap, row_height - below - title - wave
     places = [
-        (left + panel % columns * (each + gap), below + (rows - 1 - panel // columns) * row_height)
+        (left + panel % columns * (across + gap), below + (rows - 1 - panel // columns) * row_height)
         for panel in range(number)
     ]
-    high = row_height - below - title - wave
-    axes = [axes_at(*place, each, high) for place in places]
-    above = [
-        axes_at(x, y + high, each, wave, sharex=ax) if waveforms else None
-        for (x, y), ax in zip(places, axes, strict=True)
-    ]
-    return figure, above, axes, axes_at(0.65, below, 0.15, height - below - title - wave)
+    axes = [axes_at(*place, across, up) for place in places]
+    scale = axes_at(0.65, below, 0.15, (rows - 1) * row_height + up)
+    if not waveforms:
+        return figure, axes, axes, scale
+    above = [axes_at(x, y + up, across, wave, sharex=ax) for (x, y), ax in zip(places, axes, strict=True)]
+    for ax in above:
+        ax.set_axis_off()
+    return figure, above, axes, scale
 
 
 def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
@@ -192,14 +186,10 @@ def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
 
 def _draw_waveform(ax, samples, sample_rate, peak):
     # The lowest and the highest of some neighbouring samples: a line through all samples would take long to draw.
-    if ax is None:
-        return
-    ax.set_axis_off()
-    if samples is not None:
-        begins = np.arange(0, len(samples), max(1, len(samples) // 1000))
-        low, high = (extreme.reduceat(samples, begins) for extreme in (np.minimum, np.maximum))
-        ax.fill_between(begins / sample_rate, low, high, color="C0", linewidth=0.6, edgecolor="C0")
-        ax.set_ylim(-peak, peak)
+    begins = np.arange(0, len(samples), max(1, len(samples) // 1000))
+    low, high = (extreme.reduceat(samples, begins) for extreme in (np.minimum, np.maximum))
+    ax.fill_between(begins / sample_rate, low, high, color="C0", linewidth=0.6, edgecolor="C0")
+    ax.set_ylim(-peak, peak)
 
 
 def plot_histograms(spectrograms):
@@ -229,17 +219,10 @@ def _draw_losses(ax, result):
         if not result.whole_of(name) and max(values) < 1:
             continue  # such as the bound: less than 1 % of the total
         # The total lies under the others, because the total is often nearly the same as the style.
-        is_total = name == "total"
+        line = dict(color="0.8", linewidth=6, zorder=1) if name == "total" else dict(color=f"C{color}")
         whole = " (100 %: noise)" if name in result.noise else "" if result.whole_of(name) else " (100 %: total)"
-        ax.plot(
-            range(first, first + len(values)),
-            values,
-            color="0.8" if is_total else f"C{color}",
-            linewidth=6 if is_total else None,
-            zorder=1 if is_total else 2,
-            marker="." if len(values) < 3 else "",
-            label=name + whole,
-        )
+        marker = "." if len(values) < 3 else ""
+        ax.plot(range(first, first + len(values)), values, marker=marker, label=name + whole, **line)
     ax.set(xlabel="step", ylabel="share of the loss at the start", title="Losses")
     ax.set_yscale("log", nonpositive="mask")
     ax.yaxis.get_major_locator().set_params(subs=(1, 2, 5))

@@ -9,7 +9,6 @@ Conventions
 
 import contextlib
 import functools
-import glob
 import json
 import os
 import platform
@@ -93,7 +92,7 @@ def save_result(result, *, used, kept=None, draft=False, folder="outputs"):
         Samples that must stay where the result has the same, see files.fit_full_scale.
     """
     steps, settings = (len(result.history), len(result.refinement)), result.settings
-    if result.saved and result.saved[1] == steps and _path(result.saved[0], ".json").is_file():
+    if result.saved and result.saved[1] == steps and Path(f"{result.saved[0]}.json").is_file():
         return result.saved[0]
     began = result.begun + [len(result.history) + step for step in result.begun_to_refine]
     report = {
@@ -104,9 +103,9 @@ def save_result(result, *, used, kept=None, draft=False, folder="outputs"):
     content = fit_full_scale(result.samples.detach().cpu().numpy(), kept), settings.sample_rate, report
     try:
         if draft:
-            result.draft = _save_under_new_number(folder, settings.outname, "-draft", content)
+            result.draft = _save_under_number(None, folder, settings.outname, "-draft", content)
             return result.draft
-        number = _save_in_place_of_draft(result.draft, folder, settings.outname, content)
+        stem = _save_under_number(result.draft, folder, settings.outname, "", content)
     except (OSError, soundfile.SoundFileError) as error:
         name = f"results[{result.run}]"
         raise OSError(
@@ -114,37 +113,26 @@ def save_result(result, *, used, kept=None, draft=False, folder="outputs"):
             f"and run this cell again, or save the sound elsewhere: saving.save_result({name}, "
             f"used=used_by({name}), folder='/another/folder')"
         ) from error
-    result.draft, result.saved = None, (number, steps)
-    return number
-
-
-def _save_in_place_of_draft(draft, folder, outname, content):
-    number = draft and draft.with_name(draft.name.removesuffix("-draft"))
-    is_free = number and not list(number.parent.glob(f"{glob.escape(number.name)}.*"))
-    if is_free and number.name[:-4] == outname and number.parent == Path(folder):
-        save_run(number, *content)
-    else:
-        number = _save_under_new_number(folder, outname, "", content)
-    for ending in (".json", ".wav") if draft else ():
+    for ending in (".json", ".wav") if result.draft else ():
         with contextlib.suppress(OSError):  # gone, or in a folder that can't be written any more
-            _path(draft, ending).unlink()
-    return number
+            Path(f"{result.draft}{ending}").unlink()
+    result.draft, result.saved = None, (stem, steps)
+    return stem
 
 
-def _path(stem, ending):
-    return stem.with_name(stem.name + ending)
-
-
-def _save_under_new_number(folder, outname, ending, content):
+def _save_under_number(draft, folder, outname, ending, content):
+    # Under the number of a draft of this name, or under a new one.
+    number = Path(str(draft).removesuffix("-draft"))
+    is_kept = draft and number.name[:-4] == outname and number.parent == Path(folder)
     while True:
-        stem = new_stem(folder, outname)
-        stem = _path(stem, ending)
+        stem = Path(f"{number if is_kept else new_stem(folder, outname)}{ending}")
         try:
             save_run(stem, *content)
             return stem
         except FileExistsError:  # another process took the number meanwhile
             if not stem.parent.is_dir():
                 raise
+            is_kept = False
 
 
 def save_run(stem, samples, sample_rate, report):
@@ -154,7 +142,7 @@ def save_run(stem, samples, sample_rate, report):
     """
     check_samples(samples, "the result")
     text = json.dumps({"versions": versions(), "level": level(samples)} | report, indent=1) + "\n"
-    sound, description = _path(stem, ".wav"), _path(stem, ".json")
+    sound, description = Path(f"{stem}.wav"), Path(f"{stem}.json")
     stem.parent.mkdir(parents=True, exist_ok=True)
     write = functools.partial(soundfile.write, data=samples.T, samplerate=sample_rate, subtype="PCM_16", format="WAV")
     write_whole(sound, write, overwrite=False)
@@ -164,10 +152,10 @@ def save_run(stem, samples, sample_rate, report):
 
 def save_figures(stem, figures):
     """Write figures, a dict from name to Figure, as stem-name.png, each whole or not at all; return the paths."""
-    paths = [stem.with_name(f"{stem.name}-{name}.png") for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
+    paths = {Path(f"{stem}-{name}.png"): figure for name, figure in figures.items()}
+    for path, figure in paths.items():
         write_whole(path, lambda partial, figure=figure: partial.write_bytes(png(figure)))
-    return paths
+    return list(paths)
 
 
 def write_whole(path, write, *, overwrite=True):
@@ -247,17 +235,13 @@ def read_report(path):
             raise ValueError("it has no settings, or lists in lists that no setting has")
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{name} is not the json file of a run ({_first_line(error)}); choose one of outputs/"
+            f"{name} is not the json file of a run ({reason_of(error)}); choose one of outputs/"
         ) from error
-    return report
+    return {"used": {}, "level": {}, "losses": []} | report
 
 
 def _whole(digits):
     return int(digits) if len(digits) < 4000 else float(digits)  # infinite, which no setting may be
-
-
-def _first_line(error):
-    return str(error).split("\n")[0][:600]
 
 
 def _check_kind(name, value, kind):
@@ -282,7 +266,7 @@ def load_settings(path):
     A warning says what the settings would not repeat: parts of cells, an interrupted descent, another folder's sounds.
     """
     report, path = read_report(path), printable(path)
-    saved, used = report["settings"], report.get("used", {})
+    saved, used = report["settings"], report["used"]
     unknown = [name for name in saved if name not in DEFAULTS]
     if unknown:
         raise ValueError(
@@ -302,7 +286,7 @@ def load_settings(path):
         try:
             settings = Settings(**saved | {"sweep": {}}).of_run(0)
         except (OSError, ValueError, OverflowError) as error:  # the last of whole numbers with hundreds of digits
-            raise ValueError(f"{path}: {_first_line(error)}") from error
+            raise ValueError(f"{path}: {str(error)[:600]}") from error
     if other := settings.with_other_excerpts(used.get("excerpts", {})):
         had = f"{', '.join(other)} had other files in this run, see 'excerpts' in the file"
         warnings.warn(f"{path}: {had}; the settings give another sound now", stacklevel=2)
@@ -316,20 +300,10 @@ def save_state(result, path):
     write_whole(Path(path), lambda partial: torch.save(kept, partial))
 
 
-# Of an unfinished result in a file.
-KINDS = {
-    int: ["run"],
-    dict: ["settings"],
-    tuple: ["saved", "long"],
-    Path | None: ["draft"],
-    torch.Tensor: ["image", "first"],
-    torch.Tensor | None: ["reconstruction", "samples"],
-}
-RESULT = {name: kind for kind, names in KINDS.items() for name in names}
+RESULT = {each.name: each.type for each in fields(Result)}  # an unfinished result in a file, and what its parts hold
 RESULT |= {name: {ALL: float} for name in ("start", "noise")}
 RESULT |= {name: [{ALL: float}] for name in ("history", "refinement")}
-RESULT |= {name: [str] for name in ("changed", "optimizers", "sample_optimizers")}
-RESULT |= {name: [int] for name in ("begun", "begun_to_refine")}
+RESULT |= {"changed": [str], "begun": [int], "begun_to_refine": [int], "first": torch.Tensor}
 KNOWN_PATHS = {f"{type(Path()).__module__}.{type(Path()).__name__}": Path}
 
 
@@ -347,7 +321,8 @@ def load_state(path, like):
         _check_kind("the file", kept, RESULT)
         for name in ("memory", "sample_memory"):
             check_whole(kept[name])
-        changed = [name for name in DEFAULTS if kept["settings"][name] != settings.plain()[name]]
+        names = [name for name in DEFAULTS if name not in ("num_steps", "refine_steps", "outname", "device", "threads")]
+        changed = [name for name in names if kept["settings"][name] != settings.plain()[name]]
         if kept["image"].shape != like.image.shape:
             raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")
         tensors = {name: each.to(like.image.device) for name, each in kept.items() if isinstance(each, torch.Tensor)}
@@ -358,14 +333,12 @@ def load_state(path, like):
             f"{reason_of(error)}; give another "
             "file, or run 'The start' with the settings of this file"
         ) from error
-    changed = [name for name in changed if name not in ("num_steps", "refine_steps", "outname", "device", "threads")]
     if changed:
         warnings.warn(f"{printable(path)} was begun with other values of {', '.join(changed)}", stacklevel=2)
-    unfinished = result.memory, result.image, result.history, settings.num_steps
+    memory, tensor, history, steps = result.memory, result.image, result.history, settings.num_steps
     if result.samples is not None:
-        unfinished = result.sample_memory, result.samples, result.refinement, settings.refine_steps
-    memory, tensor, history, num_steps = unfinished
-    if 0 < len(history) < num_steps and not goes_on(memory, tensor):
+        memory, tensor, history, steps = result.sample_memory, result.samples, result.refinement, settings.refine_steps
+    if 0 < len(history) < steps and not goes_on(memory, tensor):
         words = f"the optimiser begins again after step {len(history)}, and the result differs from one without a pause"
         warnings.warn(f"{printable(path)} does not hold what the optimiser knew: {words}", stacklevel=2)
     return result

@@ -3,12 +3,11 @@
 Conventions
   report   a dict with "outname" and "settings" of a run, "progress", in words, and "failed" where the run did not end
            well: the error's last line, and the file with all that the run printed
-  watch    a function, or None: called about once a second with the reports of all runs, those that run included
+  watch    a function, called about once a second, and at the end, with the reports of all runs
   threads  processor threads of a run; None: all
 """
 
 import ast
-import collections
 import contextlib
 import glob
 import hashlib
@@ -29,10 +28,10 @@ import psutil
 
 from support.checks import check_number
 from support.desk import checks
-from support.desk.cells import check_notebook, other_cells
-from support.desk.saving import load_settings, uninterrupted, write_whole
+from support.desk.saving import read_report, uninterrupted, write_whole
 from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, plain, typed_with
 from support.desk.steps import assigned
+from support.weights import reason_of
 
 ROOT = Path(__file__).parents[2]
 IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
@@ -40,7 +39,7 @@ MOST_BYTES = 2**27  # of an executed notebook; one with a sweep has 15 MB
 MARK = "neural_style_audio"  # of an executed notebook: a hash of its settings, code and files
 
 
-def run_sweep(notebook, settings, *, n_jobs=-1, watch=None):
+def run_sweep(notebook, settings, *, n_jobs=-1, watch=lambda reports: None):
     """Run a notebook once for every combination of the values in sweep; yield reports, see run_notebooks.
 
     Every run gets the settings as typed, so that its own recipe fills in what is None. A run that was made with other
@@ -74,7 +73,7 @@ def _refuse_other_code(path):
     shell = IPython.get_ipython()
     *ran, now = shell.user_ns["In"] if shell else [""]
     last = {_parts(source): source for source in ran}
-    for source in other_cells(path, {}):
+    for source in _other_cells(Path(path), {}):
         parts = _parts(source)
         if parts and parts != _parts(now) and last.get(parts, source).rstrip() != source.rstrip():
             raise ValueError(
@@ -99,12 +98,11 @@ def _compare(report, asked, folder):
     if not paths:
         return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
     try:
-        with warnings.catch_warnings(action="ignore"):
-            asked, done = asked.of_run(0).plain(), load_settings(paths[0]).plain()
+        asked, done = asked.of_run(0).plain(), read_report(paths[0])["settings"]
     except (OSError, ValueError) as error:
         return {"failed": str(error)}
     names = [name for name in DEFAULTS if STEP_OF[name] != NO_STEP and name not in ("device", "threads")]
-    other = [f"{name}={done[name]!r}" for name in names if asked[name] != done[name]]
+    other = [f"{name}={done.get(name)!r}" for name in names if asked[name] != done.get(name)]
     failed = f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"
     return {"failed": failed} if other else {}
 
@@ -115,9 +113,43 @@ def _saved(folder, outname):
 
 def saved_at(path):
     """Say which file a sweep runs, and when it was saved: cells that were edited later are not in it."""
-    check_notebook(path)
+    _check_notebook(path)
     moment = time.localtime(Path(path).stat().st_mtime)
     return f"{path}, as it was saved on {time.strftime('%Y-%m-%d at %H:%M:%S', moment)}"
+
+
+def _check_notebook(path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path} is not a file in {Path.cwd()}: save the notebook, and write its name into the line "
+            "`notebook = ...` of the cell 'The settings, checked'"
+        )
+
+
+def _other_cells(path, point):
+    # The code beside the settings cell; ValueError for names in point that the settings cell does not have.
+    import nbformat  # takes over a second, and only sweeps need it
+
+    _check_notebook(path)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        tagged = next((cell for cell in cells if "parameters" in cell.metadata.get("tags", [])), None)
+        names = assigned(tagged.source) if tagged else []
+        others = [str(cell.source) for cell in cells if cell is not tagged]
+    except Exception as error:  # of a file of another kind, nearly anything
+        raise ValueError(
+            f"{path} is not a notebook whose settings can be read: {reason_of(error)}; give a notebook of this project"
+        ) from error
+    if not tagged:
+        raise ValueError(f"{path} has no cell tagged 'parameters'; tag its settings cell")
+    for name in point:
+        if name not in names:
+            checks.check_own(name, names)
+            raise ValueError(
+                f"{name!r} is not a setting of {path.name}; write a line {name} = ... in its settings cell"
+            )
+    return others
 
 
 def run_notebook(path, *, outname, threads=None, **settings):
@@ -147,7 +179,7 @@ def run_notebook(path, *, outname, threads=None, **settings):
     return report
 
 
-def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, watch=None):
+def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, watch=lambda reports: None):
     """Run a notebook for every dict of settings; yield the report of each run as it ends, see run_notebook.
 
     n_jobs run at once, by default on all threads; -1: one for each core, on one thread each. An interrupt ends them.
@@ -157,25 +189,29 @@ def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, 
         check_number("threads", threads, 1, most=1024, whole=True)
     if n_jobs == -1:
         n_jobs, threads = joblib.cpu_count(), threads or 1
-    all_jobs, running, watched = [], [], 0.0
+    jobs, reports, running, watched = [], [], [], 0.0
     for point in points:
-        taken = [job.report["outname"] for job in all_jobs]
-        all_jobs.append(_Job(Path(path).resolve(), outname, point, named, threads, taken))
-    jobs = collections.deque(all_jobs)
+        taken = [report["outname"] for report in reports]
+        jobs.append(_Job(Path(path).resolve(), outname, point, named, threads, taken))
+        reports.append(jobs[-1].report)
     try:
         while jobs or running:
             while jobs and len(running) < n_jobs:
-                running.append(jobs.popleft())
-                running[-1].begin()
+                running.append(jobs.pop(0))
+                try:
+                    running[-1].begin()
+                except OSError as error:
+                    running[-1].report |= {"failed": str(error), "progress": "failed"}
             for job in [job for job in running if job.has_ended()]:
                 running.remove(job)
                 yield job.report
-            if watch is not None and time.monotonic() > watched + 1:
+            if time.monotonic() > watched + 1:
                 for job in running:
                     job.read_progress()
-                watch([job.report for job in all_jobs])
+                watch(reports)
                 watched = time.monotonic()
             time.sleep(0.05)
+        watch(reports)
     finally:
         with uninterrupted():
             for job in running:
@@ -188,8 +224,10 @@ class _Job:
     def __init__(self, path, outname, point, named, threads, taken):
         self.path, self.threads, self.process, self.folder = path, threads, None, path.parent / "outputs"
         checks.check_outname("outname", outname)
-        others = other_cells(path, point)
-        self.settings = json.loads(json.dumps(plain(point), default=_in_json))
+        others = _other_cells(path, point)
+        # Numbers and arrays of NumPy, and paths, as json holds them.
+        as_json = json.dumps(plain(point), default=lambda each: each.tolist() if hasattr(each, "tolist") else str(each))
+        self.settings = json.loads(as_json)
         self.mark = _digest(json.dumps([others, self.settings, _files(self.settings, path.parent)], sort_keys=True))
         name = _name(outname, {each: self.settings[each] for each in (point if named is None else named)})
         versions = itertools.chain([name], (f"{name}-v{number}" for number in itertools.count(2)))
@@ -206,13 +244,7 @@ class _Job:
         return not _saved(self.folder, name)
 
     def begin(self):
-        """Begin the run; where its files can't be written, the run has failed."""
-        try:
-            self._begin()
-        except OSError as error:
-            self.report |= {"failed": str(error), "progress": "failed"}
-
-    def _begin(self):
+        """Begin the run; OSError where its files can't be written."""
         if _saved(self.folder, self.report["outname"]):
             self.report["progress"] = "made earlier"
             return
@@ -223,11 +255,10 @@ class _Job:
                 raise FileExistsError(f"{path} is a link, a folder or a device; remove it, or set another outname")
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]]), IN_SWEEP: "1"}
         environment |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
-        command = [sys.executable, "-m", "support.desk.sweeps", str(os.getpid()), str(self.path)]
         with self.log.open("wb") as log:
             # In a session of its own, where the interrupt of this process does not reach it.
             self.process = subprocess.Popen(
-                [*command, str(target), self.mark],
+                [sys.executable, "-m", "support.desk.sweeps", str(self.path), str(target), self.mark],
                 cwd=self.path.parent,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -236,30 +267,30 @@ class _Job:
                 start_new_session=True,
             )
         own = {"outname": self.report["outname"], "sweep": {}}
-        with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
-            pipe.write(json.dumps(self.settings | own).encode())
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(self.settings | own).encode() + b"\n")
+            self.process.stdin.flush()
 
     def has_ended(self):
         if self.process is None:
             return True
         if self.process.poll() is None:
             return False
+        self.process.communicate()  # closes the pipe
         if self.process.returncode == 0:
             self.log.unlink(missing_ok=True)
             self.report["progress"] = "done"
         else:
             lines = self.log.read_text(errors="replace").strip().splitlines()
-            killed = f"the process died with code {self.process.returncode}"
-            error = killed if self.process.returncode < 0 or not lines else lines[-1]
+            code = self.process.returncode
+            error = f"the process died with code {code}" if code < 0 or not lines else lines[-1]
             log = self.log.relative_to(Path.cwd()) if self.log.is_relative_to(Path.cwd()) else self.log
             self.report |= {"failed": f"{error} (all that the run printed: {log})", "progress": "failed"}
         return True
 
     def read_progress(self):
         # The last bar, which tqdm writes over and over; other lines tell nothing, such as <IPython.core.display.HTML>.
-        with self.log.open("rb") as log:
-            log.seek(max(self.log.stat().st_size - 5000, 0))
-            lines = log.read().decode(errors="replace").replace("\r", "\n").split("\n")
+        lines = self.log.read_text(errors="replace")[-5000:].splitlines()
         self.report["progress"] = next((line.strip() for line in reversed(lines) if "%|" in line), "begins")
 
     def kill(self):
@@ -268,13 +299,8 @@ class _Job:
                 for each in psutil.Process(self.process.pid).children(recursive=True):  # the notebook's kernel
                     each.kill()
             self.process.kill()
-            self.process.wait()
+            self.process.communicate()
             self.log.unlink(missing_ok=True)
-
-
-def _in_json(value):
-    # Numbers and arrays of NumPy, and paths.
-    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _name(outname, values):
@@ -315,16 +341,17 @@ def execute(source, target, parameters=None):
     )
 
 
-def main(parent, source, target, mark):
-    """Execute a notebook with parameters from standard input; the process ends with the process called parent.
+def main(source, target, mark):
+    """Execute a notebook with parameters from a line of standard input, whose end also ends the process.
 
     The mark of what the run was made of is written into the executed notebook.
     """
-    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    parameters = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_input, daemon=True).start()
     from papermill import PapermillExecutionError
 
     try:
-        execute(source, target, json.loads(sys.stdin.buffer.read()))
+        execute(source, target, parameters)
     except PapermillExecutionError as error:  # its last line is a line of code
         sys.stderr.write("\n".join(error.traceback))
         sys.exit(f"\n{error.ename}: {error.evalue}")
@@ -333,9 +360,9 @@ def main(parent, source, target, mark):
     write_whole(Path(target), lambda path: path.write_text(json.dumps(executed, indent=1)))
 
 
-def _end_with(parent):
-    while psutil.pid_exists(parent) and (os.name == "nt" or os.getppid() == parent):
-        time.sleep(1)
+def _end_with_input():
+    # The system closes the pipe when the process at its other end is gone, whatever ended that process.
+    os.read(0, 1)
     os._exit(1)
 
 

@@ -105,20 +105,31 @@ def write_page(runs, path, *, title="Runs", kind="mp3"):
     """
     if not runs:
         raise ValueError("runs={} has no run to write; choose other runs with past.find_runs")
-    differing, gains, titles, cards = past.differing_settings(runs), gains_of(runs), [], []
-    for file, report in runs.items():
-        sound, picture = heard(file, kind)
-        titles += [file.stem] * ("<audio" in sound)
-        picture = _spectrograms(file) or picture
-        distance = report.get("used", {}).get("style_distance")
-        words = [] if distance is None else [f"distance to the style {in_words(distance)} dB"]
-        words += [f"loss {total}" for name, total in losses_in_words(report).items() if name == "total"]
-        words += settings_in_words(past.effective_settings(report), differing)
-        text = sound + picture + "<br>".join(html.escape(word) for word in words)
-        cards.append(players.card(file.stem, text, gains[file]))
-    cards = players.with_buttons(titles, players.wrapped(cards))
+    cards = cards_of(runs, past.differing_settings(runs), kind, large=True)
+    titles = [file.stem for file, card in cards.items() if "<audio" in card]
+    cards = players.with_buttons(titles, players.wrapped(cards.values()))
     page = string.Template(PAGE).substitute(title=html.escape(title), cards=cards).encode(errors="replace")
     write_whole(Path(path), lambda partial: partial.write_bytes(page))
+
+
+def cards_of(runs, names, kind="ogg", *, large=False):
+    """Return what is heard, seen and said of each run, by path, as HTML; the gains bring all players to one level.
+
+    names : of the settings that are said
+    large : whether the picture is the saved one, with all spectrograms, in place of a thumbnail
+    """
+    levels = {path: min(report["level"].get("rms_dbfs", 0), 0) for path, report in runs.items()}
+    gains, cards = players.gains_of_levels({path: 10 ** (level / 20) for path, level in levels.items()}), {}
+    for path, report in runs.items():
+        sound, picture = heard(path, kind)
+        distance = report["used"].get("style_distance")
+        words = [] if distance is None else [f"distance to the style {in_words(distance)} dB"]
+        words += [f"loss {total}" for name, total in losses_in_words(report).items() if name == "total"]
+        words += settings_in_words(past.effective_settings(report), names)
+        picture = (large and _spectrograms(path)) or picture
+        text = sound + picture + "<br>".join(html.escape(word) for word in words)
+        cards[path] = players.card(path.stem, text, gains[path])
+    return cards
 
 
 def _spectrograms(file):
@@ -131,12 +142,6 @@ def _spectrograms(file):
     except ValueError:
         return f"<p>{html.escape(saved.name)} is damaged or too large, and left out</p>"
     return f"<img alt='spectrograms of {html.escape(file.stem)}' src='{source}'>"
-
-
-def gains_of(runs):
-    """Return a gain for each run, by path, that brings the players of all to one level, see players.gains."""
-    levels = {path: report.get("level", {}).get("rms_dbfs", 0) for path, report in runs.items()}
-    return players.gains_of_levels({path: 10 ** (min(level, 0) / 20) for path, level in levels.items()})
 
 
 def settings_in_words(values, names):
@@ -160,10 +165,10 @@ def _words(text):
 
 def _row(path, report, differing):
     # The rows are sorted by numbers and texts, in the order of the buttons.
-    settings, level = past.effective_settings(report), report.get("level", {}).get("rms_dbfs", "")
+    settings, level = past.effective_settings(report), report["level"].get("rms_dbfs", "")
     settings = {name: settings[name] for name in differing if name in settings}
     total, saved = past.last_shares(report).get("total", ""), f"{past.saving_time(path):%Y-%m-%d %H:%M:%S}"
-    distance = report.get("used", {}).get("style_distance", "")  # losses of different networks can't be compared
+    distance = report["used"].get("style_distance", "")  # losses of different networks can't be compared
     values = [path.stem, distance, total, *(settings.get(name, "") for name in differing), level, saved]
     keys = [each if isinstance(each, int | float) and abs(each) < 1e300 else in_words(each) for each in values]
     keys = html.escape(json.dumps(keys))

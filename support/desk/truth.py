@@ -48,25 +48,24 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
     settings, terms, network = result.settings.of_run(result.run), objective.all_terms, objective.first_network
     style = analysis.from_image(images["style 1"])
     rhythm = chosen_rhythm(settings.rhythm_weight, style, analysis.transform)
-    blend = settings.style_blend if not is_curve(settings.style_blend) else None  # a curve is in the terms
+    blend = None if is_curve(settings.style_blend) else settings.style_blend  # a curve is in the terms
     blend = blend or [1.0] * len(settings.styles)
-    used = _in_words(analysis=analysis, terms=terms, network=network)
-    used["segment"] = None if objective.segment is None else int(objective.segment)  # a json holds no numbers of NumPy
-    used |= {"blend": [float(share) for share in objective.blend], "loop": bool(objective.loop)}
-    with warnings.catch_warnings(action="ignore"):  # those of the settings were shown before
-        expected = _in_words(
-            analysis=settings.make_analysis(),
-            terms=settings.make_terms(rhythm),
-            network=None if settings.use_style_net else settings.make_network(images, analysis),
-        )
-    expected |= {"segment": analysis.frames(settings.segment_duration), "loop": settings.loop}
-    expected["blend"] = [share / sum(blend) for share in blend]
-    of_descents, expected_descents = _descents(result, objective, settings.steps_of_draw)
-    used, expected = used | of_descents, expected | expected_descents
     of_result = dataclasses.replace(analysis, loop=settings.loop)
     length = of_result.length_of(settings.length_of(recordings))
     where = where_of(settings.where, of_result, recordings, length=length)
-    used["masks"], expected["masks"] = _masks(objective.where), _masks(where)
+    used = _in_words(analysis, network, terms, objective.segment, objective.blend, objective.loop, objective.where)
+    with warnings.catch_warnings(action="ignore"):  # those of the settings were shown before
+        expected = _in_words(
+            settings.make_analysis(),
+            None if settings.use_style_net else settings.make_network(images, analysis),
+            settings.make_terms(rhythm),
+            analysis.frames(settings.segment_duration),
+            [share / sum(blend) for share in blend],
+            settings.loop,
+            where,
+        )
+    of_descents, expected_descents = _descents(result, objective, settings.steps_of_draw)
+    used, expected = used | of_descents, expected | expected_descents
     start = functools.partial(
         pipeline.make_start,
         settings.start,
@@ -161,12 +160,6 @@ def _is_start(image, start, where):
     return True
 
 
-def _masks(where):
-    # The masks, and numbers that stand for their values in the result; None: everything may change.
-    given = [name for name in MASKS if getattr(where, name, None) is not None]
-    return {name: _value(where.values(name)) for name in given} if where else None
-
-
 def _draws(result, redraw):
     # The numbers of the draws that a result has seen, see audiocnn.optimise.
     steps = {0: len(result.history), audiocnn.SAMPLES_DRAW: len(result.refinement)}
@@ -179,7 +172,8 @@ def _style_distance(result, recordings):  # dB; the mean over several styles
     return round(float(np.mean([distance_of_levels(samples, style, sample_rate) for style in styles])), 2)
 
 
-def _in_words(*, analysis, terms, network):
+def _in_words(analysis, network, terms, segment, blend, loop, where):
+    masks = [name for name in MASKS if getattr(where, name, None) is not None]
     weights = hashlib.sha256(str(network).encode())
     for values in network.state_dict().values() if network else ():
         weights.update(values.detach().cpu().contiguous().numpy().tobytes())
@@ -187,6 +181,10 @@ def _in_words(*, analysis, terms, network):
         "analysis": f"{words(analysis)} of {words(analysis.transform)}",
         "network": f"{type(network).__name__}, layers and weights {weights.hexdigest()[:16]}",
         "terms": _terms_in_words(terms),
+        "segment": None if segment is None else int(segment),  # a json holds no numbers of NumPy
+        "blend": [float(share) for share in blend],
+        "loop": bool(loop),
+        "masks": {name: _value(where.values(name)) for name in masks} if where else None,
     }
 
 
@@ -241,9 +239,10 @@ def _own_code(parts):
         part = part if isinstance(part, type | types.FunctionType) else type(part)
         if part.__module__ != CELLS or part.__qualname__ in found:
             continue
-        found[part.__qualname__] = _source(part)
-        functions = [each for each in vars(part).values() if isinstance(each, types.FunctionType)]
-        for function in [part] if isinstance(part, types.FunctionType) else functions:
+        inside = [part] if isinstance(part, types.FunctionType) else vars(part).values()
+        functions = [each for each in inside if isinstance(each, types.FunctionType)]
+        found[part.__qualname__] = _source(part, functions)
+        for function in functions:
             read = _read_by(function)
             todo += [each for each in read.values() if isinstance(each, type | types.FunctionType)]
             found |= {name: _value(value)[:LONG] for name, value in read.items() if _is_plain(value)}
@@ -270,11 +269,10 @@ def _is_plain(value):
     return isinstance(value, plain) and not arrays and all(map(_is_plain, inner))
 
 
-def _source(part):
+def _source(part, functions):
     with contextlib.suppress(OSError, TypeError):
         return inspect.getsource(part)
     # Before Python 3.13, inspect looks for a class in the file of its module, and a notebook has none.
-    functions = [each for each in vars(part).values() if isinstance(each, types.FunctionType)]
     lines = linecache.getlines(functions[0].__code__.co_filename) if functions else []
     for node in ast.walk(ast.parse("".join(lines))):
         if isinstance(node, ast.ClassDef) and node.name == part.__name__:
