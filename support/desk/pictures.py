@@ -131,8 +131,8 @@ def plot_spectrograms(
 
 
 def _panels(number, *, waveforms):
-    # A figure, the axes of its waveforms, those of its spectrograms (without waveforms, the same), and those of its scale
-    # of colours. All places are in inches: a third of a picture's time went into matplotlib's search for them.
+    # A figure, and the axes of its waveforms, of its spectrograms (without waveforms, the same) and of its colours.
+    # All places are in inches: a third of a picture's time went into matplotlib's search for them.
     columns = 2 if number == 4 else min(number, MOST_COLUMNS)
     rows, wave = math.ceil(number / columns), 0.6 * waveforms
     width, row_height = WIDTH if columns > 1 else 7, 4 if waveforms else 3.2

@@ -48,8 +48,6 @@ def run_sweep(notebook, settings, *, n_jobs=-1, watch=lambda reports: None):
     """
     if IN_SWEEP in os.environ:
         return
-    if not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
-        raise ValueError(f"{n_jobs=} must be a positive whole number, or -1 for one run on each core")
     _refuse_other_code(notebook)
     given = plain(settings.given)
     fixed = {name: given[name] for name in typed_with(settings.transform) if STEP_OF[name] != NO_STEP} | given["own"]
@@ -187,6 +185,8 @@ def run_notebooks(path, points, *, outname, named=None, n_jobs=1, threads=None, 
     """
     if threads is not None:
         check_number("threads", threads, 1, most=1024, whole=True)
+    if not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
+        raise ValueError(f"{n_jobs=} must be a positive whole number, or -1 for one run on each core")
     if n_jobs == -1:
         n_jobs, threads = joblib.cpu_count(), threads or 1
     jobs, reports, running, watched = [], [], [], 0.0

@@ -20,6 +20,7 @@ from test_notebooks import BANDS, EXCERPT
 
 from support.desk import sweeps
 from support.desk.settings import Settings
+from support.desk.sweeps import run_notebooks
 
 SETTINGS = "outname = None\nsweep = {}"  # that every run gets
 SMALL = EXCERPT | BANDS | dict(recipe="bands", STYLE_FILENAME=sample("fire"), widths=[1, 8], duration=1.0)
@@ -120,6 +121,13 @@ def run_job(folder, points, **how):
     assert not [report["failed"] for report in reports if "failed" in report]
     saved = {path.stem.removesuffix("-001"): path.read_text() for path in (folder / "outputs").glob("*.json")}
     return {report["outname"]: json.loads(saved[report["outname"]])[0] for report in reports}
+
+
+@pytest.mark.parametrize("number", [0, -2, 1.5, "2"])
+def test_a_number_of_runs_at_once_that_can_not_be_is_refused(number, tmp_path):
+    """With 0, no run would ever begin."""
+    with pytest.raises(ValueError, match=r"n_jobs=.* must be a positive whole number, or -1 for one run on each core"):
+        next(run_notebooks(tmp_path / "x.ipynb", [{}], outname="x", n_jobs=number))
 
 
 def test_runs_are_named_by_their_values_and_never_share_a_name(tmp_path):

@@ -252,9 +252,9 @@ def test_a_sweep_runs_settings_as_they_were_typed(monkeypatch):
     seen = []
     monkeypatch.setattr(sweeps, "run_notebooks", lambda path, points, **how: seen.append((path, points, how)) or [])
     settings = Settings(sweep={"recipe": ["bands", "gatys"]}, outname="x")
-    list(sweeps.run_sweep(STFT, settings, n_jobs=3))
+    list(sweeps.run_sweep(STFT, settings, n_jobs=3, watch=print))
     ((path, points, how),) = seen
-    assert path == STFT and how == dict(outname="x", named=["recipe"], n_jobs=3, watch=None) and len(points) == 2
+    assert path == STFT and how == dict(outname="x", named=["recipe"], n_jobs=3, watch=print) and len(points) == 2
     assert [Settings(**point).N_FFT for point in points] == [512, 1024]
     assert not set(points[0]) & {*NOT_TYPED, *(name for name in STEP_OF if STEP_OF[name] == NO_STEP)}
 
