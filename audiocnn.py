@@ -323,15 +323,6 @@ class _Chain(NamedTuple):
     whole: bool
     seen: Callable  # what the losses see of an image that begins at a frame
 
-    def values(self, image, first=0):
-        """Yield every loss and its unweighted value; first: the frame of the whole image where this one begins."""
-        features = self.tap(self.seen(image, first))
-        for each in self.losses:
-            here = features[each.layer]
-            target = each.loss.cut(each.target, slice(first, first + here.shape[3]))
-            value = each.loss.distance(here, target)
-            yield each, _checked(each.name, value, here.requires_grad)
-
 
 def _checked(name, value, with_gradient):
     alone = with_gradient and not getattr(value, "requires_grad", False)
@@ -493,18 +484,17 @@ class Objective:
         return {layer: torch.cat([each[layer] for each in pieces], dim=3) for layer in pieces[0]}
 
     def __call__(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the losses of a whole image by name, with gradients, see evaluate for long images.
+        """Return the losses of an image by name, with gradients; for long images, evaluate takes less memory.
 
         The losses are multiplied by their weights; `weights` has these, so that a loss / its weight is its distance.
         The name holds the kind, and the layer with its network: "style conv_1", or "style width_8.conv_1".
         """
         self._check(image)
-        found = {}
-        for chain in self.chains:
-            places = self._places(chain, image.shape[3], image.device)
-            for each, value in chain.values(image if places is None else image[..., places]):
-                found[each.full_name] = each.weight * value
-        return found
+        losses = {}
+        for _, _, found in self._computed(self.chains, image, with_graph=True):
+            for each, loss in found:
+                losses[each.full_name] = losses.get(each.full_name, 0) + loss
+        return losses
 
     @property
     def weights(self) -> dict[str, float]:
@@ -552,17 +542,27 @@ class Objective:
                 losses[name] = losses.get(name, 0) + loss
         return losses, torch.autograd.grad(image, changed, gradient)[0].contiguous()
 
-    def _computed(self, chains, image):  # for each part of the image: its frames, the gradient there, and the losses
+    def _computed(self, chains, image, with_graph=False):
+        # For each part of the image: its frames, the gradient there, and the losses. With a graph, the losses depend on
+        # the image, and no gradient is computed.
         computed = []
         for chain in chains:
             places = self._places(chain, image.shape[3], image.device)
             parts = self._parts(chain, image.shape[3] if places is None else len(places))
             for part in parts:
-                where = part if places is None else places[part]
-                piece = image[..., where].contiguous().requires_grad_()
-                found = [(each, each.weight / len(parts) * value) for each, value in chain.values(piece, part.start)]
-                gradient = torch.autograd.grad(sum(loss for _, loss in found), piece)[0]
-                computed.append((where, gradient, [(each, loss.detach()) for each, loss in found]))
+                where, found = part if places is None else places[part], []
+                piece = image[..., where] if with_graph else image[..., where].contiguous().requires_grad_()
+                features = chain.tap(chain.seen(piece, part.start))
+                for each in chain.losses:
+                    here = features[each.layer]
+                    target = each.loss.cut(each.target, slice(part.start, part.start + here.shape[3]))
+                    distance = _checked(each.name, each.loss.distance(here, target), here.requires_grad)
+                    found.append((each, each.weight / len(parts) * distance))
+                if with_graph:
+                    computed.append((where, None, found))
+                else:
+                    gradient = torch.autograd.grad(sum(loss for _, loss in found), piece)[0]
+                    computed.append((where, gradient, [(each, loss.detach()) for each, loss in found]))
         return computed
 
     def _check(self, image):

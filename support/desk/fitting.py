@@ -70,11 +70,8 @@ class Fitting:
         with warnings.catch_warnings(action="ignore"):  # of the hop, which was shown with the settings
             transform = self.make_transform()
         for name, each in recordings.items():
-            if (each.ndim == 2) != self.stereo:
-                raise ValueError(
-                    f"{name} has the shape {each.shape}, but stereo={self.stereo}; give (n,) in mono, and (2, n) in "
-                    "stereo"
-                )
+            if each.ndim == 2 and not self.stereo:
+                raise ValueError(f"{name} has the shape {each.shape}, but stereo=False; set it, or give one channel")
         lengths = {name: each.shape[-1] for name, each in recordings.items()}
         lengths["result"] = self.length_of(recordings)
         for reason, shortest, advice in self._shortest(transform):

@@ -12,6 +12,9 @@ import audiocnn
 from support import losses
 from support.bands import band_networks
 from support.rhythm import RhythmLoss
+from support.sound.analysis import Analysis
+from support.sound.masks import Where
+from support.sound.transforms import STFT
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +253,28 @@ def test_the_losses_of_one_network_and_of_a_circle(bands):
     (gradient,) = torch.autograd.grad(sum(found.values()), changed)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-8)
     assert [float(x) for x in losses_of_layers.values()] == pytest.approx([x.item() for x in found.values()], rel=1e-5)
+
+
+@pytest.mark.parametrize("how", ["segments", "a mask"])
+def test_the_losses_of_an_image_are_those_of_its_parts(how, bands):
+    """Called, an objective sees the same segments, and the same places that may change, as evaluate does."""
+    image, given = torch.cat([sound(2), sound(3), sound(4)], dim=3), dict(segment=50)
+    if how == "a mask":
+        analysis = Analysis(transform=STFT(sample_rate=8000, n_fft=64, hop_length=16), scaled=False)
+        kept = np.zeros((image.shape[3] - 1) * 16, dtype=np.float32)
+        given = dict(where=Where(analysis=analysis, kept=kept, change=lambda times, hertz: 1.0 * (times < 0.1)))
+        image = image[:, :1].expand(-1, 33, -1, -1)
+    style = torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
+    network = nn.Sequential(nn.Conv2d(image.shape[1], 7, (1, 4), bias=False))
+    terms = [(audiocnn.DistributionLoss(), "conv_1", 2.0), (audiocnn.BoundLoss(), "input", 0.3)]
+    objective = audiocnn.Objective(network, terms, style=style, **given)
+    changed = (2 * image).requires_grad_()
+    found, (losses, expected) = objective(changed), objective.evaluate(changed)
+    assert {name: float(loss) for name, loss in found.items()} == pytest.approx(
+        {name: float(loss) for name, loss in losses.items()}, rel=1e-6
+    )
+    (gradient,) = torch.autograd.grad(sum(found.values()), changed)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-9)
 
 
 def test_a_layer_of_one_network_alone(bands):

@@ -46,6 +46,13 @@ def test_watch_is_called_after_every_step_of_both_descents(brook):
     assert len(seen) == 8
 
 
+def test_two_channels_in_mono_are_refused_before_any_step(brook):
+    seen = []
+    with pytest.raises(ValueError, match=r"^style 1 has the shape \(2, \d+\), but stereo=False; set it, or give one"):
+        pipeline.run(Settings(**QUICK), {"style 1": np.stack([brook, brook])}, watch=lambda *step: seen.append(step))
+    assert seen == []
+
+
 def test_one_setting_chooses_the_network_of_musicnn(brook):
     """Its weights are those of the file, its layers the style's, and the losses fall."""
     settings = Settings(
