@@ -15,7 +15,7 @@ from support.sound.files import SILENT, fit_full_scale
 from support.sound.masks import FADE, Where, boxes
 
 LONG = 60.0  # s; a longer result is made section by section
-SECTION = 15.0  # s, the longest section; 20 s need 1.25 GB in the notebook, and 2 minutes at once would need 1.7 GB
+SECTION = 12.0  # s, the longest section; 15 s need 1.22 GB in the notebook, and 2 minutes at once would need 1.7 GB
 KEPT = 0.5  # s; the default's longest filter sees 0.19 s
 
 
@@ -45,7 +45,7 @@ def ends_of(length: int, sample_rate: int) -> list[int]:
     """Return the places where the sections of a sound end [samples]: all have about the same length.
 
     >>> ends_of(70, sample_rate=1)
-    [14, 28, 42, 56, 70]
+    [12, 24, 35, 47, 59, 70]
     """
     number = int(np.ceil(length / (SECTION * sample_rate)))
     return [int(end) for end in np.ceil(np.linspace(0, length, number + 1)[1:])]
