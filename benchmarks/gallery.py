@@ -105,6 +105,8 @@ EXPLANATIONS = {
     "listener": "how alike this sound and the recording are to a network that was trained to sort sound effects. "
     "1: the same. 0: as different as any two sounds.",
     "its share": "the listener's number, divided by the number for another take.",
+    "kernel distance": "how far apart the parts of this sound and of the recording are to the listener, as a whole. 0: "
+    "the same.",
     "copy score": "how much of this sound is copied from the recording, from 0 to 1.",
     "spectrum [dB]": "the difference between the average spectra of this sound and of the recording.",
     "distance to the style": "the distance between the texture statistics of this sound and of the style. Lower is "

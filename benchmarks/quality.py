@@ -158,7 +158,7 @@ class Descent:
 TEXTURE_METHODS = {"Gatys recipe": {}, "default": {}}
 PICTURED = ("water_stream", "birds", "babble")
 CONSTANT_Q = {"constant-Q": dict(transform="cqt")}
-COLUMNS = ("distance ratio", "listener", "its share", "copy score", "spectrum [dB]", "core time [s]")
+COLUMNS = ("distance ratio", "listener", "its share", "kernel distance", "copy score", "spectrum [dB]", "core time [s]")
 
 
 def in_parallel(function, *arguments):
@@ -200,6 +200,7 @@ def score_texture(samples, style, other):
         metrics.statistics_distance(samples, style, other, RATE),
         heard,
         heard / metrics.likeness(other, style, RATE),
+        metrics.kernel_distance(samples, style, RATE),
         metrics.copy_score(samples, style, RATE),
         metrics.log_spectral_distance(samples, style, RATE),
     )

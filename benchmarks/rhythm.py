@@ -1,8 +1,9 @@
-"""What a listener network hardly hears: python benchmarks/rhythm.py rhythm | ringing | voice.
+"""What a listener network hardly hears: python benchmarks/rhythm.py rhythm | ringing | voice | beats-in-transfers.
 
 Rhythm: textures of rhythmic styles, without rhythm and with the default's. Ringing: textures of bells, chimes, and
 strings, whose partials last for seconds, beside another take. Both on styles that settings were chosen on, and on
 styles that no setting was chosen on; the sounds are saved for gallery.py. Voice: a voice in a style of silences.
+Beats-in-transfers: whose rhythm a transfer gets, with and without the loss of rhythm.
 """
 
 import argparse
@@ -19,7 +20,9 @@ import truth
 from report import ROOT, write_section
 
 # isort: split
+from support.desk.settings import Settings
 from support.losses import FreeContentLoss
+from support.rhythm import chosen_rhythm
 from support.sound.files import load_audio
 
 RATE = quality.RATE
@@ -28,6 +31,8 @@ RHYTHMIC = {  # recordings of samples/ and rendered parts; settings were chosen 
     "reporting": ("tabla", "metronome", "congas", "shaker", "guiro", *strokes.RHYTHMIC["reporting"]),
 }
 RHYTHM_COLUMNS = ("peak", "its share", "correlation", "listener", "copy score", "distance", "core time [s]")
+TRANSFER_COLUMNS = ("onsets of the content", "rhythm of the style", "distance to the style", "like the style")
+TRANSFER_COLUMNS += ("pitch of the content",)
 RINGING_COLUMNS = ("listener", "another take", "their ratio", "distance", "another take's distance", "copy score")
 RINGING_COLUMNS += ("another take's copy score",)
 
@@ -113,6 +118,33 @@ def voice_figures(largest_gain, weight):
     return metrics.voice_lost(made, content, RATE, same_level=False), metrics.difference(made, style, RATE)
 
 
+def compare_transfers():
+    """Return rows: the rhythm of transfers into rhythmic styles, without and with the style's rhythm."""
+    rows = [_row("rhythm_weight", TRANSFER_COLUMNS), "|---" * (len(TRANSFER_COLUMNS) + 1) + "|"]
+    jobs = list(itertools.product((0.0, None, 10.0), ("speech", "piano", "rooster"), ("tabla", "drum_loop")))
+    found = quality.in_parallel(transfer_figures, *zip(*jobs, strict=True))
+    for weight in (0.0, None, 10.0):
+        chosen = [figures for job, figures in zip(jobs, found, strict=True) if job[0] == weight]
+        rows.append(_row(str(weight), np.mean(chosen, axis=0)))
+    return rows
+
+
+def transfer_figures(weight, content, style):
+    """Return the figures of a transfer: those in TRANSFER_COLUMNS; None: the weight that a texture of the style has."""
+    content, style = quality.excerpt(content), quality.excerpt(style)
+    if weight is None:
+        analysis = Settings().make_analysis()
+        weight = chosen_rhythm(None, analysis.spectrogram(style), analysis.transform).weight
+    made = quality.default(style, content, rhythm_weight=weight)
+    return (
+        metrics.onsets_kept(made, content, RATE),
+        metrics.rhythm_kept(made, style, RATE),
+        metrics.difference(made, style, RATE),
+        metrics.likeness(made, style, RATE),
+        metrics.chroma_kept(made, content, RATE),
+    )
+
+
 def _row(title, cells):
     return f"| {title} | {' | '.join(each if isinstance(each, str) else f'{each:.2f}' for each in cells)} |"
 
@@ -120,6 +152,7 @@ def _row(title, cells):
 def main():
     """Measure, and write the table."""
     tables = {"rhythm": compare_rhythm, "ringing": compare_ringing, "voice": compare_voice}
+    tables["beats-in-transfers"] = compare_transfers
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=tables)
     table = parser.parse_args().table
