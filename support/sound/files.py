@@ -83,6 +83,7 @@ def check_file(path: str | Path) -> str:
     if path.suffix.lower() == ".raw":
         line = f"ffmpeg -f s16le -ar 44100 -ac 1 -i {shlex.quote(name)} converted.wav"
         raise ValueError(f"{name} has no header with its rate; if that is 44100 Hz, at 16 bits, convert it by: {line}")
+    _check_ogg(path, name)
     with _explained(name), soundfile.SoundFile(_as_opened(path)) as file:
         rate = file.samplerate
     if rate < 1000:
@@ -90,11 +91,26 @@ def check_file(path: str | Path) -> str:
     return name
 
 
+def _check_ogg(path, name):
+    # libsndfile looks for the last page through all that stands behind it, 8 GB of zeros in 25 s, and reads the first
+    # of several streams alone. A page has at most 65307 bytes, and its bytes 14 to 17 say to which stream it belongs.
+    with open(path, "rb") as stream:
+        first = stream.read(18)
+        stream.seek(max(0, os.path.getsize(path) - 2**17))
+        last = stream.read()
+    if first.startswith(b"OggS") and first[14:] != last[last.rfind(b"OggS") :][14:18]:
+        reason = "several streams, of which only the first would be read" if b"OggS" in last else "no page at its end"
+        raise ValueError(f"{name} is an ogg with {reason}; convert it by: ffmpeg -i {shlex.quote(name)} converted.wav")
+
+
 def seconds_of(path: str | Path, *, offset: float = 0.0, duration: float | None = None) -> float | None:
     """Return how long an excerpt is by the header of its file [s]; None where the header or the path says nothing."""
     with contextlib.suppress(RuntimeError, TypeError, OSError, ValueError):
-        header = soundfile.info(_as_opened(path)) if is_file(path) else None
-        if header and 0 < header.frames < 2**40:  # streams say 0, or the largest number
+        if not is_file(path):
+            return None
+        _check_ogg(path, path)
+        header = soundfile.info(_as_opened(path))
+        if 0 < header.frames < 2**40:  # streams say 0, or the largest number
             rest = max(0.0, header.frames / header.samplerate - offset)
             return min(rest, duration or rest)
     return None

@@ -234,6 +234,29 @@ def test_a_page_of_html_that_was_saved_as_mp3_is_not_called_missing(tmp_path):
         load(path)
 
 
+def test_several_oggs_one_after_another_are_refused_and_not_cut(tmp_path):
+    """As radio stations send them; libsndfile would read the first one alone, without a word."""
+    path, sound = tmp_path / "radio.ogg", 0.1 * np.random.default_rng(0).standard_normal(22050)
+    first, second = (files.encoded(each.astype(np.float32), 22050, "ogg") for each in (sound, sound[::-1]))
+    path.write_bytes(first)
+    assert len(load(path)) == 22050 and files.seconds_of(path) == 1.0
+    path.write_bytes(first + second)
+    with pytest.raises(ValueError, match=r"is an ogg with several streams, of which only the first .* ffmpeg -i "):
+        load(path)
+    assert files.seconds_of(path) is None
+
+
+def test_an_ogg_with_gigabytes_of_zeros_behind_it_is_refused_without_reading_them(tmp_path, monkeypatch):
+    path = tmp_path / "holes.ogg"
+    path.write_bytes(files.encoded(np.full(22050, 0.1, np.float32), 22050, "ogg"))
+    os.truncate(path, 2**33)
+    monkeypatch.setattr(soundfile, "SoundFile", None)  # libsndfile would look through all of them
+    monkeypatch.setattr(soundfile, "info", None)
+    with pytest.raises(ValueError, match=r"is an ogg with no page at its end; convert it by: ffmpeg -i "):
+        load(path)
+    assert files.seconds_of(path) is None
+
+
 def test_a_smaller_offset_is_not_the_advice_where_there_is_none(tmp_path):
     """DWVW can't be read through Python's soundfile, wherever the excerpt begins."""
     soundfile.write(tmp_path / "old.aiff", NOISE, RATE, subtype="DWVW_16")
