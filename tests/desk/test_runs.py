@@ -294,7 +294,7 @@ def test_a_run_is_repeated_with_the_threads_that_it_had(tmp_path):
     before += f"settings = saving.load_settings({str(tmp_path / 'two-001.json')!r}); "
     again = before + "print(np.abs(fit_full_scale(pipeline.synthesise(settings{})) - before).max())"
     assert in_a_process(again.format(""), threads=1) < 1e-4  # the wav has 16 bits
-    assert in_a_process(again.format(".changed(threads=1)"), threads=1) > 1e-3  # otherwise this test shows nothing
+    assert in_a_process(again.format(".changed(threads=1)"), threads=1) > 3e-4  # otherwise this test shows nothing
 
 
 @pytest.mark.parametrize(
