@@ -501,6 +501,7 @@ class Objective:
         """The weight of each loss, by its full name."""
         return {each.full_name: each.weight for chain in self.chains for each in chain.losses}
 
+    @torch.enable_grad()
     def evaluate(
         self, tensor: torch.Tensor, *, through: Callable | None = None, by_network: bool = False
     ) -> tuple[dict, torch.Tensor]:

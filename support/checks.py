@@ -3,6 +3,7 @@
 import errno
 import itertools
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def check_number(
     name: str, value: object, least: float, *, most: float = math.inf, beyond: bool = False, whole: bool = False
 ) -> None:
     """Raise ValueError unless a value is a finite number from the least one (or beyond) to the most."""
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
     if not number or not least <= value <= most or (beyond and value == least) or abs(value) == math.inf:
         kind = "a whole number" if whole else "a finite number"
         bound = f"{'above' if beyond else 'of at least'} {least}" + ("" if most == math.inf else f" and at most {most}")

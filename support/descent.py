@@ -61,6 +61,9 @@ class Descent(Iterator):
     begins : bool
         Whether the optimiser began without the memory: there is none, or it is that of another tensor, optimiser or
         preconditioner.
+    edits : int
+        Steps before which something else had changed the tensor, such as a line in a loop. Each counts, and the
+        optimiser began again.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Descent(Iterator):
         self.tensor, self.pairs, self.steps = tensor, pairs, steps
         self.make_optimizer, self.precondition = make_optimizer, precondition
         self.redraw, self.first_draw, self.drawn = redraw, first_draw, None
-        self.memory, self.begins, self.optimizer = None, True, None
+        self.memory, self.begins, self.optimizer, self.last, self.edits = None, True, None, None, 0
         if steps and goes_on(memory, tensor):
             self.begin_again(memory["begin"].to(tensor.device))
             self.begins = not self._remembers(_copied(memory, tensor.device))
@@ -86,6 +89,9 @@ class Descent(Iterator):
             self.begin_again(tensor)
 
     def __next__(self) -> dict[str, float]:
+        if self.last is not None and not torch.equal(self.tensor, self.last):
+            self.edits += 1
+            self.begin_again(self.tensor)
         if not self.steps:
             if self.optimizer:
                 self.optimizer.state.clear()  # Python may free it late: for 5 minutes, 5 steps of 0.1 GB each
@@ -108,7 +114,7 @@ class Descent(Iterator):
             self.is_first = False
         memory = self._remembered()
         self.tensor.copy_(self.changed)  # late: after an interrupt, tensor and losses are of the same step
-        self.memory, self.steps = memory, left
+        self.memory, self.last, self.steps = memory, self.changed, left
         return losses
 
     def begin_again(self, tensor: torch.Tensor) -> None:
@@ -117,20 +123,21 @@ class Descent(Iterator):
         self.change = self.precondition(self.begin) if self.precondition else torch.clone
         self.seen, self.slope, self.scale, self.is_first, self.evaluated = None, None, None, True, 0
         self.optimizer = made_optimizer(self.make_optimizer, self.point)
+        # What a state belongs to; a learning rate that changed on the way is a part of the state.
+        self.kind = f"{type(self.optimizer).__qualname__} {self.optimizer.defaults}"
 
     def _remembers(self, memory):
-        if memory["optimizer"] != repr(self.optimizer):
+        if memory["optimizer"] != self.kind:
             return False
         self.point.data.copy_(memory["point"])
-        self.slope, self.scale, self.is_first = memory["slope"], memory["scale"], not memory["state"]
-        if memory["state"]:
-            self.optimizer.state[self.point] = memory["state"]
+        self.slope, self.scale, self.is_first = memory["slope"], memory["scale"], not memory["state"]["state"]
+        self.optimizer.load_state_dict(memory["state"])
         return torch.equal(self.begin + self.change(self.point.detach()), memory["tensor"])
 
     def _remembered(self):
         own = {name: getattr(self, name) for name in ("begin", "point", "slope", "scale")}
-        own |= {"tensor": self.changed, "state": self.optimizer.state.get(self.point, {})}
-        return _copied(own, self.begin.device) | {"optimizer": repr(self.optimizer)}
+        own |= {"tensor": self.changed, "state": self.optimizer.state_dict()}
+        return _copied(own, self.begin.device) | {"optimizer": self.kind}
 
     def _draw(self, number):
         # L-BFGS compares the gradients of two points, which have to be of one draw. Therefore the gradient that it
