@@ -62,7 +62,7 @@ class Descent(Iterator):
         Whether the optimiser began without the memory: there is none, or it is that of another tensor, optimiser or
         preconditioner.
     edits : int
-        Steps before which something else had changed the tensor, such as a line in a loop. Each counts, and the
+        Steps before which something else had changed the tensor, such as a line in a loop. The change counts, and the
         optimiser began again.
     """
 
@@ -88,8 +88,16 @@ class Descent(Iterator):
         if steps and self.begins:
             self.begin_again(tensor)
 
+    @property
+    def edited(self) -> bool:
+        """Whether something else changed the tensor after one of the steps."""
+        return self.edits > 0 or self._is_changed()
+
+    def _is_changed(self):
+        return self.last is not None and not torch.equal(self.tensor, self.last)
+
     def __next__(self) -> dict[str, float]:
-        if self.last is not None and not torch.equal(self.tensor, self.last):
+        if self._is_changed():
             self.edits += 1
             self.begin_again(self.tensor)
         if not self.steps:

@@ -43,22 +43,33 @@ class Parts:
     rhythm: Rhythm
 
 
-def parts(settings, recordings: dict | None = None, *, analysis: Analysis | None = None) -> Parts:
-    """Make the parts that the notebooks' cells make of the same settings.
+def parts(
+    settings,
+    recordings: dict | None = None,
+    *,
+    analysis: Analysis | None = None,
+    networks: Callable | None = None,
+    terms: list | None = None,
+    rhythm: Rhythm | None = None,
+) -> Parts:
+    """Make the parts that the notebooks' cells make of the same settings, but for those that are given.
 
     recordings : dict or None
         None: the settings' files are loaded.
     analysis : Analysis or None
-        None: that of the settings; another one makes other images, and networks that take these.
+        Another one than that of the settings makes other images, and networks that take these.
     """
     recordings = recordings or settings.load()
-    analysis = analysis or settings.make_analysis()
+    if "style 1" not in recordings:
+        raise ValueError(f"recordings has {', '.join(recordings)}; give the samples of 'style 1' too")
+    analysis = settings.make_analysis() if analysis is None else analysis
     settings.check_transform(analysis.transform)
     spectrograms = {name: analysis.spectrogram(samples) for name, samples in recordings.items()}
     images = {name: analysis.to_image(each, settings.device) for name, each in spectrograms.items()}
-    networks = functools.partial(settings.make_network, images, analysis)
-    rhythm = chosen_rhythm(settings.rhythm_weight, spectrograms["style 1"], analysis.transform)
-    return Parts(recordings, analysis, spectrograms, images, networks, settings.make_terms(rhythm), rhythm)
+    networks = functools.partial(settings.make_network, images, analysis) if networks is None else networks
+    rhythm = rhythm or chosen_rhythm(settings.rhythm_weight, spectrograms["style 1"], analysis.transform)
+    terms = settings.make_terms(rhythm) if terms is None else terms
+    return Parts(recordings, analysis, spectrograms, images, networks, terms, rhythm)
 
 
 def run(
@@ -66,6 +77,9 @@ def run(
     recordings: dict | None = None,
     *,
     analysis: Analysis | None = None,
+    networks: Callable | None = None,
+    terms: list | None = None,
+    rhythm: Rhythm | None = None,
     optimizer: Callable = audiocnn.lbfgs,
     sample_optimizer: Callable = audiocnn.lbfgs,
     watch: Callable | None = None,
@@ -73,12 +87,14 @@ def run(
     section: Section | None = None,
     objective_of: Callable | None = None,
     pairs_of: Callable | None = None,
-    **changes,
 ) -> Result:
     """Return one result of the settings, with its samples, image, losses and objective: of runs > 1 the first.
 
     Parameters
     ----------
+    analysis, networks, terms, rhythm
+        Take the place of what the settings stand for, see Parts; a network that is not a function keeps its filters to
+        the end.
     optimizer, sample_optimizer : function
         Of the image, and of the samples, see audiocnn.optimise.
     watch : function or None
@@ -89,17 +105,14 @@ def run(
         Of a long result, which goes on from the samples before, see sections.py; None: the first section, or all.
     objective_of, pairs_of : function or None
         Make the objective of the image, and the pairs of the samples, as the notebooks' functions of these names.
-    changes : networks, terms, rhythm
-        Take the place of what the settings stand for, as `analysis` does, see Parts: a fixed network keeps its
-        filters to the end.
     """
     audiocnn.check_optimizers(optimizer, sample_optimizer)
     torch.set_num_threads(settings.threads)
     given = settings.load(section=section) if recordings is None else recordings
     if section is not None and "content" in given:
         given = given | {"content": audible(librosa.util.fix_length(given["content"], size=section.length))}
-    made = dataclasses.replace(parts(settings, given, analysis=analysis), **changes)
-    if analysis is None and not changes and section is None:
+    made = parts(settings, given, analysis=analysis, networks=networks, terms=terms, rhythm=rhythm)
+    if section is None and all(each is None for each in (analysis, networks, terms, rhythm)):
         settings.check_recordings(made.recordings)
     analysis = dataclasses.replace(made.analysis, loop=settings.loop)  # of the result
     length, style = analysis.length_of(settings.length_of(made.recordings)), made.recordings["style 1"]

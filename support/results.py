@@ -36,6 +36,7 @@ class Result:
     draft: Path | None = None  # stem of the files that hold a draft of the samples
     saved: tuple = ()  # of the files that hold the samples: their stem, and how many steps they have
     long: tuple = ()  # of the file of a long result: the same, of its first section
+    loaded: bool = False  # samples of an earlier process, which go on where the same image gives the same sound again
     first: torch.Tensor | None = None  # the image as it was made; None: as it is
     objective: audiocnn.Objective | None = None  # of run: the image's losses; its network is that of the last draw
 
@@ -55,9 +56,12 @@ class Result:
 
         Samples of an earlier image go.
         """
-        self.samples, self.refinement, self.begun_to_refine, self.sample_memory = None, [], [], None
+        if not self.loaded or len(self.history) < num_steps:
+            self.samples, self.refinement, self.begun_to_refine, self.sample_memory = None, [], [], None
         if not self.history and not torch.equal(self.image, self.first):
-            self.changed = [*self.changed, "the image before its optimisation"]
+            self.note_change("the image before its optimisation")
+        if self.memory is not None and not goes_on(self.memory, self.image):
+            self.note_change("the image between two parts of its optimisation")
         if len(self.history) < num_steps and not goes_on(self.memory, self.image):
             self.note_begun()
         return len(self.history)
@@ -65,7 +69,9 @@ class Result:
     def begin_to_refine(self, num_steps):
         """Return how many steps of the samples are done, and note the same."""
         if not self.refinement and not torch.equal(self.samples, self.reconstruction):
-            self.changed = [*self.changed, "the samples before their refinement"]
+            self.note_change("the samples before their refinement")
+        if self.sample_memory is not None and not goes_on(self.sample_memory, self.samples):
+            self.note_change("the samples between two parts of their refinement")
         if len(self.refinement) < num_steps and not goes_on(self.sample_memory, self.samples):
             self.note_begun()
         return len(self.refinement)
@@ -80,6 +86,10 @@ class Result:
         else:
             self.sample_memory = memory
 
+    def note_change(self, what):
+        """Note what a cell of one's own changed, in words."""
+        self.changed = [*self.changed, *({what} - {*self.changed})]
+
     def note_begun(self):
         """Note that the optimiser began without what an earlier one knew."""
         begun, history = (self.begun, self.history) if self.samples is None else (self.begun_to_refine, self.refinement)
@@ -88,6 +98,9 @@ class Result:
 
     def reconstructed(self, samples):
         """Take the samples that the image gave; their refinement begins again, and so do their files."""
+        if self.loaded and torch.equal(samples, self.reconstruction):
+            self.loaded = False
+            return
         self.reconstruction, self.samples = samples, samples.clone()
         self.refinement, self.begun_to_refine, self.sample_descents, self.sample_memory = [], [], [], None
         self.draft, self.saved, self.long = None, (), ()

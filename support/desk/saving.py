@@ -326,7 +326,7 @@ def load_state(path, like):
         if kept["image"].shape != like.image.shape:
             raise ValueError(f"its image is {list(kept['image'].shape)} and not {list(like.image.shape)}, as the start")
         tensors = {name: each.to(like.image.device) for name, each in kept.items() if isinstance(each, torch.Tensor)}
-        result = Result(**kept | tensors | {"settings": settings})
+        result = Result(**kept | tensors | {"settings": settings, "loaded": kept["samples"] is not None})
     except Exception as error:  # a damaged or foreign file raises nearly anything
         raise ValueError(
             f"{printable(path)} is not an unfinished result of save_state that fits this start: "

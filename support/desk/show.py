@@ -56,9 +56,13 @@ def progress(steps, result, analysis, total, refresh=10.0):
         file=sys.stdout,
         disable=not total,
     )
+    edits = 0
     with bar as seen:
         try:
             for losses in seen:
+                if getattr(steps, "edits", 0) > edits:
+                    edits = steps.edits
+                    result.note_begun()
                 result.remember(getattr(steps, "memory", None))
                 yield losses
                 seen.set_postfix(_large(result.shares(losses)), refresh=False)
@@ -70,6 +74,8 @@ def progress(steps, result, analysis, total, refresh=10.0):
             with contextlib.suppress(AttributeError):  # steps of one's own may have no place for this
                 steps.memory = None
         finally:
+            if getattr(steps, "edited", False):
+                result.note_change(f"the {'image' if result.samples is None else 'samples'} in the loop")
             if shown:
                 shown.update(IPython.display.Markdown(""))
 

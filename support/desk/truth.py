@@ -26,6 +26,7 @@ from support.sound.masks import Where, where_of
 
 MASKS = ("change", "style", "content")
 CELLS = "__main__"  # the module of what a notebook's cells define
+FOLLOWED = (type, types.FunctionType, types.MethodType, functools.partial)  # in search of own code
 SHORT = 8  # values of an array that are written out
 LONG = 200  # characters of a value
 FIRST_SECTION = "the length, because this is only the first section of a long result"
@@ -84,6 +85,7 @@ def describe(result, *, analysis, objective, images, recordings, changed=()):
         own_code |= each["own_code"]
     others = [name for name in used if used[name] != expected[name]]
     others += [] if _is_start(result.first, start, where) else ["start"]
+    others += _edited(result, recordings, images, analysis, objective)
     others += [f"what {step!r} gave" for step in changed] + result.changed
     others += [FIRST_SECTION] if settings.length_of_long else []
     if settings.drawn:
@@ -137,15 +139,22 @@ def _descents(result, objective, redraw):
     shape = f"another image {[result.samples.ndim, 1, 1, result.samples.shape[-1]]}"  # 1 or 2 channels
     sums = [["the analysis", first], *([[shape, of_samples]] if of_samples else [])]
     changes = (None, Analysis.preconditioner) if objective.where is None else (Where.in_image, Where.in_samples)
+    moved = [
+        bool(history) or (begin is not None and not torch.equal(tensor, begin))
+        for history, tensor, begin in (
+            (result.history, result.image, result.first),
+            (result.refinement, result.samples, result.reconstruction),
+        )
+    ]
     places = (
-        ("", result.descents, result.begun, [["the image", first]], changes[0]),
-        ("sample_", result.sample_descents, result.begun_to_refine, sums, changes[1]),
+        ("", result.descents, max(len(result.begun), moved[0]), [["the image", first]], changes[0]),
+        ("sample_", result.sample_descents, max(len(result.begun_to_refine), moved[1]), sums, changes[1]),
     )
     for prefix, descents, begun, objectives, precondition in places:
         said = {"optimizer": words(audiocnn.lbfgs), "redraw": redraw}
         said |= {"precondition": words(precondition), "objectives": objectives}
         for name, value in said.items():
-            values = [each[name] for each in descents] + [UNKNOWN] * (len(descents) < len(begun))
+            values = [each[name] for each in descents] + [UNKNOWN] * (len(descents) < begun)
             values = [each for place, each in enumerate(values) if each not in values[:place]] or [value]
             expected[prefix + name] = value
             found[prefix + name] = values[0] if len(values) == 1 else values
@@ -158,6 +167,24 @@ def _is_start(image, start, where):
         made = start()[1]
         return _alike(image, where.mixed_image(made) if where else made)
     return True
+
+
+def _edited(result, recordings, images, analysis, objective):
+    # What cells changed of the recordings, of their images, and of the networks of later draws, in words.
+    found, own = [], result.settings.of_run(result.run)
+    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings(action="ignore"):
+        loaded = result.settings.load()  # fails where the files are gone
+        if any(not np.array_equal(each, recordings.get(name)) for name, each in loaded.items()):
+            found.append("the recordings")
+    for name, samples in recordings.items():
+        image = analysis.to_image(analysis.spectrogram(samples), images[name].device)
+        if not _alike(images[name], image):
+            found.append(f"the image of {name}")
+    drawn = own.steps_of_draw and not own.use_style_net
+    if drawn and not isinstance(objective.networks, nn.Module):
+        made = [objective.networks(1), own.make_network(images, analysis, 1)]
+        found += ["the networks of later draws"] * (_number_of(made[0]) != _number_of(made[1]))
+    return found
 
 
 def _draws(result, redraw):
@@ -174,18 +201,22 @@ def _style_distance(result, recordings):  # dB; the mean over several styles
 
 def _in_words(analysis, network, terms, segment, blend, loop, where):
     masks = [name for name in MASKS if getattr(where, name, None) is not None]
-    weights = hashlib.sha256(str(network).encode())
-    for values in network.state_dict().values() if network else ():
-        weights.update(values.detach().cpu().contiguous().numpy().tobytes())
     return {
         "analysis": f"{words(analysis)} of {words(analysis.transform)}",
-        "network": f"{type(network).__name__}, layers and weights {weights.hexdigest()[:16]}",
+        "network": f"{type(network).__name__}, layers and weights {_number_of(network)}",
         "terms": _terms_in_words(terms),
         "segment": None if segment is None else int(segment),  # a json holds no numbers of NumPy
         "blend": [float(share) for share in blend],
         "loop": bool(loop),
         "masks": {name: _value(where.values(name)) for name in masks} if where else None,
     }
+
+
+def _number_of(network):  # that stands for its layers and weights
+    digest = hashlib.sha256(str(network).encode())
+    for values in network.state_dict().values() if network else ():
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _terms_in_words(terms):
@@ -199,15 +230,23 @@ def words(part):
     if isinstance(part, audiocnn.FunctionLoss):
         return f"{words(part.function)} against the {part.compares}"
     if isinstance(part, functools.partial):
-        given = [*map(repr, part.args), *(f"{name}={value!r}" for name, value in part.keywords.items())]
+        given = [*map(_given, part.args), *(f"{name}={_given(value)}" for name, value in part.keywords.items())]
         return f"{words(part.func)}({', '.join(given)})"
     part = part.__func__ if isinstance(part, types.MethodType) else part
     kind = part if isinstance(part, type | types.FunctionType) else type(part)
     name = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "audiocnn" else kind.__qualname__
     if part is kind:
         return name
-    values = [f"{key}={_value(value)}" for key, value in _parameters(part).items() if not callable(value)]
-    return f"{name}({', '.join(values)})"
+    values = {key: value for key, value in _parameters(part).items() if _is_given(value)}
+    return f"{name}({', '.join(f'{key}={_given(value)}' for key, value in values.items())})"
+
+
+def _is_given(value):
+    return not callable(value) or isinstance(value, types.FunctionType | functools.partial)
+
+
+def _given(value):  # functions by their names, because their repr holds an address
+    return words(value) if callable(value) else _value(value)
 
 
 def _parameters(part):
@@ -229,23 +268,37 @@ def _value(value):
 
 
 def _own_code(parts):
-    # Sources by name, of what cells defined, of what these name in turn, and the values that they read.
-    found, todo = {}, list(parts)
+    # Sources by name, of what cells defined, of what these name in turn, and the values that they read. Two things of
+    # one name, such as two lambdas, are numbered.
+    found, seen, todo = {}, [], list(parts)
+
+    def add(name, text):
+        same = [each for each in found if each.partition(" (")[0] == name]
+        if text not in [found[each] for each in same]:
+            found[f"{name} ({len(same) + 1})" if same else name] = text
+
     while todo:
         part = todo.pop()
-        if isinstance(part, functools.partial | audiocnn.FunctionLoss):
-            todo += [part.func, *part.args] if isinstance(part, functools.partial) else [part.function]
+        inside = [part.func, *part.args, *part.keywords.values()] if isinstance(part, functools.partial) else []
+        inside += [part.__self__] if isinstance(part, types.MethodType) else []
+        if not isinstance(part, type | types.FunctionType):
+            inside += getattr(part, "__dict__", {}).values()
+            part = type(part)
+        todo += [each for each in inside if isinstance(each, FOLLOWED) or type(each).__module__ == CELLS]
+        if part.__module__ != CELLS or any(part is each for each in seen):
             continue
-        part = part if isinstance(part, type | types.FunctionType) else type(part)
-        if part.__module__ != CELLS or part.__qualname__ in found:
-            continue
-        inside = [part] if isinstance(part, types.FunctionType) else vars(part).values()
-        functions = [each for each in inside if isinstance(each, types.FunctionType)]
-        found[part.__qualname__] = _source(part, functions)
+        seen.append(part)
+        todo += getattr(part, "__bases__", ())
+        members = [part] if isinstance(part, types.FunctionType) else vars(part).values()
+        functions = [each for each in members if isinstance(each, types.FunctionType) and each.__module__ == CELLS]
+        functions = [each for each in functions if "__create_fn__" not in each.__qualname__]  # dataclass writes these
+        add(part.__qualname__, _source(part, functions))
         for function in functions:
             read = _read_by(function)
-            todo += [each for each in read.values() if isinstance(each, type | types.FunctionType)]
-            found |= {name: _value(value)[:LONG] for name, value in read.items() if _is_plain(value)}
+            todo += [each for each in read.values() if isinstance(each, FOLLOWED) or type(each).__module__ == CELLS]
+            for name, value in read.items():
+                if _is_plain(value):
+                    add(name, _value(value)[:LONG])
     return found
 
 
@@ -272,9 +325,13 @@ def _is_plain(value):
 def _source(part, functions):
     with contextlib.suppress(OSError, TypeError):
         return inspect.getsource(part)
-    # Before Python 3.13, inspect looks for a class in the file of its module, and a notebook has none.
-    lines = linecache.getlines(functions[0].__code__.co_filename) if functions else []
-    for node in ast.walk(ast.parse("".join(lines))):
-        if isinstance(node, ast.ClassDef) and node.name == part.__name__:
-            return "".join(lines[node.lineno - 1 : node.end_lineno])
+    # Before Python 3.13, inspect looks for a class in the file of its module, and a notebook has none: its cells are in
+    # linecache, without a time, and the last one counts.
+    cells = [name for name, entry in linecache.cache.items() if len(entry) == 4 and entry[1] is None]
+    for name in [each.__code__.co_filename for each in functions[:1]] or reversed(cells):
+        lines = linecache.getlines(name)
+        with contextlib.suppress(SyntaxError):
+            for node in ast.walk(ast.parse("".join(lines))):
+                if isinstance(node, ast.ClassDef) and node.name == part.__name__:
+                    return "".join(lines[node.lineno - 1 : node.end_lineno])
     return "source not found"
