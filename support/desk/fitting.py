@@ -89,7 +89,7 @@ class Fitting:
         kept = lengths.get("content", lengths["style 1"]) / self.sample_rate
         if silent := silence(self.where, kept, seconds):
             _warn(
-                f"where={shown(self.where)} keeps what does not change, but the kept sound ends at {kept:.2f} s: from "
+                f"where keeps what does not change, but the kept sound ends at {kept:.2f} s: from "
                 f"{silent[0]:.2f} to {silent[1]:.2f} s, what is kept is silent; let more change, or lower "
                 "result_duration"
             )
@@ -154,6 +154,11 @@ class Fitting:
         recordings = {}
         for name, path in self.files.items():
             rest = seconds_of(path, offset=self.offset or 0.0, duration=self.duration)
+            if rest == 0 and self.offset:
+                whole = seconds_of(path) or 0.0
+                raise ValueError(
+                    f"offset={self.offset} is beyond the end of {printable(path)}, which has {whole:.2f} s; lower it"
+                )
             if self.duration is not None and rest and rest < self.duration:
                 _warn(
                     f"duration={self.duration} is longer than {printable(path)}, of which offset={self.offset} leaves "

@@ -9,6 +9,7 @@ import html
 import itertools
 import re
 import time
+import warnings
 
 from support.desk import players
 from support.desk.past import find_runs
@@ -36,7 +37,13 @@ def follow_sweep(run, sweep):
         if shown:
             shown.update(progress_of_sweep(reports, sweep, seconds=time.monotonic() - began))
 
-    return list(run(watch=watch))
+    reports = []
+    try:
+        for report in run(watch=watch):
+            reports.append(report)
+    except KeyboardInterrupt:
+        warnings.warn("the sweep was stopped; run this cell again to make the runs that are missing", stacklevel=2)
+    return reports
 
 
 def progress_of_sweep(reports, sweep, *, seconds=0.0):

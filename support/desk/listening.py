@@ -146,6 +146,8 @@ def result(csvs, *, most_failed=0.15):
         From the listeners who were left out to the share of their trials that failed.
     figure : matplotlib.figure.Figure
     """
+    if not csvs:
+        raise ValueError("there is no csv; give the paths of the files that listeners sent, such as glob.glob('*.csv')")
     answers = [answer for path in csvs for answer in _read(path)]
     places = [(answer["page"], answer["listener"], answer["trial"], answer["stimulus"]) for answer in answers]
     if len({answer["scale"] for answer in answers}) != 1 or len(set(places)) < len(places):

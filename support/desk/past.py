@@ -115,7 +115,7 @@ def effective_settings(report):
     """Return the settings of a run that its sound depends on: without filters in "gatys", for example."""
     settings = report["settings"]
     names = {name for names in Settings.without_effect(_as_object(settings)).values() for name in names}
-    names |= {"own", *(name for name in DEFAULTS if STEP_OF[name] == NO_STEP)}
+    names |= {"own", "threads", *(name for name in DEFAULTS if STEP_OF[name] == NO_STEP)}
     if settings["recipe"] != "gatys" or settings["use_style_net"]:
         names |= {"model_path", "param_pkl"}  # without a warning, because the notebooks always have them
     return {name: value for name, value in settings.items() if name not in names}

@@ -180,6 +180,7 @@ def _draw_spectrogram(ax, values, transform, frequency_axis, **colours):
         ticks = [tick for tick in TICKS[frequency_axis] if low <= tick <= high]
         ax.set_yticks(ticks, [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in ticks])
         ax.minorticks_off()
+    ax.set_xlim(mesh.get_coordinates()[0, [0, -1], 0])  # a waveform may end later, and would add a margin
     ax.set(xlabel="Time [s]", ylabel="Frequency [Hz]" if ax.get_position().x0 < 0.25 else "")  # else: a neighbour's
     return mesh
 

@@ -92,7 +92,8 @@ def save_result(result, *, used, kept=None, draft=False, folder="outputs"):
         Samples that must stay where the result has the same, see files.fit_full_scale.
     """
     steps, settings = (len(result.history), len(result.refinement)), result.settings
-    if result.saved and result.saved[1] == steps and Path(f"{result.saved[0]}.json").is_file():
+    is_saved = result.saved and result.saved[1] == steps and Path(f"{result.saved[0]}.json").is_file()
+    if is_saved and result.saved[0].name.rpartition("-")[0] == settings.outname:
         return result.saved[0]
     began = result.begun + [len(result.history) + step for step in result.begun_to_refine]
     report = {

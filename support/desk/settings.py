@@ -529,7 +529,7 @@ def typed_with(transform):
 def _name_of(style, content):  # "water_stream_texture", "speech_in_tabla"
     style = "_and_".join(Path(str(each)).stem for each in (style if isinstance(style, list | tuple) else [style]))
     name = f"{style}_texture" if content is None else f"{Path(str(content)).stem}_in_{style}"
-    return re.sub(r"[^a-zA-Z0-9_-]+", "_", name)[:60].strip("_-") or "result"
+    return re.sub(r"[^\w-]+", "_", name)[:60].strip("_-") or "result"
 
 
 def best_device():

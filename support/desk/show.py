@@ -138,7 +138,7 @@ def balance(result):
         names = [name for name in steps[-1] if name.split()[0] == kind and result.whole_of(name)]
         if names:
             share = sum(steps[-1][name] for name in names) / sum(result.whole_of(name) for name in names)
-            whole = "its start" if result.start[names[0]] else "its value for noise with the style's spectrum"
+            whole = "its value for noise with the style's spectrum" if names[0] in result.noise else "its start"
             parts.append(f"the {kind} loss is at {percent(share)} of {whole}")
     said = ", ".join(parts) or f"the total is at {percent(result.shares(steps[-1])['total'])} of its start"
     weight = result.settings.content_weight

@@ -180,10 +180,10 @@ def _edited(result, recordings, images, analysis, objective):
         image = analysis.to_image(analysis.spectrogram(samples), images[name].device)
         if not _alike(images[name], image):
             found.append(f"the image of {name}")
-    drawn = own.steps_of_draw and not own.use_style_net
-    if drawn and not isinstance(objective.networks, nn.Module):
-        made = [objective.networks(1), own.make_network(images, analysis, 1)]
-        found += ["the networks of later draws"] * (_number_of(made[0]) != _number_of(made[1]))
+    if own.steps_of_draw and not own.use_style_net and not isinstance(objective.networks, nn.Module):
+        used = [_number_of(each) for each in (objective.first_network, objective.networks(1))]
+        made = [_number_of(own.make_network(images, analysis, draw)) for draw in (0, 1)]
+        found += ["the networks of later draws"] * (used[0] == made[0] and used[1] != made[1])
     return found
 
 

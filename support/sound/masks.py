@@ -74,7 +74,7 @@ def check_boxes(name: str, value: object) -> None:
                 if not numbers or not 0 <= pair[0] < pair[1] < np.inf:  # NaN fails too
                     raise ValueError(
                         f"{name}[{mask!r}][{unit!r}]: {pair!r} must be a pair from and to, two finite numbers of at "
-                        "least 0 in their order"
+                        "least 0 in their order, as in [[0.5, 2]]"
                     )
 
 
@@ -117,7 +117,8 @@ def silence(given: Mapping, kept: float, result: float) -> tuple[float, float] |
     """
     if "change" not in given:
         return None
-    for first, last in sorted(given["change"].get("seconds", ())):
+    # The bands that stay are silent, also where others change.
+    for first, last in sorted(given["change"].get("seconds", ()) if "hertz" not in given["change"] else ()):
         if first > kept + FADE:
             return kept, min(first, result)
         kept = max(kept, last)

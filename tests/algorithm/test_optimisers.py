@@ -211,6 +211,62 @@ def descent_of(tensor, memory=None, *, num_steps=4, **how):
     return audiocnn.optimise(tensor, objective, num_steps=num_steps, done=done, memory=memory, **how)
 
 
+def test_what_a_line_in_the_loop_changes_counts():
+    """A projection after each step: gradient descent on a square, worked out by hand."""
+    tensor, target = torch.full((1, 1, 1, 4), 4.0), torch.zeros(1, 1, 1, 4)
+    objective = audiocnn.Objective(None, [(audiocnn.ContentLoss(), "input", 1.0)], content=target)
+    steps = audiocnn.optimise(tensor, objective, num_steps=3, optimizer=functools.partial(torch.optim.SGD, lr=0.5))
+    expected, found = torch.full((4,), 4.0), []
+    for losses in steps:
+        expected = 0.5 * (expected - 0.5 * 2 * expected / 4)
+        found.append(losses["total"])
+        tensor.mul_(0.5)
+        torch.testing.assert_close(tensor.flatten(), expected)
+    assert found == pytest.approx([9.0, 9.0 * 0.140625, 9.0 * 0.140625**2])
+    assert steps.edited and steps.edits == 3
+    untouched = descent_of(torch.ones(1, 1, 1, 4))
+    assert list(untouched) and not untouched.edited
+
+
+def test_an_edit_after_the_last_step_is_seen():
+    tensor = torch.ones(1, 1, 1, 4)
+    steps = descent_of(tensor, num_steps=1)
+    next(steps)
+    assert not steps.edited
+    tensor.add_(1)
+    assert steps.edited
+
+
+def test_a_learning_rate_that_changes_on_the_way_survives_a_pause():
+    """As state_dict keeps it: in the group of the parameters, and not in the state of a tensor."""
+
+    class Slower(torch.optim.SGD):
+        def step(self, closure=None):
+            loss = super().step(closure)
+            self.param_groups[0]["lr"] *= 0.5
+            return loss
+
+    results = []
+    for parts in ([6], [2, 6]):
+        tensor, memory, done = torch.full((1, 1, 1, 4), 4.0), None, 0
+        for num_steps in parts:
+            steps = descent_of(tensor, memory, num_steps=num_steps, optimizer=functools.partial(Slower, lr=0.5))
+            steps.steps = range(done, num_steps)
+            list(steps)
+            memory, done = steps.memory, num_steps
+        results.append(tensor)
+    assert torch.equal(*results) and not torch.equal(results[0], torch.zeros(1, 1, 1, 4))
+
+
+def test_losses_and_gradients_are_computed_under_no_grad_too():
+    tensor = torch.ones(1, 1, 1, 4)
+    terms = [(lambda features, target: features.square().mean(), "input", np.float32(1.0))]
+    objective = audiocnn.Objective(None, terms, style=tensor)
+    with torch.no_grad():
+        losses, gradient = objective.evaluate(tensor)
+    assert [float(loss) for loss in losses.values()] == [1.0] and torch.equal(gradient, 0.5 * tensor)
+
+
 OTHERS = {
     "a longer history": dict(optimizer=functools.partial(audiocnn.lbfgs, history_size=9)),
     "a shorter history": dict(optimizer=functools.partial(audiocnn.lbfgs, history_size=2)),

@@ -222,6 +222,67 @@ def test_steps_that_nothing_saw_are_not_taken_for_those_of_the_settings(notebook
     assert "no show.progress saw these steps" in report["used"]["redraw"]
 
 
+CHANGED = {
+    "the recordings": (
+        "    recordings = recordings_of(0)\n",
+        "    recordings = {'style 1': recordings_of(0)['style 1'][::-1].copy()}\n",
+    ),
+    "the image of style 1": (
+        "analysis.to_image(each, settings.device) for",
+        "0.5 * analysis.to_image(each, settings.device) for",
+    ),
+    "the networks of later draws": (
+        "make_network(settings.seed + run + 10**6 * draw)",
+        "make_network(settings.seed + run + 7 * draw)",
+    ),
+    "the image in the loop": (
+        "result.history.append(values)",
+        "result.history.append(values)\n                result.image.mul_(0.9)",
+    ),
+    "the samples in the loop": (
+        "result.refinement.append(values)",
+        "result.refinement.append(values)\n                result.samples[:1000] = 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_the_json_names_what_a_cell_changed_on_the_way(what, notebook):
+    """The samples of a recording, an image, another seed of later draws, a line in a loop: all gave another sound."""
+    before = notebook.cell(SETTINGS).source
+    notebook.edit(redraw=2)
+    try:
+        samples, report = run_edited(notebook, what.replace(" ", "_"), CHANGED[what])
+    finally:
+        notebook.cell(SETTINGS).source = before
+    assert what in report["used"]["not_in_settings"]
+    assert not same(samples, pipeline.synthesise(Settings(**SMALL | dict(redraw=2))))
+
+
+def test_a_loop_of_ones_own_is_not_taken_for_the_settings(notebook):
+    """It has neither a descent nor a history; the json says that nothing is known of the steps."""
+    loop = """for result in results:
+    adam = torch.optim.Adam([result.image.requires_grad_()], lr=0.01)
+    for _ in range(2):
+        adam.zero_grad()
+        sum(objectives[0](result.image).values()).backward()
+        adam.step()
+    result.image.requires_grad_(False)
+made = types.SimpleNamespace(of=lambda *tensors: None)
+with contextlib.suppress(KeyboardInterrupt):
+    if False:
+"""
+    cell = notebook.cell('step("Optimisation")')
+    lines = cell.source.splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.lstrip().startswith("with contextlib"))
+    end = next(number for number, line in enumerate(lines) if "made.of" in line)
+    own = ["    import torch as _", *("    " + line for line in loop.splitlines()[:7])]
+    source = "\n".join([*lines[:begin], *own, *lines[end:]])
+    _, report = run_edited(notebook, "ownloop", (cell.source, source))
+    assert "no show.progress saw these steps" in report["used"]["optimizer"]
+    assert "optimizer" in report["used"]["not_in_settings"]
+
+
 OWN_VALUES = """ALPHA, POWERS, BETA, GAMMA = 3, [1.5, 2], 4, 5
 
 
@@ -241,6 +302,60 @@ def test_values_that_own_code_reads_are_in_the_json(notebook):
     code = report["used"]["own_code"]
     assert {code[name] for name in ("ALPHA", "POWERS", "delta")} == {"3", "[1.5, 2]", "0.25"}
     assert not {"BETA", "GAMMA", "images", "settings"} & code.keys()
+
+
+OWN_PARTS = """class Base(audiocnn.Loss):
+    kind, compares = "base", "style"
+
+    def distance(self, features, target):
+        return self.gain * (features - target).square().mean()
+
+
+class Child(Base):
+    gain = 300.0
+
+
+class Wrap(audiocnn.Loss):
+    kind, compares = "wrap", "style"
+
+    def __init__(self, function):
+        self.function = function
+
+    def distance(self, features, target):
+        return self.function((features - target).square().mean())
+
+
+def softly(value):
+    return value + 0.125
+
+
+def power_loss(p):
+    return lambda features, target: (features - target).abs().pow(p).mean()
+
+
+def own(features, target, of):
+    return of((features - target).square().mean())
+
+
+with steps.step("The losses"):"""
+
+
+def test_own_code_has_all_that_has_one_name_and_what_stands_in_arguments(notebook):
+    """Two lambdas, what a class inherits, functions as parameters of a class and of functools.partial."""
+    lines = """    sums = [
+        (power_loss(2.0), 2.0, {"width_4.conv_2": 1.0}),
+        (power_loss(3.0), 2.0, {"width_1.conv_2": 1.0}),
+        (Child(), 1.0, {"width_4.conv_1": 1.0}),
+        (Wrap(softly), 1.0, {"width_1.conv_1": 1.0}),
+        (functools.partial(own, of=lambda value: 0.75 * value), 1.0, {"input": 1.0}),"""
+    changes = ('with steps.step("The losses"):', OWN_PARTS), ("    sums = [", lines)
+    _, report = run_edited(notebook, "ownparts", *changes)
+    code = report["used"]["own_code"]
+    assert {code[name] for name in code if name.partition(" ")[0] == "p"} == {"2.0", "3.0"}
+    assert "self.gain *" in code["Base"] and "gain = 300.0" in code["Child"] and "value + 0.125" in code["softly"]
+    assert any("0.75 * value" in each for each in code.values())
+    assert any("softly" in words for words, *_ in report["used"]["terms"])
+    assert "source not found" not in code.values()
 
 
 OWN_LOSS = """class Mean(audiocnn.Loss):

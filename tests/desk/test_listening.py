@@ -338,7 +338,7 @@ def test_answers_that_can_not_be_used(tmp_path):
     (tmp_path / "no.csv").write_text("a,b\n1,2\n")
     for csvs, words in [
         ([good, good], "every file once"),
-        ([], "answers on one scale"),
+        ([], "there is no csv; give the paths"),
         ([good, other], "on one scale"),
         ([high], r"high.csv: a rating is not a whole number from 0 to 100; download"),
         ([tmp_path / "no.csv"], "no.csv is not a csv of a listening page; its columns must be page, listener"),

@@ -100,6 +100,18 @@ def test_the_numbers_of_the_difference_do_not_touch(largest, number, rooster, st
         assert len(boxes) >= 3 and all(a.x1 + 4 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
+@pytest.mark.parametrize("seconds", [1.5, 1.7, 2.2, 3.0, 5.0])
+def test_panels_end_with_their_spectrograms(seconds, stft):
+    """Also where the waveform ends later: matplotlib would add a white margin to this panel alone."""
+    samples = np.random.default_rng(0).standard_normal(round(seconds * 22050)).astype(np.float32)
+    spectrogram = Analysis(transform=stft).spectrogram(samples)
+    figure = pictures.plot_spectrograms({"a": spectrogram, "b": spectrogram}, stft, sounds={"a": samples})
+    figure.draw_without_rendering()
+    limits = {mesh.axes.get_xlim() for mesh in meshes(figure)}
+    (edges,) = {tuple(mesh.get_coordinates()[0, [0, -1], 0]) for mesh in meshes(figure)}
+    assert limits == {edges} and edges[1] == pytest.approx(seconds, abs=256 / 22050)
+
+
 def test_the_difference_and_the_waveform_are_those_of_the_data(spectrogram, rooster, stft):
     both, sounds = {"asked": spectrogram, "found": 0.5 * spectrogram}, {"asked": rooster}
     figure = pictures.plot_spectrograms(both, stft, sounds=sounds, difference=("asked", "found"))

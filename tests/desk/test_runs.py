@@ -18,7 +18,7 @@ import soundfile
 from kernel import ROOT, STFT, sample
 from test_notebooks import BANDS, EXCERPT
 
-from support.desk import sweeps
+from support.desk import grid, sweeps
 from support.desk.settings import Settings
 from support.desk.sweeps import run_notebooks
 
@@ -331,3 +331,15 @@ def test_a_notebook_that_is_not_there_is_named():
     for run in (sweeps.saved_at, lambda path: sweeps.run_notebook(path, outname="x", seed=1)):
         with pytest.raises(FileNotFoundError, match=r"gone.ipynb is not a file in .* write its name into the line"):
             run("gone.ipynb")
+
+
+def test_a_sweep_that_is_stopped_says_so_in_one_line_and_keeps_what_was_made():
+    def run(watch):
+        watch([])
+        yield {"outname": "first"}
+        raise KeyboardInterrupt
+
+    with pytest.warns(
+        UserWarning, match="^the sweep was stopped; run this cell again to make the runs that are missin"
+    ):
+        assert grid.follow_sweep(run, {"seed": [0, 1]}) == [{"outname": "first"}]

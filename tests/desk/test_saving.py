@@ -188,3 +188,32 @@ def test_paths_that_are_too_long_or_no_text_are_said_in_one_line_that_can_be_sho
         with pytest.raises(FileNotFoundError, match="is not a file") as error:
             saving.load_settings(path)
         assert "\n" not in str(error.value) and len(str(error.value).encode()) < 700
+
+
+def test_a_new_name_gives_new_files(tmp_path):
+    """After a run to its end; the files of the old name stay."""
+    samples = 0.1 * torch.randn(2205, generator=torch.Generator().manual_seed(0))
+    result = pipeline.Result(0, torch.zeros(1, 2, 1, 3), samples=samples, settings=Settings(outname="old"))
+    stems = [saving.save_result(result, used={}, folder=tmp_path) for _ in range(2)]
+    result.settings = Settings(outname="new")
+    stems.append(saving.save_result(result, used={}, folder=tmp_path))
+    assert [stem.name for stem in stems] == ["old-001", "old-001", "new-001"]
+    assert sorted(each.name for each in tmp_path.glob("*.wav")) == ["new-001.wav", "old-001.wav"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_state_of_the_refinement_goes_on_where_the_image_gives_the_same_sound(same, tmp_path):
+    """As in the notebook: "Optimisation" finds all steps done, and "Back to sound" gives the sound again."""
+    image, sound = torch.zeros(1, 2, 1, 3), 0.1 * torch.randn(64, generator=torch.Generator().manual_seed(0))
+    result = pipeline.Result(0, image, settings=Settings(), history=[{"total": 1.0}] * 2)
+    result.reconstructed(sound)
+    result.samples.add_(0.01)
+    result.refinement.append({"total": 0.5})
+    saving.save_state(result, tmp_path / "half.pth")
+    again = saving.load_state(tmp_path / "half.pth", like=pipeline.Result(0, image, settings=Settings()))
+    assert again.begin(2) == 2
+    again.reconstructed(sound.clone() if same else 2 * sound)
+    kept = result.samples if same else 2 * sound
+    assert torch.equal(again.samples, kept) and len(again.refinement) == same
+    again.reconstructed(sound)  # run once more, it begins again
+    assert torch.equal(again.samples, sound) and again.refinement == []
