@@ -73,7 +73,7 @@ class Analysis:
         if not self.loop:
             return self.compress(self.transform.magnitude(samples))
         frames, around = self._around(self.transform.reach)
-        samples = loops.unrolled(torch.from_numpy(samples), around).numpy()
+        samples = loops.unrolled(torch.from_numpy(np.ascontiguousarray(samples)), around).numpy()
         return self.compress(self.transform.magnitude(samples)[:, frames:-frames])
 
     def to_image(self, spectrogram: np.ndarray | torch.Tensor, device: str | torch.device = "cpu") -> torch.Tensor:

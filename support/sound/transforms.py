@@ -68,7 +68,7 @@ class Transform:
         """Analyse samples [shape=(n,)]: magnitude [shape=(n_bins, n_frames)]."""
         check_samples(samples, "samples")
         with torch.no_grad():
-            return self.magnitude_function(len(samples))(torch.from_numpy(samples)).numpy()
+            return self.magnitude_function(len(samples))(torch.from_numpy(np.ascontiguousarray(samples))).numpy()
 
     def reconstruct(
         self, magnitude: np.ndarray, *, n_iter: int = 80, length: int | None = None, seed: int = 0
