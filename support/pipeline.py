@@ -247,10 +247,7 @@ def on_samples(terms: list, recordings: dict, device: str, where: Where | None =
     terms = [term for term in terms if term.layer == "samples" and term.weight]
     if where and "content" in recordings:
         recordings = recordings | {"content": where.counted(recordings["content"])}
-    images = {
-        name: _samples_image(torch.from_numpy(np.ascontiguousarray(samples)).to(device))
-        for name, samples in recordings.items()
-    }
+    images = {name: _samples_image(each) for name, each in _tensors(recordings, device).items()}
     return [(_samples_image, make_objective(images, None, terms))] if terms else []
 
 
@@ -303,7 +300,8 @@ def make_start(
 
 def stereo_images(analysis: Analysis, recordings: dict, device: str) -> dict:
     """Return the images that compare left, right, middle and side."""
-    return {
-        name: analysis.image(torch.from_numpy(np.ascontiguousarray(samples)).to(device))
-        for name, samples in recordings.items()
-    }
+    return {name: analysis.image(each) for name, each in _tensors(recordings, device).items()}
+
+
+def _tensors(recordings, device):
+    return {name: torch.from_numpy(np.ascontiguousarray(each)).to(device) for name, each in recordings.items()}

@@ -88,7 +88,8 @@ class Result:
 
     def note_change(self, what):
         """Note what a cell of one's own changed, in words."""
-        self.changed = [*self.changed, *({what} - {*self.changed})]
+        if what not in self.changed:
+            self.changed = [*self.changed, what]
 
     def note_begun(self):
         """Note that the optimiser began without what an earlier one knew."""

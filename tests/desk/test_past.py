@@ -99,6 +99,13 @@ def test_settings_without_effect_are_not_differences(tmp_path):
     assert "param_pkl" in effective[2] and not {"filters", "parameters", "content_weight", "outname"} & effective[2]
 
 
+def test_the_number_of_threads_is_not_a_difference(tmp_path):
+    """A sweep's runs have one thread each: the same method in a table, and in a listening test."""
+    save(tmp_path, "a-001", content_weight=10.0, CONTENT_FILENAME="c.wav", threads=1)
+    save(tmp_path, "a-002", content_weight=30.0, CONTENT_FILENAME="c.wav", threads=2)
+    assert past.differing_settings(past.find_runs(tmp_path)) == ["content_weight"]
+
+
 def test_settings_of_the_users_own_are_found_and_compared(folder):
     save(folder, "own-001", own={"my_weight": 2.0})
     save(folder, "own-002", own={"my_weight": 3.0})

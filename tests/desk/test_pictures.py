@@ -225,6 +225,8 @@ def test_the_balance_in_words():
     assert "for more style lower content_weight (now 3)" in said and "\n" not in said
     result = Result(0, IMAGE, start=START | {"content conv_2": 0.0}, noise={"content conv_2": 1.2}, history=[STEP])
     assert "the content loss is at 25 % of its value for noise" in balance(result, transfer)
+    nearly = dataclasses.replace(result, start=START | {"content conv_2": 3e-25})  # of a start that is the content
+    assert "the content loss is at 25 % of its value for noise" in balance(nearly, transfer)
     layers = {"style conv_1": 1.0, "style conv_2": 3.0, "total": 4.0}
     texture = Result(0, IMAGE, start=layers, refinement=[{"style conv_1": 0.5, "style conv_2": 0.5, "total": 1.0}])
     assert balance(texture, Settings(device="cpu")) == "The style loss is at 25 % of its start."

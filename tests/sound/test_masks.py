@@ -135,6 +135,7 @@ def test_what_is_silent_behind_the_kept_sound_is_said(change, first, last):
         Settings(STYLE_FILENAME="samples/brook.flac", duration=5.0, result_duration=10.0, where={"change": change})
     said = [str(each.message) for each in found if "kept sound ends at 5.00 s" in str(each.message)]
     assert len(said) == (first is not None)
+    assert not any("mappingproxy" in each for each in said)
     assert all(f"from {first:.2f} to {last:.2f} s, what is kept is silent" in each for each in said)
 
 
