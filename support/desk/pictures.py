@@ -24,14 +24,14 @@ from support.weights import reason_of
 WIDTH = 11  # inches; about as wide as a notebook, so that the browser hardly shrinks the picture and its text
 MOST_COLUMNS = 3
 MOST_POINTS = 2**23  # of a picture that is read from a file: 1.5 s and 0.2 GB
-MOST_FRAMES = 2000  # of a picture: no screen shows more, and no sound of up to 23 s has twice as many
+MOST_FRAMES = 400  # of a spectrogram, which is about 450 points wide; 862 frames took a third more of a picture's time
 TICKS = {"log": (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000), "mel": (0, 500, 1000, 2000, 4000, 8000, 16000)}
 
 
-def _figure(width, height, layout="constrained"):
+def _figure(width, height):
     from matplotlib import pyplot as plt  # takes half a second, and the first cells draw nothing
 
-    figure, shell = plt.figure(figsize=(width, height), layout=layout), IPython.get_ipython()
+    figure, shell = plt.figure(figsize=(width, height), layout=None), IPython.get_ipython()
     plt.close(figure)  # an open figure would be shown twice
     if shell:  # also where MPLBACKEND=agg left figures without a picture
         pylabtools.select_figure_formats(shell, {"png"})
@@ -41,13 +41,23 @@ def _figure(width, height, layout="constrained"):
     return figure
 
 
+def _axes_at(figure, left, below, across, up, **how):
+    # Axes at a place in inches: matplotlib's own search for places takes half of the time of a small picture.
+    width, height = figure.get_size_inches()
+    return figure.add_axes((left / width, below / height, across / width, up / height), **how)
+
+
+def _wide(texts):
+    return 0.085 * max(map(len, texts), default=0)  # inches; about as wide as the longest of some texts
+
+
 def plot_ratings(rows, limits):
     """Draw the means of a listening test and their intervals, see listening.result: for all sounds, and for each.
 
     limits : of the scale, two numbers
     """
     figure, methods = _figure(8, 4), list(dict.fromkeys(row["method"] for row in rows))
-    sounds, ax = list(dict.fromkeys(row["sound"] for row in rows)), figure.subplots()
+    sounds, ax = list(dict.fromkeys(row["sound"] for row in rows)), _axes_at(figure, 0.7, 0.5, 7.1, 3.3)
     for sound, shift in zip(sounds, np.linspace(-0.3, 0.3, len(sounds)), strict=True):
         found = [row for row in rows if row["sound"] == sound]
         where = [methods.index(row["method"]) + shift for row in found]
@@ -84,7 +94,7 @@ def in_256_colours(picture):
         with warnings.catch_warnings(action="ignore"), Image.open(picture, formats=["PNG"]) as opened:
             if opened.width * opened.height > MOST_POINTS:  # so says the header; nothing is decoded yet
                 raise ValueError(f"it has {opened.width} x {opened.height} points")
-            opened.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, format="PNG", optimize=True)
+            opened.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, format="PNG")
     except Exception as error:  # a damaged file raises nearly anything
         raise ValueError(f"a picture can't be read: {reason_of(error)}") from error
     return small.getvalue()
@@ -132,27 +142,21 @@ def plot_spectrograms(
 
 def _panels(number, *, waveforms):
     # A figure, and the axes of its waveforms, of its spectrograms (without waveforms, the same) and of its colours.
-    # All places are in inches: a third of a picture's time went into matplotlib's search for them.
     columns = 2 if number == 4 else min(number, MOST_COLUMNS)
     rows, wave = math.ceil(number / columns), 0.6 * waveforms
     width, row_height = WIDTH if columns > 1 else 7, 4 if waveforms else 3.2
-    figure = _figure(width, row_height * rows, layout=None)
-
-    def axes_at(left, bottom, across, up, **how):
-        place = left / width, bottom / row_height / rows, across / width, up / row_height / rows
-        return figure.add_axes(place, **how)
-
+    figure = _figure(width, row_height * rows)
     left, gap, below, title = 1.5, 0.4, 0.55, 0.3
     across, up = (width - left - 0.15 + gap) / columns - gap, row_height - below - title - wave
     places = [
         (left + panel % columns * (across + gap), below + (rows - 1 - panel // columns) * row_height)
         for panel in range(number)
     ]
-    axes = [axes_at(*place, across, up) for place in places]
-    scale = axes_at(0.65, below, 0.15, (rows - 1) * row_height + up)
+    axes = [_axes_at(figure, *place, across, up) for place in places]
+    scale = _axes_at(figure, 0.65, below, 0.15, (rows - 1) * row_height + up)
     if not waveforms:
         return figure, axes, axes, scale
-    above = [axes_at(x, y + up, across, wave, sharex=ax) for (x, y), ax in zip(places, axes, strict=True)]
+    above = [_axes_at(figure, x, y + up, across, wave, sharex=ax) for (x, y), ax in zip(places, axes, strict=True)]
     for ax in above:
         ax.set_axis_off()
     return figure, above, axes, scale
@@ -196,7 +200,7 @@ def _draw_waveform(ax, samples, sample_rate, peak):
 def plot_histograms(spectrograms):
     """Draw how often each value occurs, one curve for each title."""
     figure = _figure(7, 3)
-    ax = figure.subplots()
+    ax = _axes_at(figure, 0.8, 0.5, 6.0, 2.1)
     for title, values in spectrograms.items():
         ax.stairs(*np.histogram(values, bins=100, density=True), label=title)
     ax.set(xlabel="compressed magnitude", ylabel="density", yscale="log", title="Values in the spectrograms")
@@ -210,12 +214,14 @@ def plot_histograms(spectrograms):
 def plot_losses(result):
     """Draw every loss of a result as a share of its value at the start, see Result.shares."""
     figure = _figure(9, 3.5)
-    _draw_losses(figure.subplots(), result)
+    _draw_losses(figure, result, left=0.9)
     return figure
 
 
-def _draw_losses(ax, result):
+def _draw_losses(figure, result, *, left):
+    # The losses, from a place in inches to the figure's right edge; the legend stands beside them.
     curves, first = _curves(result), 0 if result.start else 1
+    ax = _axes_at(figure, left, 0.55, 1, 2.6)
     for color, (name, values) in enumerate(curves.items()):
         if not result.whole_of(name) and max(values) < 1:
             continue  # such as the bound: less than 1 % of the total
@@ -235,8 +241,11 @@ def _draw_losses(ax, result):
     if result.refinement:
         span = (len(result.history), len(result.history) + len(result.refinement))
         ax.axvspan(*span, color="C0", alpha=0.12, zorder=0, label="refinement of the samples")
+    across = figure.get_figwidth() - left - 0.1
     if ax.lines:
         ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        across -= 0.7 + _wide(ax.get_legend_handles_labels()[1])
+    ax.set_position((*ax.get_position().p0, max(across, 1) / figure.get_figwidth(), ax.get_position().height))
 
 
 def _curves(result):
@@ -259,10 +268,10 @@ def plot_progress(result, analysis):
     else:
         spectrogram = analysis.spectrogram(result.samples.detach().cpu().numpy())
     figure = _figure(WIDTH, 3.5)
-    axes = figure.subplots(1, 2)
-    _draw_spectrogram(axes[0], spectrogram, analysis.transform, None, vmin=0, cmap="magma")
-    _draw_losses(axes[1], result)
-    axes[0].set_title(f"After {len(result.history) + len(result.refinement)} steps")
+    ax = _axes_at(figure, 0.8, 0.55, 4.0, 2.6)
+    _draw_spectrogram(ax, spectrogram, analysis.transform, None, vmin=0, cmap="magma")
+    _draw_losses(figure, result, left=5.8)
+    ax.set_title(f"After {len(result.history) + len(result.refinement)} steps")
     return figure
 
 
@@ -272,8 +281,9 @@ def plot_progress(result, analysis):
 def plot_receptive_fields(network, *, hop_seconds):
     """Draw how many milliseconds one position of each layer covers, where frames are hop_seconds apart."""
     durations = {name: 1000 * hop_seconds * size for name, size in receptive_fields(network).items()}
-    figure = _figure(7, 1 + 0.22 * len(durations))
-    ax = figure.subplots()
+    left, height = 0.3 + _wide(durations), 0.22 * len(durations)
+    figure = _figure(7, 1 + height)
+    ax = _axes_at(figure, left, 0.6, max(1, 6.9 - left), height)
     bars = ax.barh(list(durations), list(durations.values()))
     ax.bar_label(bars, fmt="%.0f ms", padding=3)
     ax.set(xlabel="receptive field [ms]", xscale="log", title="What one position of a layer covers")
