@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import platform
+import re
 import reprlib
 import secrets
 import signal
@@ -59,6 +60,13 @@ def new_stem(folder, outname):
     while any(name.startswith(f"{outname}-{number:03d}".casefold()) for name in names):
         number += 1
     return Path(folder) / f"{outname}-{number:03d}"
+
+
+def of_number(folder, outname, ending):
+    """Return the paths folder/outname-NUMBER and an ending, by their numbers, which have three digits or more."""
+    name = re.compile(rf"{re.escape(outname)}-([0-9]{{3,}}){re.escape(ending)}")
+    found = [(int(match[1]), path) for path in Path(folder).glob("*") if (match := name.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def check_can_save(outname, folder="outputs"):
@@ -124,7 +132,7 @@ def save_result(result, *, used, kept=None, draft=False, folder="outputs"):
 def _save_under_number(draft, folder, outname, ending, content):
     # Under the number of a draft of this name, or under a new one.
     number = Path(str(draft).removesuffix("-draft"))
-    is_kept = draft and number.name[:-4] == outname and number.parent == Path(folder)
+    is_kept = draft and number.name.rpartition("-")[0] == outname and number.parent == Path(folder)
     while True:
         stem = Path(f"{number if is_kept else new_stem(folder, outname)}{ending}")
         try:

@@ -6,7 +6,6 @@ in the making: the same settings and cells find the part again.
 """
 
 import contextlib
-import glob
 import json
 import os
 from collections.abc import Iterator
@@ -86,7 +85,7 @@ class Stream:
 
     def _found(self, folder):
         # The stem of a part that was begun with the same settings and cells.
-        for path in sorted(folder.glob(f"{glob.escape(self.settings.outname)}-[0-9][0-9][0-9]-part.json")):
+        for path in saving.of_number(folder, self.settings.outname, "-part.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 found = json.loads(path.read_text())
                 self.done = found.pop("samples")

@@ -9,7 +9,6 @@ Conventions
 
 import ast
 import contextlib
-import glob
 import hashlib
 import itertools
 import json
@@ -28,7 +27,7 @@ import psutil
 
 from support.checks import check_number
 from support.desk import checks
-from support.desk.saving import read_report, uninterrupted, write_whole
+from support.desk.saving import of_number, read_report, uninterrupted, write_whole
 from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, plain, typed_with
 from support.desk.steps import assigned
 from support.weights import reason_of
@@ -92,7 +91,7 @@ def _parts(source):
 
 def _compare(report, asked, folder):
     # What failed, if the run that was saved is not the one that was asked for.
-    paths = _saved(folder, report["outname"])
+    paths = of_number(folder, report["outname"], ".json")
     if not paths:
         return {"failed": f"the run ended and saved nothing in {folder}; does a cell of the notebook set outname?"}
     try:
@@ -103,10 +102,6 @@ def _compare(report, asked, folder):
     other = [f"{name}={done.get(name)!r}" for name in names if asked[name] != done.get(name)]
     failed = f"the run was made with {', '.join(other)}; does a cell of the notebook set this?"
     return {"failed": failed} if other else {}
-
-
-def _saved(folder, outname):
-    return sorted(folder.glob(f"{glob.escape(outname)}-[0-9][0-9][0-9].json"))
 
 
 def saved_at(path):
@@ -241,11 +236,11 @@ class _Job:
             is_whole = path.is_file() and path.stat().st_size < MOST_BYTES  # a FIFO would never end
             if is_whole and json.loads(path.read_bytes())["metadata"][MARK] == self.mark:
                 return True
-        return not _saved(self.folder, name)
+        return not of_number(self.folder, name, ".json")
 
     def begin(self):
         """Begin the run; OSError where its files can't be written."""
-        if _saved(self.folder, self.report["outname"]):
+        if of_number(self.folder, self.report["outname"], ".json"):
             self.report["progress"] = "made earlier"
             return
         target = self.folder / f"{self.report['outname']}.ipynb"

@@ -75,7 +75,7 @@ class Transform:
     ) -> np.ndarray:
         """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter steps of L-BFGS."""
         check_positive_int(n_iter=n_iter)
-        magnitude = _check_magnitude(magnitude, len(self.frequencies))
+        magnitude = _check_magnitude(magnitude, len(self.frequencies), length, self.hop_length)
         length = length or self.hop_length * (magnitude.shape[1] - 1)
         magnitude_of, start, weights = self._descent(magnitude, length, seed)
         return phase.match_magnitude(magnitude_of, magnitude, start, weights, n_iter=n_iter)
@@ -162,7 +162,7 @@ class STFT(Transform):
     ) -> np.ndarray:
         """Find samples [shape=(length,)] with a magnitude [shape=(n_bins, n_frames)], by n_iter Griffin-Lim steps."""
         check_positive_int(n_iter=n_iter)
-        magnitude = _check_magnitude(magnitude, len(self.frequencies))
+        magnitude = _check_magnitude(magnitude, len(self.frequencies), length, self.hop_length)
         lengths = np.full(len(magnitude), self.n_fft)
         frequencies = self.frequencies / self.sample_rate
         estimate = phase.pghi(magnitude, frequencies, lengths, self.hop_length, window=self.window, seed=seed)
@@ -350,7 +350,8 @@ class Mel(Transform):
         self, magnitude: np.ndarray, *, n_iter: int = 200, length: int | None = None, seed: int = 0
     ) -> np.ndarray:
         """Find samples [shape=(length,)] with a magnitude [shape=(n_mels, n_frames)]: first bins, then their phase."""
-        bins = librosa.util.nnls(self.matrix, _check_magnitude(magnitude, self.n_mels))
+        magnitude = _check_magnitude(magnitude, self.n_mels, length, self.hop_length)
+        bins = librosa.util.nnls(self.matrix, magnitude)
         return self.stft.reconstruct(bins.astype(np.float32), n_iter=n_iter, length=length, seed=seed)
 
 
@@ -365,11 +366,16 @@ def _check_length(samples, shortest, sample_rate, reason):
         )
 
 
-def _check_magnitude(magnitude, n_bins):
+def _check_magnitude(magnitude, n_bins, length, hop_length):
     if magnitude.ndim != 2 or len(magnitude) != n_bins:
         raise ValueError(
             f"magnitude has shape {magnitude.shape}; this transform has {n_bins} bins: ({n_bins}, n_frames)"
         )
     if not np.isfinite(magnitude).all():
         raise ValueError("magnitude holds NaN or infinite values; go back to the last step with finite losses")
+    n_frames = magnitude.shape[1]
+    if length is not None and not 0 < length <= n_frames * hop_length:
+        raise ValueError(
+            f"{length=} samples do not have {n_frames} frames: give from 1 to {n_frames * hop_length}, or None for all"
+        )
     return np.asarray(magnitude, dtype=np.float32)

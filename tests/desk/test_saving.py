@@ -28,6 +28,17 @@ def save(stem, samples):
     return saving.save_run(stem, samples, 22050, report | {"settings": Settings(seed=1).plain()})
 
 
+def test_runs_beyond_number_999_are_found_in_the_order_of_their_numbers(tmp_path):
+    for name in ["name-998", "name-999", "name-1000", "name-01", "name-1000-draft", "names-001", "name-12a4"]:
+        (tmp_path / f"{name}.json").touch()
+    for number in range(1, 998):
+        (tmp_path / f"name-{number:03d}.wav").touch()
+    assert saving.new_stem(tmp_path, "name").name == "name-1001"
+    found = saving.of_number(tmp_path, "name", ".json")
+    assert [path.stem for path in found] == ["name-998", "name-999", "name-1000"]
+    assert not saving.of_number(tmp_path / "absent", "name", ".json")
+
+
 def test_saved_run(tmp_path):
     stems = []
     samples = np.sin(np.arange(2205) * 0.1) / 2

@@ -404,3 +404,7 @@ def test_bad_magnitudes(stft, cqt):
     for transform in (stft, cqt):
         with pytest.raises(ValueError, match="n_iter=0 must be a positive whole number"):
             transform.reconstruct(np.ones((len(transform.frequencies), 9)), n_iter=0)
+        longest = 9 * transform.hop_length
+        for length in (0, longest + 1, 10**9):
+            with pytest.raises(ValueError, match=f"length={length} samples .* 9 frames: give from 1 to {longest},"):
+                transform.reconstruct(np.ones((len(transform.frequencies), 9)), length=length)
