@@ -4,8 +4,9 @@ With --blind, a second page beside it asks for ratings of three textures without
 
 The page holds the sounds that quality.py, truth.py, rhythm.py and masks.py saved under outputs/benchmarks/, as MP3,
 beside small spectrograms and the measured figures. The page is one file and loads nothing else. The rows in FIRST stand
-on top, with large pictures. The page that is already there keeps its rows, with every byte of their sounds, unless the
-same rows are in the folder: one benchmark is enough to add its rows. Delete the page to begin with an empty one.
+on top, with large pictures. The page that is already there keeps every byte of its sounds, unless the folder holds the
+same sounds: one benchmark is enough to add its rows, or one method's sounds to rows. A sound that stays keeps its
+picture, too, whose colours are those of the row that it was made with. Delete the page to begin with an empty one.
 
 A folder is one row of the page:
 
@@ -172,7 +173,9 @@ def make_page(folder, *, old="", blind=None):
 
     blind: the name of a page beside it; None: that of the old page, if any.
     """
-    rows = read_rows(old) | make_rows(folder)
+    rows = read_rows(old)
+    for place, row in make_rows(folder).items():
+        rows[place] = row | dict(sounds=merge_sounds(place.partition("-")[0], row, rows.get(place)))
     if not rows:
         raise FileNotFoundError(
             f"{folder} holds no sounds; make them first: python benchmarks/quality.py textures, and transfers, "
@@ -224,6 +227,16 @@ def read_rows(page):
             f"only {found} of the {held} sounds of the old page can be read; write to another file by --page"
         )
     return rows
+
+
+def merge_sounds(kind, row, old):
+    """Return the sounds of a row, and those of the old page's row in the places that the new row leaves empty."""
+
+    def of_pattern(row, pattern):
+        sounds = row["sounds"] if row else []
+        return [sound for sound in sounds if fnmatch.fnmatchcase(sound["title"].partition(":")[0], pattern)]
+
+    return [sound for pattern in SHOWN[kind] for sound in of_pattern(row, pattern) or of_pattern(old, pattern)]
 
 
 def read_sound(player):

@@ -272,6 +272,12 @@ def test_an_old_page_keeps_every_byte_of_its_sounds(whole_page, folder, tmp_path
     assert len(players(again, "fire")["recording"]) == RATE // 2
     changed = [old for old, new in zip(after, re.findall('"(data:[^"]*)"', again), strict=True) if old != new]
     assert len(changed) == 2 and changed[0] in section_of(more, "fire")
+    shutil.rmtree(tmp_path / "textures")
+    write(tmp_path / "textures/fire", {"default": sound(8, 0.5)})
+    last = gallery.make_page(tmp_path, old=again)  # one method's sound joins the row, in its place
+    lengths = {title: len(samples) for title, samples in players(last, "fire").items()}
+    assert lengths == {"recording": RATE // 2, "default": RATE // 2}
+    assert re.findall('"(data:[^"]*)"', section_of(again, "fire"))[0] in section_of(last, "fire")
     with pytest.raises(ValueError, match=r"only \d+ of the \d+ sounds of the old page can be read; write to another"):
         gallery.make_page(tmp_path, old=more.replace("<figcaption>fire", "<figcaption class='x'>fire"))
 
