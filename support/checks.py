@@ -80,7 +80,12 @@ def check_number(
     if not number or not least <= value <= most or (beyond and value == least) or abs(value) == math.inf:
         kind = "a whole number" if whole else "a finite number"
         bound = f"{'above' if beyond else 'of at least'} {least}" + ("" if most == math.inf else f" and at most {most}")
-        raise ValueError(f"{name}={shown(value)} must be {kind} {bound}")
+        comma = (
+            "; Python takes a comma for two numbers: write 2.5, not 2,5"
+            if isinstance(value, tuple) and not whole
+            else ""
+        )
+        raise ValueError(f"{name}={shown(value)} must be {kind} {bound}{comma}")
 
 
 def check_mapping(name: str, value: object) -> None:

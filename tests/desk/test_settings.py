@@ -447,6 +447,14 @@ def test_every_number_is_taken_or_refused_in_one_line(name, transform):
     assert most < 5e7
 
 
+@pytest.mark.parametrize("name", ["duration", "offset", "content_weight"])
+def test_a_decimal_comma_is_explained(name):
+    """Python takes 2,5 as a tuple of two numbers, without a word."""
+    exec(f"{name} = 2,5", typed := {})
+    with pytest.raises(ValueError, match=rf"{name}=\(2, 5\) must be .*; Python takes a comma .*: write 2\.5, not 2,5"):
+        Settings(**{name: typed[name]})
+
+
 def test_none_is_not_offered_where_the_recipe_fills_it_in():
     with pytest.raises(ValueError, match="power=0") as error:
         Settings(power=0)
