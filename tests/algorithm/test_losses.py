@@ -187,6 +187,29 @@ def test_square_filters_stay_what_they_are(settings, planes):
     assert float((gradient - exact_gradient).norm() / exact_gradient.norm()) < 1e-5
 
 
+@pytest.mark.parametrize("height", [1, 3])
+@pytest.mark.parametrize("filters", [5, 32, 75])
+def test_banded_filters_stay_what_they_are(filters, height):
+    """Features and gradient of filters that see a band, all channels or none equal PyTorch's in float64."""
+    conv = band_networks(np.linspace(0, 11025, 120), widths=[1], filters=filters, pattern_share=1)["width_1"][0]
+    conv.weight.data[-1] = 0
+    conv.weight.data[:2, -1] = 1  # bands that end with the last channel
+    image = torch.rand(1, 120, height, 40, generator=torch.Generator().manual_seed(filters)).requires_grad_()
+    found, exact_image = fast.BandedConv(conv)(image), image.detach().double().requires_grad_()
+    exact = conv.double()(exact_image)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    (gradient,) = torch.autograd.grad(found.pow(3).sum(), image)
+    (exact_gradient,) = torch.autograd.grad(exact.pow(3).sum(), exact_image)
+    torch.testing.assert_close(gradient.double(), exact_gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_the_filters_of_the_default_are_banded_and_dense_ones_are_not():
+    image = torch.rand(1, 257, 1, 80)
+    bands = band_networks(np.linspace(0, 11025, 257), widths=[8], filters=160, pattern_share=0.8)["width_8"]
+    for network, banded in [(bands, True), (nn.Sequential(nn.Conv2d(257, 160, 1, bias=False)), False)]:
+        assert any(isinstance(layer, fast.BandedConv) for layer in Tap(network, ["conv_1"], image).modules()) is banded
+
+
 def test_wide_filters_are_computed_fast_and_narrow_ones_plainly(image):
     network = nn.Sequential(nn.Conv2d(20, 6, (1, 11), padding="same"), nn.Conv2d(6, 6, (1, 3), padding="same"))
     kinds = [type(layer) for layer in Tap(network, ["conv_2"], image).modules()]

@@ -470,8 +470,8 @@ def test_networks_at_once_give_what_they_give_one_by_one(how, two_threads, monke
     monkeypatch.setattr(
         fast, "in_threads", lambda function, items: [asked.append(len(items)), *map(function, items)][1:]
     )
-    one_by_one = objective.evaluate(image, by_network=True)
-    assert asked == [3 if how.get("loop") else 4]
+    one_by_one = banded(objective.all_terms, **how)[1].evaluate(image, by_network=True)
+    assert asked == ([3, 3] if how.get("loop") else [3, 4])  # the targets of the networks, then the losses
     assert list(at_once[0]) == list(one_by_one[0])
     for name, loss in one_by_one[0].items():
         torch.testing.assert_close(at_once[0][name], loss, rtol=1e-5, atol=1e-9)

@@ -365,6 +365,11 @@ def test_a_wrong_optimiser_of_the_samples_is_refused_before_the_first_step(which
     audiocnn.check_optimizers(audiocnn.lbfgs, torch.optim.Adam, lambda tensors: torch.optim.SGD(tensors, lr=1.0))
 
 
+def test_lbfgs_remembers_fewer_steps_of_long_sounds():
+    remembered = [audiocnn.lbfgs([torch.empty(size)]).defaults["history_size"] for size in (10, 3_000_000, 10_000_000)]
+    assert remembered == [20, 12, 5]  # 2 tensors of 4 bytes a number and step: 80 bytes, 24 MB, and 80 MB a step
+
+
 @pytest.mark.parametrize("number", [10**12, 10**7, -1, 0, 2.5, True, "50"])
 def test_a_history_that_can_not_be_kept_is_refused_at_once(number):
     with pytest.raises(ValueError, match=r"^history_size=.* must be a whole number of at least 1 and at most 1000000$"):
