@@ -252,7 +252,7 @@ def test_a_sweep_on_a_dask_cluster(tmp_path):
         jobs = [joblib.delayed(sweeps.run_notebook)(tmp_path / "job.ipynb", outname="d", value=v) for v in range(4)]
         with joblib.parallel_config(backend="dask"):
             reports = joblib.Parallel(prefer="threads")(jobs)
-    assert not any("failed" in report for report in reports)
+    assert [report for report in reports if "failed" in report] == []
     assert (tmp_path / "killed").exists()
     assert sorted(report["value"] for report in runs_of(tmp_path).values()) == [0, 1, 2, 3]
 
