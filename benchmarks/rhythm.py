@@ -35,6 +35,11 @@ TRANSFER_COLUMNS = ("onsets of the content", "rhythm of the style", "distance to
 TRANSFER_COLUMNS += ("pitch of the content",)
 RINGING_COLUMNS = ("listener", "another take", "their ratio", "distance", "another take's distance", "copy score")
 RINGING_COLUMNS += ("another take's copy score",)
+LONGER = {  # settings that see longer events
+    "the default": {},
+    "widths up to 64": dict(widths=(*Settings().widths, 64)),
+    "N_FFT 1024 and K_HOP 256": dict(N_FFT=1024, K_HOP=256),
+}
 
 
 def compare_rhythm():
@@ -73,28 +78,29 @@ def rhythm_figures(half, name, weight):
 
 
 def compare_ringing():
-    """Return rows: textures of sounds that ring for seconds, beside another take."""
+    """Return rows: textures of sounds that ring for seconds, beside another take; and the means with other settings."""
     rows = [_row("half | style", RINGING_COLUMNS), "|---" * (len(RINGING_COLUMNS) + 2) + "|"]
-    jobs = [(half, name) for half, names in strokes.RINGING.items() for name in names]
+    sounds = [(half, name) for half, names in strokes.RINGING.items() for name in names]
+    jobs = [(*sound, changes) for changes in LONGER for sound in sounds]
     found = np.array(quality.in_parallel(ringing_figures, *zip(*jobs, strict=True)))
-    rows += [_row(" | ".join(job), figures) for job, figures in zip(jobs, found, strict=True)]
-    for half in strokes.RINGING:
-        means = found[[job[0] == half for job in jobs]].mean(axis=0)
+    rows += [_row(" | ".join(sound), figures) for sound, figures in zip(sounds, found[: len(sounds)], strict=True)]
+    for changes, half in itertools.product(LONGER, strokes.RINGING):
+        means = found[[job[0] == half and job[2] == changes for job in jobs]].mean(axis=0)
         means[2] = means[0] / means[1]
-        rows.append(_row(f"{half} | mean", means))
+        rows.append(_row(f"{half} | mean, {changes}" if LONGER[changes] else f"{half} | mean", means))
     return rows
 
 
-def ringing_figures(half, name, **changes):
-    """Make a texture of 5 s by the default with some changes; return its figures: those in RINGING_COLUMNS.
+def ringing_figures(half, name, changes="the default"):
+    """Make a texture of 5 s with the changes of a name in LONGER; return its figures: those in RINGING_COLUMNS.
 
     The default's sound is saved for gallery.py.
     """
     style, other = (truth.load_part(f"{name}_{n}") for n in (1, 2))
-    made = quality.default(style, **changes)
+    made = quality.default(style, **LONGER[changes])
     measures = (metrics.likeness, metrics.difference, metrics.copy_score)
     (like, distance, copied), another = ([measure(each, style, RATE) for measure in measures] for each in (made, other))
-    if not changes:
+    if not LONGER[changes]:
         heard = {"listener": like, "its share": like / another[0], "copy score": copied}
         sounds = {"recording": style, "another take": other, "default": made}
         quality.save_sounds(f"ringing/{name}", sounds, {"default": heard})

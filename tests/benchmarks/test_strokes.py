@@ -99,11 +99,17 @@ def test_rows_of_the_tables_have_the_means_of_each_half(monkeypatch):
     monkeypatch.setattr(quality, "in_parallel", lambda function, *columns: list(map(function, *columns)))
     likes = {name: 0.5 + 0.05 * n for n, name in enumerate([*strokes.RINGING["tuning"], *strokes.RINGING["reporting"]])}
     monkeypatch.setattr(
-        rhythm, "ringing_figures", lambda half, name: (likes[name], 0.9 if half == "tuning" else 1.0, 0, 1, 2, 3, 4)
+        rhythm,
+        "ringing_figures",
+        lambda half, name, changes: (
+            *(likes[name] + 0.25 * [*rhythm.LONGER].index(changes), 0.9 if half == "tuning" else 1.0),
+            *(0, 1, 2, 3, 4),
+        ),
     )
     rows = rhythm.compare_ringing()
-    assert len(rows) == 2 + 12 + 2 and {row.count("|") for row in rows} == {rows[0].count("|")}
-    assert rows[-2].startswith(f"| tuning | mean | 0.62 | 0.90 | {0.625 / 0.9:.2f} | 1.00 | 2.00 |")
+    assert len(rows) == 2 + 12 + 6 and {row.count("|") for row in rows} == {rows[0].count("|")}
+    assert rows[14].startswith(f"| tuning | mean | 0.62 | 0.90 | {0.625 / 0.9:.2f} | 1.00 | 2.00 |")
+    assert rows[-2].startswith(f"| tuning | mean, N_FFT 1024 and K_HOP 256 | 1.12 | 0.90 | {1.125 / 0.9:.2f} | 1.00 |")
     monkeypatch.setattr(
         rhythm, "rhythm_figures", lambda half, name, weight: [float(half == "tuning") + (weight is None)] * 7
     )
