@@ -16,7 +16,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -253,7 +252,7 @@ class _Job:
         with self.log.open("wb") as log:
             # In a session of its own, where the interrupt of this process does not reach it.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "support.desk.sweeps", str(self.path), str(target), self.mark],
+                [sys.executable, "-m", "support.desk.terminal", str(self.path), str(target), "settings"],
                 cwd=self.path.parent,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -273,6 +272,10 @@ class _Job:
             return False
         self.process.communicate()  # closes the pipe
         if self.process.returncode == 0:
+            path = self.folder / f"{self.report['outname']}.ipynb"
+            executed = json.loads(path.read_bytes())
+            executed["metadata"][MARK] = self.mark
+            write_whole(path, lambda partial: partial.write_text(json.dumps(executed, indent=1)))
             self.log.unlink(missing_ok=True)
             self.report["progress"] = "done"
         else:
@@ -316,50 +319,3 @@ def _files(point, folder):
     paths = [folder / value for value in values if isinstance(value, str) and value]
     paths += [ROOT / "audiocnn.py", *sorted(ROOT.glob("support/**/*.py"))]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
-
-
-def execute(source, target, parameters=None):
-    """Execute a notebook by papermill in the folder of its file, print what its cells print, and write it to target."""
-    import papermill  # takes half a second
-
-    papermill.execute_notebook(
-        str(source),
-        str(target),
-        parameters=parameters or {},
-        cwd=str(Path(source).resolve().parent),
-        kernel_name="python3",
-        language="python",
-        progress_bar=False,
-        stdout_file=sys.stdout,
-        stderr_file=sys.stderr,
-        coalesce_streams=True,
-    )
-
-
-def main(source, target, mark):
-    """Execute a notebook with parameters from a line of standard input, whose end also ends the process.
-
-    The mark of what the run was made of is written into the executed notebook.
-    """
-    parameters = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    from papermill import PapermillExecutionError
-
-    try:
-        execute(source, target, parameters)
-    except PapermillExecutionError as error:  # its last line is a line of code
-        sys.stderr.write("\n".join(error.traceback))
-        sys.exit(f"\n{error.ename}: {error.evalue}")
-    executed = json.loads(Path(target).read_bytes())
-    executed["metadata"][MARK] = mark
-    write_whole(Path(target), lambda path: path.write_text(json.dumps(executed, indent=1)))
-
-
-def _end_with_input():
-    # The system closes the pipe when the process at its other end is gone, whatever ended that process.
-    os.read(0, 1)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

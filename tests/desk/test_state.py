@@ -416,7 +416,7 @@ def children(folder):
     """Processes of a sweep in a folder."""
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
-        if "support.desk.sweeps" in " ".join(process.info["cmdline"] or []) and process.info["cwd"] == str(folder):
+        if "support.desk.terminal" in " ".join(process.info["cmdline"] or []) and process.info["cwd"] == str(folder):
             found.append(process)
     return found
 

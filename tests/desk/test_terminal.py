@@ -11,7 +11,7 @@ import pytest
 from kernel import CQT, ROOT, STFT
 
 from cells import CHANGED, OPTIMISATIONS, code_cells
-from support.desk import sweeps
+from support.desk import terminal
 
 
 def write(path, *sources):
@@ -26,7 +26,7 @@ def test_what_cells_print_is_shown_and_the_notebook_is_written(tmp_path, capfd, 
     bar = "import sys\nfrom tqdm import tqdm\nfor _ in tqdm(range(3), desc='optimise', file=sys.stdout):\n    pass"
     write(tmp_path / "steps.ipynb", "## The network\n\ntext that is not shown", "print(6 * 7)", "## Optimisation", bar)
     (tmp_path / "outputs").mkdir()
-    sweeps.execute(tmp_path / "steps.ipynb", tmp_path / "outputs/steps.ipynb")
+    terminal.execute(tmp_path / "steps.ipynb", tmp_path / "outputs/steps.ipynb")
     shown = capfd.readouterr().out
     places = [shown.index(part) for part in ("42", "optimise: 100%")]
     assert places == sorted(places) and "not shown" not in shown
@@ -90,4 +90,4 @@ def test_the_benchmark_of_the_cells_finds_its_cells():
 def test_a_failing_cell_stops_the_run(tmp_path):
     write(tmp_path / "steps.ipynb", "print(1)", "raise ValueError('the sound is silent')")
     with pytest.raises(papermill.PapermillExecutionError, match="the sound is silent"):
-        sweeps.execute(tmp_path / "steps.ipynb", tmp_path / "executed.ipynb")
+        terminal.execute(tmp_path / "steps.ipynb", tmp_path / "executed.ipynb")
