@@ -144,6 +144,7 @@ NETWORKS = {
     "widths up to 12": dict(widths=(*WIDTHS[:4], 12)),
     "widths up to 16": dict(widths=WIDTHS[:5]),
     "widths up to 64": dict(widths=(*WIDTHS, 64)),
+    "widths up to 64, 137 filters": dict(widths=(*WIDTHS, 64), filters=137),
     "widths 1, 3, 10, 32": dict(widths=(1, 3, 10, 32)),
     "dilation 2": dict(networks=dilated_networks),
     "patterns of 0.5 to 4 ERB": own(lowest=0.5, highest=4),
