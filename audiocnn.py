@@ -42,6 +42,7 @@ AS_GIVEN = ("input", "samples")  # layers that are the tensor itself
 N_QUANTILES = 4096  # that are kept of a style's features: of up to 24 s all, of longer styles enough
 SAMPLES_DRAW = 1000  # draws of random networks are numbered from here while samples are optimised, so that all differ
 MEMORY = 3e8  # bytes that L-BFGS may take where history_size is None; 5 steps of 5 minutes take 5.3e8
+LONG = 10_000  # frames, about a minute; of longer styles, one network's features at a time are in memory
 HISTORY = 20  # steps that L-BFGS remembers; with 50, a texture is as good, and L-BFGS takes twice the time
 
 
@@ -442,7 +443,9 @@ class Objective:
             self.at_input = self._chains_of("", _input, at_input)
         chains = []
         if tapped:
-            apply = self._at_once([*self.network.modules(), *self._distances()], self._images()[0])
+            longest = max(self._images(), key=lambda image: image.shape[3])
+            apply = self._at_once([*self.network.modules(), *self._distances()], longest)
+            apply = map if longest.shape[3] > LONG else apply
             chains = list(itertools.chain.from_iterable(apply(lambda each: self._chains_of(*each), tapped)))
         if len(tapped) == 1 and not tapped[0][0]:  # one network alone
             tapped[0][1].to(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from audiocnn import AS_GIVEN, MEMORY
+from audiocnn import AS_GIVEN, HISTORY, MEMORY
 from support import networks
 from support.checks import printable, shown
 from support.curves import check_end, is_curve, largest
@@ -128,7 +128,7 @@ class Fitting:
             weights = taps * (first * before + second * first + third * second) + first**2  # with a Gram matrix
             features = first * positions * (result + longest)
         image = 4 * planes * n_bins * result
-        history = min(100 * image, max(MEMORY, 10 * image))
+        history = min(2 * HISTORY * image, max(MEMORY, 10 * image))
         parts = {  # by what makes them smaller
             "a shorter duration or result_duration": 6.5e8 + (28 if self.transform == "stft" else 44) * image + history,
             "fewer filters, l1channels or runs, or a shorter segment_duration": 10 * self.runs * (weights + features),
