@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from report import ROOT, write_section
 
 LENGTHS = (5, 30, 300, 1800)  # seconds
-STEPS = 22  # one draw of random filters, after which the memory of L-BFGS is full, and the beginning of the next
+STEPS = 22  # after 20, the memory of L-BFGS is full
 PEAK = "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)"  # of the kernel, Linux
 
 

@@ -188,9 +188,8 @@ class BandedConv(nn.Module):
     Test: test_banded_filters_stay_what_they_are.
     """
 
-    ROWS = (
-        32  # filters of a block; 16 are as fast in one thread and slower in two, 64 not faster than the plain product
-    )
+    # Filters of a block: 16 are as fast in one thread and slower in two, 64 not faster than the plain product.
+    ROWS = 32
 
     def __init__(self, conv):
         super().__init__()
@@ -202,7 +201,6 @@ class BandedConv(nn.Module):
             rows = slice(begin, begin + self.ROWS)
             band = slice(int(first[rows].min()), int(last[rows].max()))
             self.blocks.append((rows, band, weight[rows, band].contiguous()))
-
         self.share = sum(block.numel() for *_, block in self.blocks) / weight.numel()  # of the products that are left
 
     def forward(self, image):

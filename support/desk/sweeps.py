@@ -26,15 +26,15 @@ import psutil
 
 from support.checks import check_number
 from support.desk import checks
-from support.desk.saving import of_number, read_report, uninterrupted, write_whole
+from support.desk.saving import of_number, read_report, uninterrupted
 from support.desk.settings import DEFAULTS, NO_STEP, STEP_OF, plain, typed_with
 from support.desk.steps import assigned
+from support.desk.terminal import MARK
 from support.weights import reason_of
 
 ROOT = Path(__file__).parents[2]
 IN_SWEEP = "NEURAL_STYLE_AUDIO_IN_SWEEP"  # environment variable of every run
 MOST_BYTES = 2**27  # of an executed notebook; one with a sweep has 15 MB
-MARK = "neural_style_audio"  # of an executed notebook: a hash of its settings, code and files
 
 
 def run_sweep(notebook, settings, *, n_jobs=-1, watch=lambda reports: None):
@@ -252,7 +252,7 @@ class _Job:
         with self.log.open("wb") as log:
             # In a session of its own, where the interrupt of this process does not reach it.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "support.desk.terminal", str(self.path), str(target), "settings"],
+                [sys.executable, "-m", "support.desk.terminal", str(self.path), str(target), self.mark],
                 cwd=self.path.parent,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -272,10 +272,6 @@ class _Job:
             return False
         self.process.communicate()  # closes the pipe
         if self.process.returncode == 0:
-            path = self.folder / f"{self.report['outname']}.ipynb"
-            executed = json.loads(path.read_bytes())
-            executed["metadata"][MARK] = self.mark
-            write_whole(path, lambda partial: partial.write_text(json.dumps(executed, indent=1)))
             self.log.unlink(missing_ok=True)
             self.report["progress"] = "done"
         else:

@@ -1,8 +1,9 @@
 """A notebook in a process of its own: python -m support.desk.terminal NOTEBOOK OUTPUT, for make and for sweeps.
 
-With a third argument, "settings", the process reads settings as a line of json from standard input, and it ends when
-standard input does. Without arguments: compile what is compiled once, so that the notebooks' first cells don't have to
-wait. The process imports what its task needs: torch alone takes a second, which every run of a sweep would pay.
+With a third argument, the mark of a sweep's run, the process reads settings as a line of json from standard input, and
+it ends when standard input does. Without arguments: compile what is compiled once, so that the notebooks' first cells
+don't have to wait. The process imports what its task needs: torch alone takes a second, which every run of a sweep
+would pay.
 """
 
 import io
@@ -11,6 +12,8 @@ import os
 import sys
 import threading
 from pathlib import Path
+
+MARK = "neural_style_audio"  # of an executed notebook of a sweep: a hash of its settings, code and files
 
 
 def prepare():
@@ -43,8 +46,11 @@ def execute(source, target, parameters=None):
     )
 
 
-def execute_with_input(source, target):
-    """Execute a notebook with settings from a line of standard input, whose end also ends the process."""
+def execute_with_input(source, target, mark):
+    """Execute a notebook with settings from a line of standard input, whose end also ends the process.
+
+    The mark of what the run was made of is written into the executed notebook.
+    """
     parameters = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     from papermill import PapermillExecutionError
@@ -54,6 +60,10 @@ def execute_with_input(source, target):
     except PapermillExecutionError as error:  # its last line is a line of code
         sys.stderr.write("\n".join(error.traceback))
         sys.exit(f"\n{error.ename}: {error.evalue}")
+    executed, partial = json.loads(Path(target).read_bytes()), Path(f"{target}.partial")
+    executed["metadata"][MARK] = mark
+    partial.write_text(json.dumps(executed, indent=1))
+    partial.replace(target)
 
 
 def _end_with_input():
@@ -62,17 +72,17 @@ def _end_with_input():
     os._exit(1)
 
 
-def main(source=None, target=None, more=None):
+def main(source=None, target=None, mark=None):
     """Do what the arguments of the command ask for."""
     # jsonschema, which papermill needs, would load a grammar of addresses, 0.7 s, that no notebook uses.
     sys.modules.setdefault("rfc3987_syntax", None)
     if source is None:
         prepare()
-    elif more is None:
+    elif mark is None:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         execute(source, target)
     else:
-        execute_with_input(source, target)
+        execute_with_input(source, target, mark)
 
 
 if __name__ == "__main__":
